@@ -1,0 +1,3 @@
+"""The Ostler daemon: everything but the desktop. Imports no Qt."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,128 @@
+"""The contract of a protocol family: how to start an agent, read its stream, talk back, judge its end.
+
+Everything here is free of I/O. A family is handed a ``LaunchRequest`` and says what to start (a ``LaunchPlan``);
+a ``Reader`` is fed the bytes of the agent's standard output in order and gives events. The daemon commits, in
+one journal transaction, the transcript lines made of those events, ``Reader.consumed`` and
+``Reader.snapshot()``; after any kind of death a new reader is restored from that snapshot and fed from
+``consumed`` on. So a reader must never depend on anything but its snapshot and the bytes from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from daemon_core.agents.events import Event, Outcome
+
+
+class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wanted of one run."""
+
+    executable: str
+    """Absolute path of the agent's program (for ``shell``: of the shell)."""
+    prompt: str
+    work_dir: str
+    run_dir: str
+    """0700 directory of the run; files of the plan are written there and removed when the run ends."""
+    resume_session_id: str = ""
+    model: str = ""
+    thinking_level: str = ""
+    instructions: str = ""
+    """Text that goes to the agent as (appended) system prompt, if the family has such a thing."""
+    mcp_servers: dict[str, object] | None = None
+    """Content of ``mcpServers``; None means: the agent's own configuration applies."""
+    permission_mode: str = "allow"
+    extra_args: tuple[str, ...] = ()
+
+
+class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to start. ``env`` is added to the run's environment, ``drop_env`` names are taken from it."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    drop_env: tuple[str, ...] = ()
+    """Names (or prefixes ending in ``*``) of inherited variables that the agent must not see."""
+    files: dict[str, bytes] = {}
+    """Files to write into the run directory (0600) first; names are plain file names."""
+    stdin: bytes | None = None
+    """First bytes of standard input, delivered exactly once as write number 1; None: no standard input."""
+    merge_stderr: bool = False
+    """Whether standard error goes into the same file as standard output."""
+
+
+class StdinWrite(msgspec.Struct, frozen=True):
+    """Something to say to the agent. Numbers grow by one per run; number 1 is ``LaunchPlan.stdin``.
+
+    ``data`` None closes standard input. The shim acknowledges numbers and never does one twice, so after
+    a restart everything not yet acknowledged is simply said again.
+    """
+
+    number: int
+    data: bytes | None
+
+
+class Reader(Protocol):
+    """Reads one run's standard output. Never raises on any input."""
+
+    consumed: int
+    """Bytes from the start of the output that are fully turned into events; a committed offset."""
+    session_id: str
+    """The provider's session id as far as known, else empty."""
+    tools_in_flight: int
+    """Tool calls that began and have not ended (never below zero)."""
+
+    def feed(self, data: bytes) -> Sequence[Event]:
+        """Take the next bytes, which follow those fed before, and give the events they complete."""
+        ...
+
+    def flush(self) -> Sequence[Event]:
+        """Events for what is complete enough to show although more may follow (a partial line of text)."""
+        ...
+
+    def finish(self) -> Sequence[Event]:
+        """The output has ended: events of what is left over. ``consumed`` then covers everything."""
+        ...
+
+    def pending_writes(self) -> Sequence[StdinWrite]:
+        """What has to be said to the agent and is not known to be acknowledged, in order."""
+        ...
+
+    def acknowledged(self, number: int) -> None:
+        """All writes up to ``number`` have reached the agent's standard input."""
+        ...
+
+    def interrupt(self) -> Sequence[StdinWrite]:
+        """What to say to end the turn gently (empty where the protocol has no such thing)."""
+        ...
+
+    def outcome(self, exit_code: int | None, signal: int | None, stderr_tail: str) -> Outcome:
+        """Judge the run after ``finish``; ``exit_code`` is None where a signal ended it."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """The reader's state for the journal: small, no secrets."""
+        ...
+
+
+class Family(Protocol):
+    """One protocol family."""
+
+    name: str
+
+    def plan(self, request: LaunchRequest) -> LaunchPlan:
+        """Say what to start. Raises ``LaunchError`` for what cannot be done."""
+        ...
+
+    def reader(self, request: LaunchRequest | None = None, snapshot: bytes | None = None) -> Reader:
+        """A reader at the start of the output, or one restored from a snapshot."""
+        ...
+
+
+class LaunchError(Exception):
+    """A run cannot be started as asked. ``reason`` is a failure reason of ``protocol.failures``."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,420 @@
+"""Wire structures of the daemon protocol.
+
+Field names are those of the wire. A field that the wire may leave out, send as null or send empty has a
+default that stands for all three. Decoding never refuses an unknown field (msgspec's default); a wrong
+type for a known one raises ``msgspec.ValidationError`` whose text names the path.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+CAPABILITIES_HEADER = "X-Client-Capabilities"
+
+TaskStatus = Literal[
+    "deferred",
+    "queued",
+    "dispatched",
+    "waiting_local_directory",
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+]
+TERMINAL_STATUSES: frozenset[str] = frozenset({"completed", "failed", "cancelled"})
+"""States that a server never leaves again. Any unknown status means: keep running."""
+
+MessageType = Literal["text", "thinking", "tool_use", "tool_result", "error"]
+TOOL_OUTPUT_LIMIT_BYTES = 8192
+"""A tool result's ``output`` is cut to this many bytes of UTF-8 before it is sent."""
+
+
+class Wire(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Base of all wire structures: keyword only, defaults are left out when encoding."""
+
+
+class WireFull(msgspec.Struct, kw_only=True):
+    """Base for structures whose every field is always present on the wire."""
+
+
+# --- workspaces and registration -------------------------------------------------------------------
+
+
+class Workspace(Wire):
+    id: str
+    name: str = ""
+
+
+class Repo(Wire):
+    url: str
+    description: str | None = None
+    ref: str | None = None
+
+
+class WorkspaceRepos(WireFull):
+    workspace_id: str
+    repos: list[Repo] = []
+    repos_version: str = ""
+    settings: dict[str, Any] | None = None
+
+
+class RuntimeEntry(Wire):
+    """One runtime as the daemon registers it. ``type`` is the provider (of a profile: its family)."""
+
+    name: str
+    type: str
+    version: str = ""
+    status: str = "online"
+    profile_id: str | None = None
+
+
+class FailedProfile(Wire):
+    profile_id: str
+    command_name: str = ""
+    reason: str = ""
+
+
+class RegisterRequest(WireFull):
+    workspace_id: str = ""
+    daemon_id: str = ""
+    legacy_daemon_ids: list[str] | None = None
+    device_name: str = ""
+    cli_version: str = ""
+    launched_by: str = ""
+    runtimes: list[RuntimeEntry] | None = None
+    failed_profiles: list[FailedProfile] | None = None
+
+
+class Runtime(Wire):
+    """A registered runtime as the server tells it; the daemon reads these five and tolerates the rest."""
+
+    id: str
+    name: str = ""
+    provider: str = ""
+    status: str = ""
+    profile_id: str | None = None
+
+
+class RegisterResponse(WireFull):
+    runtimes: list[Runtime] | None = None
+    repos: list[Repo] | None = None
+    repos_version: str = ""
+    settings: dict[str, Any] | None = None
+
+
+class DeregisterRequest(WireFull):
+    runtime_ids: list[str] = []
+
+
+class RenewResponse(WireFull):
+    """Answer of the token renewal; an empty ``expires_at`` means never."""
+
+    expires_at: str = ""
+    renewed: bool = False
+
+
+# --- heartbeat -------------------------------------------------------------------------------------
+
+
+class HeartbeatRequest(WireFull):
+    runtime_id: str
+    supports_batch_import: bool = True
+
+
+class PendingUpdate(Wire):
+    id: str
+    target_version: str = ""
+
+
+class PendingRequest(Wire):
+    id: str
+
+
+class PendingImport(Wire):
+    id: str
+    skill_key: str = ""
+
+
+class FeatureFlags(Wire):
+    version: int = 0
+    flags: dict[str, str] = {}
+
+
+class HeartbeatResponse(Wire):
+    """Answer to a heartbeat. ``runtime_id`` and ``runtime_gone`` occur on the websocket only."""
+
+    status: str = ""
+    runtime_id: str = ""
+    runtime_gone: bool = False
+    pending_update: PendingUpdate | None = None
+    pending_model_list: PendingRequest | None = None
+    pending_local_skills: PendingRequest | None = None
+    pending_local_skill_import: PendingImport | None = None
+    pending_local_skill_imports: list[PendingImport] | None = None
+    feature_flags: FeatureFlags | None = None
+
+
+# --- websocket -------------------------------------------------------------------------------------
+
+WS_HEARTBEAT = "daemon:heartbeat"
+WS_HEARTBEAT_ACK = "daemon:heartbeat_ack"
+WS_TASK_AVAILABLE = "daemon:task_available"
+WS_PROFILES_CHANGED = "daemon:runtime_profiles_changed"
+WS_TASK_CHANGED = "daemon:task_changed"
+"""A hint of the hub alone, ``{task_id, status}``: look at this task's status now. Others never send it."""
+
+WS_FRAME_LIMIT_BYTES = 64 * 1024
+
+
+class Envelope(WireFull):
+    """A websocket text frame; frames of unknown type and undecodable frames are ignored."""
+
+    type: str
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class TaskAvailable(Wire):
+    runtime_id: str = ""
+    task_id: str = ""
+
+
+class TaskChanged(Wire):
+    task_id: str = ""
+    status: str = ""
+
+
+# --- tasks -----------------------------------------------------------------------------------------
+
+
+class SkillFile(Wire):
+    path: str
+    content: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+
+
+class Skill(Wire):
+    id: str
+    name: str = ""
+    source: str = ""
+    description: str = ""
+    hash: str = ""
+    size_bytes: int = 0
+    content: str = ""
+    files: list[SkillFile] | None = None
+
+
+class SkillRef(Wire):
+    id: str
+    source: str = ""
+    name: str = ""
+    description: str = ""
+    hash: str = ""
+    size_bytes: int = 0
+    file_count: int = 0
+    files: list[SkillFile] | None = None
+
+
+class Agent(Wire):
+    """The named configuration a task runs under. ``custom_env`` and ``mcp_config`` may hold secrets."""
+
+    id: str = ""
+    name: str = ""
+    instructions: str = ""
+    skills: list[Skill] | None = None
+    skill_refs: list[SkillRef] | None = None
+    custom_env: dict[str, str] | None = None
+    custom_args: list[str] | None = None
+    mcp_config: Any = None
+    model: str | None = None
+    thinking_level: str | None = None
+    runtime_config: Any = None
+
+
+class ProjectResource(Wire):
+    id: str = ""
+    resource_type: str = ""
+    resource_ref: Any = None
+    label: str | None = None
+
+
+class Attachment(Wire):
+    id: str
+    filename: str = ""
+    content_type: str | None = None
+
+
+class Task(Wire):
+    """A task as the claim hands it out (and, with fewer fields, as other routes answer it).
+
+    Only the first five are certain; ``auth_token`` occurs in the claim alone and must never be logged or
+    stored outside the run's own directory.
+    """
+
+    id: str
+    agent_id: str = ""
+    runtime_id: str = ""
+    workspace_id: str = ""
+    auth_token: str = ""
+
+    issue_id: str | None = None
+    status: str = ""
+    priority: int = 0
+    dispatched_at: str | None = None
+    started_at: str | None = None
+    completed_at: str | None = None
+    result: Any = None
+    error: str | None = None
+    failure_reason: str | None = None
+    attempt: int = 1
+    max_attempts: int = 2
+    parent_task_id: str | None = None
+    created_at: str | None = None
+    kind: str | None = None
+    work_dir: str | None = None
+    relative_work_dir: str | None = None
+
+    workspace_context: str | None = None
+    thread_name: str | None = None
+    connected_apps: list[dict[str, Any]] | None = None
+    repos: list[Repo] | None = None
+    project_id: str | None = None
+    project_title: str | None = None
+    project_description: str | None = None
+    project_resources: list[ProjectResource] | None = None
+    prior_session_id: str | None = None
+    prior_work_dir: str | None = None
+    requesting_user_name: str | None = None
+    requesting_user_profile_description: str | None = None
+    initiator_type: str | None = None
+    initiator_id: str | None = None
+    initiator_name: str | None = None
+    initiator_email: str | None = None
+
+    trigger_comment_id: str | None = None
+    trigger_thread_id: str | None = None
+    trigger_comment_content: str | None = None
+    trigger_summary: str | None = None
+    trigger_author_type: str | None = None
+    trigger_author_name: str | None = None
+    new_comment_count: int | None = None
+    new_comments_since: str | None = None
+
+    chat_session_id: str | None = None
+    chat_channel_type: str | None = None
+    chat_in_thread: bool | None = None
+    chat_message: str | None = None
+    chat_message_attachments: list[Attachment] | None = None
+
+    autopilot_run_id: str | None = None
+    autopilot_id: str | None = None
+    autopilot_title: str | None = None
+    autopilot_description: str | None = None
+    autopilot_source: str | None = None
+    autopilot_trigger_payload: Any = None
+
+    quick_create_prompt: str | None = None
+    quick_create_attachment_ids: list[str] | None = None
+    squad_id: str | None = None
+    squad_name: str | None = None
+    parent_issue_id: str | None = None
+    parent_issue_identifier: str | None = None
+
+    handoff_note: str | None = None
+    agent: Agent | None = None
+
+
+class ClaimResponse(Wire):
+    task: Task | None = None
+
+
+class TaskStatusResponse(WireFull):
+    status: str
+
+
+class TaskMessage(Wire):
+    """One line of a transcript. ``seq`` starts at 1 and never starts again within a task (promise P3)."""
+
+    seq: int
+    type: str
+    tool: str | None = None
+    content: str | None = None
+    input: Any = None
+    output: str | None = None
+
+
+class StoredMessage(TaskMessage):
+    """A line as the server gives it back."""
+
+    task_id: str = ""
+    issue_id: str | None = None
+    created_at: str | None = None
+
+
+class Messages(WireFull):
+    messages: list[TaskMessage] = []
+
+
+class ProgressRequest(WireFull):
+    summary: str = ""
+    step: int = 0
+    total: int = 0
+
+
+class SessionRequest(Wire):
+    session_id: str | None = None
+    work_dir: str | None = None
+
+
+class WaitRequest(WireFull):
+    reason: str = ""
+
+
+class Usage(WireFull):
+    """Tokens of one model in one task. Counts are never below zero; all-zero entries are not sent."""
+
+    provider: str = ""
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class UsageRequest(WireFull):
+    usage: list[Usage] = []
+
+
+class CompleteRequest(Wire):
+    """A complete without session and directory erases what was pinned, so both are always given."""
+
+    output: str = ""
+    branch_name: str | None = None
+    session_id: str | None = None
+    work_dir: str | None = None
+
+
+class FailRequest(Wire):
+    error: str = ""
+    session_id: str | None = None
+    work_dir: str | None = None
+    failure_reason: str | None = None
+
+
+class OrphansResponse(WireFull):
+    orphaned: int = 0
+    retried: int = 0
+
+
+class ErrorBody(Wire):
+    error: str = ""
+
+
+class LocalDirectoryRef(Wire):
+    """``resource_ref`` of a project resource of type ``local_directory``."""
+
+    local_path: str = ""
+    daemon_id: str = ""
+    label: str | None = None
