@@ -1,0 +1,92 @@
+"""Schema and migrations. A migration only ever adds, so that the version before can go on with the result."""
+
+from __future__ import annotations
+
+import sqlite3
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE meta(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE tasks(
+        key TEXT PRIMARY KEY,
+        connection TEXT NOT NULL,
+        task_id TEXT NOT NULL,
+        runtime_id TEXT NOT NULL,
+        workspace_id TEXT NOT NULL,
+        provider TEXT NOT NULL,
+        kind TEXT NOT NULL DEFAULT '',
+        conversation_id TEXT NOT NULL DEFAULT '',
+        title TEXT NOT NULL DEFAULT '',
+        agent_id TEXT NOT NULL DEFAULT '',
+        agent_name TEXT NOT NULL DEFAULT '',
+        model TEXT NOT NULL DEFAULT '',
+        state TEXT NOT NULL,
+        slot INTEGER NOT NULL DEFAULT 0,
+        run_id TEXT NOT NULL DEFAULT '',
+        directory TEXT NOT NULL DEFAULT '',
+        work_dir TEXT NOT NULL DEFAULT '',
+        next_seq INTEGER NOT NULL DEFAULT 1,
+        claimed_at TEXT NOT NULL DEFAULT '',
+        started_at TEXT NOT NULL DEFAULT '',
+        ended_at TEXT NOT NULL DEFAULT '',
+        outcome TEXT NOT NULL DEFAULT '',
+        failure_reason TEXT NOT NULL DEFAULT '',
+        error TEXT NOT NULL DEFAULT '',
+        output TEXT NOT NULL DEFAULT '',
+        session_id TEXT NOT NULL DEFAULT '',
+        usage BLOB NOT NULL DEFAULT '[]',
+        delivery TEXT NOT NULL DEFAULT 'pending',
+        waiting_for TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX tasks_open ON tasks(claimed_at) WHERE state <> 'ended' OR delivery = 'pending';
+    CREATE INDEX tasks_by_id ON tasks(task_id);
+    CREATE INDEX tasks_ended ON tasks(ended_at);
+    CREATE TABLE runs(
+        run_id TEXT PRIMARY KEY,
+        task_key TEXT NOT NULL REFERENCES tasks(key) ON DELETE CASCADE,
+        number INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        family TEXT NOT NULL DEFAULT '',
+        mark TEXT NOT NULL DEFAULT '',
+        stdout_offset INTEGER NOT NULL DEFAULT 0,
+        reader BLOB NOT NULL DEFAULT '',
+        pid INTEGER,
+        resumed_session TEXT NOT NULL DEFAULT '',
+        started_at TEXT NOT NULL DEFAULT '',
+        ended_at TEXT NOT NULL DEFAULT '',
+        exit_code INTEGER,
+        signal INTEGER,
+        note TEXT NOT NULL DEFAULT ''
+    );
+    CREATE INDEX runs_by_task ON runs(task_key, number);
+    CREATE TABLE transcript(
+        task_key TEXT NOT NULL REFERENCES tasks(key) ON DELETE CASCADE,
+        first_seq INTEGER NOT NULL,
+        last_seq INTEGER NOT NULL,
+        at TEXT NOT NULL,
+        body BLOB NOT NULL,
+        UNIQUE(task_key, first_seq)
+    );
+    CREATE TABLE outbox(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        task_key TEXT NOT NULL REFERENCES tasks(key) ON DELETE CASCADE,
+        kind TEXT NOT NULL,
+        first_seq INTEGER NOT NULL DEFAULT 0,
+        last_seq INTEGER NOT NULL DEFAULT 0,
+        body BLOB
+    );
+    CREATE INDEX outbox_by_task ON outbox(task_key, id);
+    CREATE UNIQUE INDEX outbox_one_terminal ON outbox(task_key) WHERE kind IN ('complete', 'fail');
+    """,
+)
+
+TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox")
+"""In an order in which rows can be copied with foreign keys on."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema up to date; a newer one is left as it is (it has only added)."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        # executescript commits what was open; one transaction around the script and its version.
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")

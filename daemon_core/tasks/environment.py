@@ -1,0 +1,154 @@
+"""What a run is given: its environment, its prompt, its launch request.
+
+The environment of a child is the daemon's own, less everything that names Ostler, plus the task's names.
+Custom variables from the server can override neither those nor the ones that decide what runs and as whom.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from daemon_core.protocol.wire import Agent, Task
+
+MARK_NAME = "OSTLER_MARK"
+"""Unique per run and inherited by everything it starts: what is left over is found by it."""
+
+_OWN_PREFIXES = ("OSTLER_", "MULTICA_")
+_PROTECTED = frozenset(
+    {
+        "HOME",
+        "PATH",
+        "USER",
+        "SHELL",
+        "TERM",
+        "CODEX_HOME",
+        "CURSOR_DATA_DIR",
+        "OPENCLAW_CONFIG_PATH",
+        "OPENCLAW_INCLUDE_ROOTS",
+        "CLAUDE_CONFIG_DIR",
+    }
+)
+_KEPT = frozenset({"OSTLER_HOME", "OSTLER_PROFILE"})
+"""Own names that go on to a child: `ostler` inside a run must find the same daemon."""
+
+
+def command_directory() -> Path:
+    """The directory that holds the ``ostler`` command."""
+    return Path(sys.executable).parent
+
+
+def child_environment(
+    *,
+    base: Mapping[str, str],
+    task: Task,
+    run_id: str,
+    mark: str,
+    slot: int,
+    server_url: str,
+    control_url: str,
+    loopback_port: int,
+    is_hub: bool,
+    home: str,
+    profile: str,
+) -> dict[str, str]:
+    """The environment of a run, before the family's own additions."""
+    agent = task.agent or Agent()
+    env = {name: value for name, value in base.items() if not name.startswith(_OWN_PREFIXES) or name in _KEPT}
+    for name, value in (agent.custom_env or {}).items():
+        if name and "=" not in name and "\0" not in name + value and not is_blocked(name):
+            env[name] = value
+    env["PATH"] = os.pathsep.join(
+        part for part in (str(command_directory()), base.get("PATH", os.defpath)) if part
+    )
+    env.update(
+        {
+            "OSTLER_TASK_ID": task.id,
+            "OSTLER_RUN_ID": run_id,
+            "OSTLER_WORKSPACE_ID": task.workspace_id,
+            "OSTLER_AGENT_ID": task.agent_id,
+            "OSTLER_AGENT_NAME": agent.name,
+            "OSTLER_TASK_SLOT": str(slot),
+            "OSTLER_SERVER_URL": server_url,
+            "OSTLER_TOKEN": task.auth_token,
+            "OSTLER_CONTROL_URL": control_url,
+            MARK_NAME: mark,
+        }
+    )
+    if home:
+        env["OSTLER_HOME"] = home
+    if profile:
+        env["OSTLER_PROFILE"] = profile
+    if not is_hub:
+        env.update(
+            {
+                "MULTICA_TOKEN": task.auth_token,
+                "MULTICA_SERVER_URL": server_url,
+                "MULTICA_DAEMON_PORT": str(loopback_port),
+                "MULTICA_WORKSPACE_ID": task.workspace_id,
+                "MULTICA_AGENT_NAME": agent.name,
+                "MULTICA_AGENT_ID": task.agent_id,
+                "MULTICA_TASK_ID": task.id,
+                "MULTICA_TASK_SLOT": str(slot),
+            }
+        )
+        if task.autopilot_run_id:
+            env["MULTICA_AUTOPILOT_RUN_ID"] = task.autopilot_run_id
+            env["MULTICA_AUTOPILOT_ID"] = task.autopilot_id or ""
+    return {name: value for name, value in env.items() if "\0" not in value}
+
+
+def is_blocked(name: str) -> bool:
+    """Whether custom environment may not set this name (compared without case)."""
+    upper = name.upper()
+    return upper.startswith(_OWN_PREFIXES) or upper in _PROTECTED
+
+
+def kind_of(task: Task) -> str:
+    """The kind of a task; a server may leave it out, then the ids tell."""
+    if task.chat_session_id:
+        return "chat"
+    if task.trigger_comment_id:
+        return "comment"
+    if task.autopilot_run_id:
+        return "autopilot"
+    if task.quick_create_prompt:
+        return "quick_create"
+    return task.kind or "direct"
+
+
+def conversation_of(task: Task) -> str:
+    """The id by which the turns of one conversation or issue belong together."""
+    return task.chat_session_id or task.issue_id or task.autopilot_run_id or task.id
+
+
+def title_of(task: Task) -> str:
+    """One line that names the task for people, at most 120 characters."""
+    for candidate in (
+        task.thread_name,
+        task.autopilot_title,
+        task.quick_create_prompt,
+        task.chat_message,
+        task.trigger_comment_content,
+    ):
+        line = " ".join((candidate or "")[:1000].split())
+        if line:
+            return line if len(line) <= 120 else line[:117] + "..."
+    return task.issue_id or task.id
+
+
+def prompt_of(task: Task) -> str:
+    """The user turn of a task."""
+    match kind_of(task):
+        case "chat":
+            return task.chat_message or ""
+        case "comment":
+            return task.trigger_comment_content or ""
+        case "autopilot":
+            return task.autopilot_description or task.autopilot_title or ""
+        case "quick_create":
+            return task.quick_create_prompt or ""
+        case _:
+            return task.handoff_note or task.trigger_summary or f"Work on issue {task.issue_id}."

@@ -1,0 +1,349 @@
+"""One run: its shim is read, talked to, watched, ended and judged.
+
+The loop is: wait until the output has grown (the shim tells), read the stretch, let the family's reader make
+events of it, number them, commit messages and offset together, only then say to the agent what has to be
+said. A restart of the daemon enters the same loop at the committed offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from daemon_core.agents.events import Event, Outcome
+from daemon_core.agents.family import Reader
+from daemon_core.journal import Journal, JournalError, Stretch
+from daemon_core.processes import ExitStatus, LostError, Shim, end_survivors
+from daemon_core.protocol.wire import SessionRequest
+from daemon_core.tasks import clock
+from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.owned import beside
+from daemon_core.tasks.translate import Digest, digest
+
+log = logging.getLogger(__name__)
+
+READ_BYTES = 256 * 1024
+"""Output taken at once: some ten milliseconds of work in a thread, and a bound for memory."""
+
+COALESCE_S = 0.04
+"""After a small stretch the next one is given this long to grow: a chatty agent costs one transaction and
+one request a batch instead of one a line. The first line after a silence is never held back."""
+
+PARTIAL_LINE_S = 1.0
+"""A line without an end is shown after this long without more."""
+
+STDERR_TAIL_BYTES = 16 * 1024
+INTERRUPT_GRACE_S = 5.0
+"""How long an agent may take to end its turn when asked by its protocol."""
+TERM_GRACE_S = 5.0
+"""How long between the gentle and the firm signal."""
+
+
+class StopReason(enum.Enum):
+    """Why a run is ended from here."""
+
+    SERVER = "server"
+    """The server has ended or lost the task."""
+    SILENCE = "silence"
+    TIME_LIMIT = "time_limit"
+    DAEMON = "daemon"
+    """The user stops the daemon and its runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchLimits:
+    """Seconds of silence allowed without and with a tool in flight, and for the whole run; 0 is no limit."""
+
+    idle_s: float = 30 * 60.0
+    tool_s: float = 2 * 3600.0
+    run_s: float = 0.0
+
+
+@dataclass(kw_only=True)
+class RunEnd:
+    """How a run ended: an exit status and the reader's verdict, or lost with its shim."""
+
+    outcome: Outcome | None
+    exit: ExitStatus | None
+    stopped: StopReason | None = None
+    survivors: int = 0
+
+
+class Progress(msgspec.Struct, kw_only=True):
+    """What the tray shows of a run that goes on."""
+
+    tool_calls: int = 0
+    last_action: str = ""
+    notice: str = ""
+    last_output_at: str = ""
+
+
+class RunDriver:
+    """Drives one run to its end. Cancelling ``drive`` (called once) detaches and leaves the run alive."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        task_key: str,
+        run_id: str,
+        run_dir: Path,
+        shim: Shim | None,
+        reader: Reader,
+        offset: int,
+        next_seq: int,
+        work_dir: str,
+        limits: WatchLimits,
+        started_wall: float,
+        on_stretch: Callable[[Digest], None],
+        on_trouble: Callable[[JournalError | None], None],
+        on_session: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.journal = journal
+        self.task_key = task_key
+        self.run_id = run_id
+        self.run_dir = run_dir
+        self.shim = shim
+        self.reader = reader
+        self.position = offset
+        self.next_seq = next_seq
+        self.work_dir = work_dir
+        self.limits = limits
+        self.started_wall = started_wall
+        self.on_stretch = on_stretch
+        self.on_trouble = on_trouble
+        self.on_session = on_session
+        self.stopped: StopReason | None = None
+        self._stop = asyncio.Event()
+        self._tools_changed = asyncio.Event()
+        self._extended_until = 0.0
+        self._pinned = reader.session_id
+        self._committed_seq = next_seq
+
+    def stop(self, reason: StopReason) -> None:
+        """End the run: ask by protocol, then signals, then the tree. The first reason counts."""
+        if self.stopped is None:
+            self.stopped = reason
+            self._stop.set()
+
+    def extend(self, seconds: float) -> None:
+        """The user gives a silent run more time."""
+        self._extended_until = max(self._extended_until, time.monotonic()) + seconds
+        self._tools_changed.set()
+
+    async def drive(self, ended: ExitStatus | None = None) -> RunEnd:
+        """Read until the end; with ``ended`` the run is over already and its rest is read.
+
+        Raises ``JournalError`` only for a damaged journal; a full disk is waited out.
+        """
+        if self.shim is None:
+            assert ended is not None
+            return await self._judge(ended)
+        try:
+            async with beside(self._guard(self.shim), f"guard of run {self.run_id}"):
+                status = await self._pump(self.shim)
+        except LostError:
+            return await self._lost()
+        finally:
+            await self.shim.close()
+        return await self._judge(status)
+
+    async def drive_lost(self) -> RunEnd:
+        """The run was found lost: end what still lives of it and keep what it said."""
+        return await self._lost()
+
+    # --- reading -------------------------------------------------------------------------------
+
+    async def _pump(self, shim: Shim) -> ExitStatus:
+        await self._say(shim)
+        flushed = True
+        while True:
+            timeout_s = None if flushed or self.reader.consumed >= self.position else PARTIAL_LINE_S
+            try:
+                async with asyncio.timeout(timeout_s):
+                    state = await shim.watch(self.position, -1)
+            except TimeoutError:
+                flushed = True
+                await self._commit(self.reader.flush())
+                continue
+            if state.stdout_bytes > self.position:
+                flushed = False
+                grown = state.stdout_bytes - self.position
+                await self._read_to(state.stdout_bytes)
+                await self._say(shim)
+                if grown < READ_BYTES and not state.ended:
+                    await asyncio.sleep(COALESCE_S)
+            elif state.ended:
+                return await shim.wait()
+
+    async def _read_to(self, end: int) -> None:
+        while self.position < end:
+            events, read = await asyncio.to_thread(self._take, min(READ_BYTES, end - self.position))
+            if not read:
+                return  # shorter than told: the file was cut from outside; what is there has been read
+            await self._commit(events)
+
+    def _take(self, size: int) -> tuple[Digest, int]:
+        """Read and understand one stretch (in a thread; the reader is used by one thread at a time)."""
+        with open(self.run_dir / "stdout", "rb") as stream:
+            stream.seek(self.position)
+            data = stream.read(size)
+        self.position += len(data)
+        made = digest(self.reader.feed(data), self.next_seq)
+        self.next_seq = made.next_seq
+        return made, len(data)
+
+    async def _commit(self, made: Digest | Sequence[Event]) -> None:
+        found = made if isinstance(made, Digest) else digest(made, self.next_seq)
+        self.next_seq = found.next_seq
+        reports: list[tuple[str, bytes]] = []
+        session = self.reader.session_id
+        if session and session != self._pinned:
+            pin = SessionRequest(session_id=session, work_dir=self.work_dir)
+            reports.append(("session", msgspec.json.encode(pin)))
+        stretch = Stretch(
+            run_id=self.run_id,
+            task_key=self.task_key,
+            stdout_offset=self.reader.consumed,
+            reader=self.reader.snapshot(),
+            next_seq=found.next_seq,
+            at=clock.now_text(),
+            chunks=found.chunks,
+            session_id=session,
+            reports=reports,
+        )
+        reach("before_commit")
+        await self._patiently(lambda: self.journal.commit_stretch(stretch))
+        reach("committed")
+        if session and session != self._pinned:
+            self._pinned = session
+            await self.on_session(session)
+        self._tools_changed.set()
+        self.on_stretch(found)
+
+    async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Carry a transaction through a full disk: nothing is given up, nothing is read further meanwhile."""
+        delay_s = 1.0
+        troubled = False
+        while True:
+            try:
+                await work()
+            except JournalError as error:
+                if not error.full:
+                    raise
+                if not troubled:
+                    log.error("run %s waits: %s", self.run_id, error)
+                troubled = True
+                self.on_trouble(error)
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, 30.0)
+            else:
+                if troubled:
+                    self.on_trouble(None)
+                return
+
+    async def _say(self, shim: Shim) -> None:
+        for write in self.reader.pending_writes():
+            await shim.write(write.number, write.data)
+            self.reader.acknowledged(write.number)
+            reach("said")
+
+    # --- watching ------------------------------------------------------------------------------
+
+    async def _guard(self, shim: Shim) -> None:
+        """Wait for a reason to end the run, then end it. Cancelled when the run has ended by itself."""
+        async with beside(self._watch(shim), f"watch of run {self.run_id}"):
+            await self._stop.wait()
+        log.info("run %s is being ended (%s)", self.run_id, self.stopped.value if self.stopped else "")
+        try:
+            await self._end(shim)
+        except LostError:
+            pass  # the pump sees it, too
+
+    async def _end(self, shim: Shim) -> None:
+        said = False
+        try:
+            async with asyncio.timeout(INTERRUPT_GRACE_S):
+                for write in self.reader.interrupt():
+                    await shim.write(write.number, write.data)
+                    said = True
+                if said:
+                    await shim.wait()
+                    return
+        except TimeoutError:
+            log.info("run %s did not end when asked; it is ended by signals", self.run_id)
+        await shim.end(TERM_GRACE_S)
+
+    async def _watch(self, shim: Shim) -> None:
+        """Silence and the time limit. Wakes only when one of them may be due."""
+        while True:
+            self._tools_changed.clear()
+            status = await shim.status()
+            now = time.monotonic()
+            unread = status.stdout_bytes > self.position
+            budget_s = self.limits.tool_s if self.reader.tools_in_flight else self.limits.idle_s
+            silent_s = 0.0 if unread else status.idle_s
+            waits: list[float] = []
+            if budget_s > 0:
+                left = max(budget_s - silent_s, self._extended_until - now)
+                if left <= 0:
+                    self.stop(StopReason.SILENCE)
+                    return
+                waits.append(left)
+            if self.limits.run_s > 0:
+                left = self.limits.run_s - (time.time() - self.started_wall)
+                if left <= 0:
+                    self.stop(StopReason.TIME_LIMIT)
+                    return
+                waits.append(left)
+            in_flight = bool(self.reader.tools_in_flight)
+            deadline = time.monotonic() + min(waits) if waits else None
+            while bool(self.reader.tools_in_flight) == in_flight:
+                left_s = None if deadline is None else deadline - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    break
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await self._tools_changed.wait()
+                self._tools_changed.clear()
+
+    # --- the end -------------------------------------------------------------------------------
+
+    async def _judge(self, status: ExitStatus) -> RunEnd:
+        await self._read_to(_size(self.run_dir / "stdout"))
+        await self._commit(self.reader.finish())
+        tail = await asyncio.to_thread(_tail, self.run_dir / "stderr", STDERR_TAIL_BYTES)
+        outcome = self.reader.outcome(status.code, status.signal, tail)
+        return RunEnd(outcome=outcome, exit=status, stopped=self.stopped)
+
+    async def _lost(self) -> RunEnd:
+        """The shim is gone without a word: what still lives of the run is ended, what it said is kept."""
+        ended = await asyncio.to_thread(end_survivors, self.run_dir)
+        await self._read_to(_size(self.run_dir / "stdout"))
+        await self._commit(self.reader.finish())
+        return RunEnd(outcome=None, exit=None, stopped=self.stopped, survivors=len(ended))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0  # the shim never got as far as the agent's output
+
+
+def _tail(path: Path, size: int) -> str:
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - size))
+            return stream.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,143 @@
+"""From an agent's events to transcript lines as the wire has them, numbered without holes (promise P3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from daemon_core.agents import events
+from daemon_core.protocol.wire import TOOL_OUTPUT_LIMIT_BYTES, TaskMessage
+
+CHUNK_MESSAGES = 500
+CHUNK_BYTES = 512 * 1024
+"""One chunk becomes one request to the server (unless several small ones are joined): bounded in both."""
+
+TEXT_PIECE_CHARS = 128 * 1024
+"""A longer text becomes several messages of its kind, which readers join again."""
+
+INPUT_LIMIT_BYTES = 256 * 1024
+"""A tool's input above this is replaced by its beginning and its true size."""
+
+_encoder = msgspec.json.Encoder()
+
+
+class Digest(msgspec.Struct, kw_only=True):
+    """What a sequence of events came to."""
+
+    chunks: list[tuple[int, int, bytes]]
+    next_seq: int
+    session_id: str = ""
+    messages: int = 0
+    tool_calls: int = 0
+    last_action: str = ""
+    notice: str | None = None
+    """The newest notice, "" if what came after it ended it, None if there was none."""
+
+
+def cut_utf8(text: str, limit_bytes: int) -> str:
+    """The text cut to a number of bytes of UTF-8, never inside a character."""
+    if len(text) * 4 <= limit_bytes:
+        return text
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= limit_bytes:
+        return text
+    return encoded[:limit_bytes].decode("utf-8", "ignore")
+
+
+def digest(happened: Iterable[events.Event], next_seq: int) -> Digest:
+    """Number and encode the messages that these events make; ``next_seq`` is the first free number."""
+    result = Digest(chunks=[], next_seq=next_seq)
+    pieces: list[bytes] = []
+    size = 0
+    first = next_seq
+
+    def close_chunk() -> None:
+        nonlocal pieces, size, first
+        if pieces:
+            result.chunks.append((first, result.next_seq - 1, b"[" + b",".join(pieces) + b"]"))
+        pieces = []
+        size = 0
+        first = result.next_seq
+
+    for event in happened:
+        for message in _messages(event, result):
+            message.seq = result.next_seq
+            encoded = _encode(message)
+            result.next_seq += 1
+            result.messages += 1
+            pieces.append(encoded)
+            size += len(encoded)
+            if len(pieces) >= CHUNK_MESSAGES or size >= CHUNK_BYTES:
+                close_chunk()
+    close_chunk()
+    return result
+
+
+def _messages(event: events.Event, result: Digest) -> Sequence[TaskMessage]:
+    match event:
+        case events.Text(text=text):
+            result.notice = "" if result.notice is not None else None
+            return _texts("text", text)
+        case events.Thinking(text=text):
+            return _texts("thinking", text)
+        case events.ToolUse(tool=tool, input=given):
+            result.tool_calls += 1
+            result.last_action = tool
+            result.notice = "" if result.notice is not None else None
+            return [TaskMessage(seq=0, type="tool_use", tool=tool, input=_bounded_input(given))]
+        case events.ToolResult(tool=tool, output=output):
+            return [
+                TaskMessage(
+                    seq=0, type="tool_result", tool=tool, output=cut_utf8(output, TOOL_OUTPUT_LIMIT_BYTES)
+                )
+            ]
+        case events.ErrorText(text=text):
+            return _texts("error", text)
+        case events.Unreadable(raw=raw):
+            # Kept as it came: it may be the one line that tells what went wrong.
+            return _texts("text", raw)
+        case events.SessionStarted(session_id=session_id):
+            result.session_id = session_id or result.session_id
+        case events.Notice(text=text):
+            result.notice = text
+        case _:
+            pass
+    return ()
+
+
+def _texts(kind: str, text: str) -> list[TaskMessage]:
+    if not text:
+        return []
+    if len(text) <= TEXT_PIECE_CHARS:
+        return [TaskMessage(seq=0, type=kind, content=text)]
+    return [
+        TaskMessage(seq=0, type=kind, content=text[start : start + TEXT_PIECE_CHARS])
+        for start in range(0, len(text), TEXT_PIECE_CHARS)
+    ]
+
+
+def _bounded_input(given: Any) -> Any:
+    if given is None:
+        return {}
+    encoded = _encoder.encode(given)
+    if not isinstance(given, dict):
+        given = {"value": given}
+    if len(encoded) <= INPUT_LIMIT_BYTES:
+        return given
+    return {"truncated": encoded[:4096].decode("utf-8", "ignore"), "size_bytes": len(encoded)}
+
+
+def _encode(message: TaskMessage) -> bytes:
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:
+        # A lone surrogate from an agent's JSON: no UTF-8 form exists, so it is shown as what it is.
+        for name in ("content", "output", "tool"):
+            value = getattr(message, name)
+            if isinstance(value, str):
+                setattr(message, name, value.encode("utf-8", "backslashreplace").decode())
+        if message.input is not None:
+            message.input = {"unreadable": repr(message.input)[:4096].encode("ascii", "replace").decode()}
+        return _encoder.encode(message)

@@ -1,0 +1,166 @@
+"""Task directories: the ones Ostler makes, and the checks a directory of the user has to pass.
+
+All functions here touch the disk and are called from threads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+
+_PROTECTED_POSIX = ("/", "/Users", "/Users/Shared", "/home", "/root", "/var", "/etc", "/tmp", "/usr", "/opt")
+_PROTECTED_WINDOWS = (
+    "C:\\Users",
+    "C:\\ProgramData",
+    "C:\\Program Files",
+    "C:\\Program Files (x86)",
+    "C:\\Windows",
+)
+_STAMP_NAME = ".gc_meta.json"
+_SEGMENT = re.compile(r"[0-9a-zA-Z_-]+")
+
+
+class DirectoryRefusedError(Exception):
+    """A user directory cannot be used. ``code`` is one of ``not_absolute``, ``not_found``,
+    ``not_a_directory``, ``not_readable``, ``not_writable``, ``protected``."""
+
+    _WORDS: ClassVar = {
+        "not_absolute": "is not an absolute path",
+        "not_found": "does not exist",
+        "not_a_directory": "is not a directory",
+        "not_readable": "cannot be listed",
+        "not_writable": "cannot be written to",
+        "protected": "is a protected place; use a directory inside it",
+    }
+
+    def __init__(self, code: str, path: str, cause: str = "") -> None:
+        self.code = code
+        self.path = path
+        words = f"the directory {path or '(none)'} {self._WORDS[code]}"
+        super().__init__(f"{words} ({cause})" if cause else words)
+
+
+def is_protected(path: str, home: str) -> bool:
+    """Whether exactly this place (literally or with links resolved) must never be a task's directory."""
+    if sys.platform == "win32":  # pragma: no cover - Windows only
+        listed = [name.casefold() for name in (*_PROTECTED_WINDOWS, home)]
+        for form in (os.path.normpath(path), os.path.realpath(path)):
+            drive, rest = os.path.splitdrive(form)
+            if (drive and rest in ("\\", "/", "")) or form.casefold() in listed:
+                return True
+        return False
+    literal = os.path.normpath(path)
+    resolved = os.path.realpath(path)
+    listed = [*_PROTECTED_POSIX, os.path.normpath(home)]
+    return literal in listed or resolved in listed or resolved in [os.path.realpath(name) for name in listed]
+
+
+def validate_user_directory(path: str) -> Path:
+    """Check a directory that the user named for a task; gives it cleaned.
+
+    Raises ``DirectoryRefusedError`` with the first rule it breaks: absolute, not protected, exists, is a
+    directory, can be listed, can be written to (tried with a file that is removed again).
+    """
+    if not path.strip() or not os.path.isabs(path) or "\0" in path:
+        raise DirectoryRefusedError("not_absolute", path)
+    cleaned = os.path.normpath(path)
+    if is_protected(cleaned, os.path.expanduser("~")):
+        raise DirectoryRefusedError("protected", cleaned)
+    try:
+        mode_is_directory = os.path.isdir(cleaned)
+        if not mode_is_directory:
+            os.stat(cleaned)
+            raise DirectoryRefusedError("not_a_directory", cleaned)
+    except FileNotFoundError as error:
+        raise DirectoryRefusedError("not_found", cleaned) from error
+    except OSError as error:
+        raise DirectoryRefusedError("not_readable", cleaned, error.strerror or "") from error
+    try:
+        with os.scandir(cleaned) as entries:
+            next(iter(entries), None)
+    except OSError as error:
+        raise DirectoryRefusedError("not_readable", cleaned, error.strerror or "") from error
+    try:
+        with tempfile.NamedTemporaryFile(dir=cleaned, prefix=".ostler-rwcheck-"):
+            pass
+    except OSError as error:
+        raise DirectoryRefusedError("not_writable", cleaned, error.strerror or "") from error
+    return Path(cleaned)
+
+
+class Stamp(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What clean-up later goes by. Field names are those of the protocol's metadata file."""
+
+    kind: str = ""
+    issue_id: str = ""
+    chat_session_id: str = ""
+    autopilot_run_id: str = ""
+    task_id: str = ""
+    workspace_id: str = ""
+    completed_at: str = ""
+    local_directory: str = ""
+
+
+class TaskDirectories:
+    """The directories that Ostler makes for tasks, below one root: ``<workspace>/<8 hex>/workdir``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self, workspace_id: str, task_id: str, prior_work_dir: str) -> Path:
+        """A task's own directory: the one its conversation used before, if it is still there, else a new one.
+
+        Only a prior directory below our root is taken over: the path comes from a server. Raises ``OSError``.
+        """
+        if prior_work_dir:
+            prior = Path(os.path.realpath(prior_work_dir))
+            if prior.is_relative_to(os.path.realpath(self.root)) and prior.is_dir():
+                return prior
+        name = re.sub("[^0-9a-f]", "", task_id.lower())[:8] or "task"
+        workspace = "-".join(_SEGMENT.findall(workspace_id)) or "workspace"
+        parent = self.root / workspace
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment = parent / name
+        number = 1
+        while True:
+            try:
+                environment.mkdir(mode=0o700)
+                break
+            except FileExistsError:
+                # Left by a task whose id begins alike, or by a try of this one that died: never wiped here,
+                # since it may hold somebody's work.
+                if not any((environment / "workdir").glob("*")) and not (environment / _STAMP_NAME).exists():
+                    break
+                number += 1
+                environment = parent / f"{name}-{number}"
+        work_dir = environment / "workdir"
+        work_dir.mkdir(mode=0o700, exist_ok=True)
+        return Path(os.path.realpath(work_dir))
+
+    def owns(self, work_dir: str) -> bool:
+        """Whether a directory is one of ours (and so may be removed with its conversation)."""
+        real = Path(os.path.realpath(work_dir))
+        return real.name == "workdir" and real.is_relative_to(os.path.realpath(self.root))
+
+    def stamp(self, work_dir: str, stamp: Stamp) -> None:
+        """Write the clean-up metadata beside one of our directories; never into the user's own."""
+        if not self.owns(work_dir):
+            return
+        target = Path(work_dir).parent / _STAMP_NAME
+        temporary = target.with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.encode(stamp))
+        os.replace(temporary, target)
+
+    def remove(self, work_dir: str) -> bool:
+        """Remove one of our directories with all that is in it; False if it is not ours or not there."""
+        if not work_dir or not self.owns(work_dir) or not os.path.isdir(work_dir):
+            return False
+        shutil.rmtree(Path(os.path.realpath(work_dir)).parent)
+        return True
