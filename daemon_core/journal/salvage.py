@@ -37,6 +37,8 @@ def copy_readable(damaged: Path, fresh: sqlite3.Connection) -> dict[str, int]:
     fresh.execute("BEGIN IMMEDIATE")
     try:
         source = sqlite3.connect(f"file:{damaged}?mode=ro", uri=True)
+        # Makes SQLite read on in a file that is shorter than its header says.
+        source.execute("PRAGMA writable_schema = ON")
     except sqlite3.Error:
         fresh.rollback()
         return copied
