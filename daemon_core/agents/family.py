@@ -1,8 +1,8 @@
 """The contract of a protocol family: how to start an agent, read its stream, talk back, judge its end.
 
-Everything here is free of I/O. A family is handed a ``LaunchRequest`` and says what to start (a ``LaunchPlan``);
-a ``Reader`` is fed the bytes of the agent's standard output in order and gives events. The daemon commits, in
-one journal transaction, the transcript lines made of those events, ``Reader.consumed`` and
+Everything here is free of I/O. A family is handed a ``LaunchRequest`` and says what to start (a
+``LaunchPlan``); a ``Reader`` is fed the bytes of the agent's standard output in order and gives events. The
+daemon commits, in one journal transaction, the transcript lines made of those events, ``Reader.consumed`` and
 ``Reader.snapshot()``; after any kind of death a new reader is restored from that snapshot and fed from
 ``consumed`` on. So a reader must never depend on anything but its snapshot and the bytes from there.
 """
@@ -50,6 +50,8 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """First bytes of standard input, delivered exactly once as write number 1; None: no standard input."""
     merge_stderr: bool = False
     """Whether standard error goes into the same file as standard output."""
+    dropped_args: tuple[str, ...] = ()
+    """Extra arguments that were left out because they are the family's own; worth a warning."""
 
 
 class StdinWrite(msgspec.Struct, frozen=True):
@@ -66,12 +68,20 @@ class StdinWrite(msgspec.Struct, frozen=True):
 class Reader(Protocol):
     """Reads one run's standard output. Never raises on any input."""
 
-    consumed: int
-    """Bytes from the start of the output that are fully turned into events; a committed offset."""
-    session_id: str
-    """The provider's session id as far as known, else empty."""
-    tools_in_flight: int
-    """Tool calls that began and have not ended (never below zero)."""
+    @property
+    def consumed(self) -> int:
+        """Bytes from the start of the output that are fully turned into events; a committed offset."""
+        ...
+
+    @property
+    def session_id(self) -> str:
+        """The provider's session id as far as known, else empty."""
+        ...
+
+    @property
+    def tools_in_flight(self) -> int:
+        """Tool calls that began and have not ended (never below zero)."""
+        ...
 
     def feed(self, data: bytes) -> Sequence[Event]:
         """Take the next bytes, which follow those fed before, and give the events they complete."""
@@ -86,7 +96,12 @@ class Reader(Protocol):
         ...
 
     def pending_writes(self) -> Sequence[StdinWrite]:
-        """What has to be said to the agent and is not known to be acknowledged, in order."""
+        """What has to be said to the agent and is not known to be acknowledged, in order.
+
+        Never write 1, which is the launch plan's. Commit the snapshot before saying these: a reader that
+        is restored from an older one gives the same writes the same numbers only by reading the same bytes
+        again.
+        """
         ...
 
     def acknowledged(self, number: int) -> None:
@@ -94,7 +109,11 @@ class Reader(Protocol):
         ...
 
     def interrupt(self) -> Sequence[StdinWrite]:
-        """What to say to end the turn gently (empty where the protocol has no such thing)."""
+        """What to say to end the turn gently (empty where the protocol has no such thing).
+
+        Everything else that is still unsaid comes first, so the numbers stay in order. Said again, it gives
+        the same writes. May be called while another thread feeds the reader.
+        """
         ...
 
     def outcome(self, exit_code: int | None, signal: int | None, stderr_tail: str) -> Outcome:

@@ -181,6 +181,14 @@ class Journal:
         """Ids of all runs in the journal."""
         return await self._transaction(lambda db: {row[0] for row in db.execute("SELECT run_id FROM runs")})
 
+    async def runs_ended_before(self, moment: str) -> list[str]:
+        """Ids of runs that ended before a time (RFC 3339, UTC) and whose task has ended."""
+        query = (
+            "SELECT run_id FROM runs JOIN tasks ON key = task_key"
+            " WHERE runs.ended_at <> '' AND runs.ended_at < ? AND tasks.state = 'ended'"
+        )
+        return await self._transaction(lambda db: [row[0] for row in db.execute(query, (moment,))])
+
     async def delete_task(self, key: str) -> None:
         """Forget a task with its runs, transcript and reports."""
         await self._transaction(lambda db: db.execute("DELETE FROM tasks WHERE key = ?", (key,)))

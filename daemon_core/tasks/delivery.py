@@ -132,7 +132,8 @@ class Delivery:
             case "messages":
                 await self._send_messages(reports)
             case "session":
-                await client.pin_session(self.task_id, msgspec.json.decode(first.body, type=SessionRequest))
+                pin = msgspec.json.decode(first.body, type=SessionRequest)
+                await client.pin_session(self.task_id, pin.session_id, pin.work_dir)
             case "usage":
                 usage = msgspec.json.decode(first.body, type=UsageRequest)
                 await client.usage(self.task_id, usage.usage)

@@ -22,7 +22,9 @@ import msgspec
 from daemon_core.agents.family import Family
 from daemon_core.connections.connection import Connection
 from daemon_core.journal import Journal, JournalError, RunRecord, TaskRecord
-from daemon_core.processes import Lost, NeverStarted, Shim, attach, end_survivors
+from daemon_core.processes.client import Lost, NeverStarted, Shim, attach
+from daemon_core.processes.state import read_state, remove_secrets
+from daemon_core.processes.tree import end_survivors
 from daemon_core.protocol.wire import Task
 from daemon_core.runtimes.registration import RegisteredRuntime
 from daemon_core.tasks import clock, environment
@@ -91,7 +93,7 @@ class Engine:
     home: str
     profile: str
     base_environment: Mapping[str, str]
-    runtime_gone: Callable[[RegisteredRuntime], None]
+    runtime_gone: Callable[[RegisteredRuntime, float], None]
 
     lives: dict[str, TaskLife] = field(default_factory=dict)
     """Tasks that have not ended here, by key."""
@@ -105,6 +107,7 @@ class Engine:
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
     _hold_claims: asyncio.Event = field(default_factory=asyncio.Event)
     _disk_full: bool = False
+    _claims_off: bool = False
     _stopping: bool = False
 
     # --- start ---------------------------------------------------------------------------------
@@ -180,11 +183,11 @@ class Engine:
                 await found.close()
                 if claim is None or owner is None or owner.connection not in self.connections:
                     log.error("run %s belongs to nobody known: it is ended", name)
-                    await asyncio.to_thread(end_survivors, run_dir)
+                    await asyncio.to_thread(_end, run_dir, owner.mark if owner else "")
                     continue
                 await self._adopt(name, owner, claim)
             elif isinstance(found, Lost):
-                await asyncio.to_thread(end_survivors, run_dir)
+                await asyncio.to_thread(_end, run_dir, owner.mark if owner else "")
             elif claim is not None and owner is not None and owner.connection in self.connections:
                 await self._adopt(name, owner, claim)
 
@@ -197,7 +200,7 @@ class Engine:
         family = self.families.get(family_name)
         if family is None:
             log.error("run %s: family %r is not known: it is ended", run_id, family_name)
-            await asyncio.to_thread(end_survivors, run_dir)
+            await asyncio.to_thread(_end, run_dir, owner.mark)
             return
         now = clock.now_text()
         record = self._record(connection, claim, run_id, owner.provider, slot=owner.slot)
@@ -228,10 +231,16 @@ class Engine:
 
     async def claims_possible(self) -> None:
         """Wait while the barrier is up or the disk is full."""
-        while self._disk_full or self._stopping:
+        while self._disk_full or self._stopping or self._claims_off:
             self._hold_claims.clear()
             await self._hold_claims.wait()
         await self.barrier.wait_down()
+
+    def accept_claims(self, wanted: bool) -> None:
+        """The setting: whether this machine takes tasks at all."""
+        self._claims_off = not wanted
+        if wanted:
+            self._hold_claims.set()
 
     async def accept(self, task: Task, runtime: RegisteredRuntime, slot: Slot) -> bool:
         """Record a claim and begin its life; the slot is its then. False for one that is here already."""
@@ -267,7 +276,11 @@ class Engine:
 
     def set_runtimes(self, runtimes: Iterable[RegisteredRuntime]) -> None:
         """These runtimes are registered now: one poller each. Running tasks of others go on."""
-        wanted = {(runtime.connection.name, runtime.runtime_id): runtime for runtime in runtimes}
+        wanted = {
+            (runtime.connection.name, runtime.runtime_id): runtime
+            for runtime in runtimes
+            if runtime.claimable
+        }
         for key in [key for key in self._pollers if key not in wanted]:
             _, task = self._pollers.pop(key)
             task.cancel()
@@ -318,6 +331,14 @@ class Engine:
         """Runs that live now."""
         return sum(1 for life in self.lives.values() if life.driver is not None)
 
+    def undelivered(self) -> int:
+        """Tasks whose reports a server does not take at present."""
+        return sum(1 for delivery in self.deliveries.values() if delivery.trouble is not None)
+
+    def remove_run(self, run_id: str) -> None:
+        """Remove the directory of a run that is over (touches the disk: in a thread)."""
+        shutil.rmtree(self.runs_dir / run_id, ignore_errors=True)
+
     def has_live_run(self, connection: str, runtime_id: str) -> bool:
         """Whether a runtime has an unfinished task here."""
         return any(
@@ -353,9 +374,14 @@ class Engine:
                     self._settled.clear()
                     await self._settled.wait()
         left = self.active_runs()
-        await self._lives_nursery.close()
-        await self._delivery_nursery.close()
+        await self.detach()
         return left
+
+    async def detach(self) -> None:
+        """Let go of everything at once; runs go on under their shims. Safe to call again."""
+        self._stopping = True
+        for nursery in (self._poller_nursery, self._lives_nursery, self._delivery_nursery):
+            await nursery.close()
 
     # --- from the lives ------------------------------------------------------------------------
 
@@ -477,6 +503,12 @@ def _owner(run_dir: Path) -> _Owner | None:
         return msgspec.json.decode((run_dir / "owner.json").read_bytes(), type=_Owner)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def _end(run_dir: Path, mark: str) -> None:
+    info = read_state(run_dir).info
+    end_survivors(mark, info.cgroup if info is not None else None)
+    remove_secrets(run_dir)
 
 
 def _run_directories(runs_dir: Path) -> list[str]:

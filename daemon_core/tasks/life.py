@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -28,16 +29,9 @@ from daemon_core.agents.family import Family, LaunchError, LaunchPlan, LaunchReq
 from daemon_core.connections.backoff import Backoff
 from daemon_core.connections.connection import Connection
 from daemon_core.journal import RunRecord, TaskRecord
-from daemon_core.processes import (
-    ExitStatus,
-    Lost,
-    NeverStarted,
-    RunSpec,
-    Shim,
-    SpawnError,
-    attach,
-    spawn,
-)
+from daemon_core.processes.client import Lost, NeverStarted, RunSpec, Shim, attach, spawn
+from daemon_core.processes.errors import LostError, SpawnError
+from daemon_core.processes.state import ExitStatus
 from daemon_core.protocol import failures
 from daemon_core.protocol.errors import (
     PermanentError,
@@ -363,6 +357,7 @@ class TaskLife:
             task_key=self.record.key,
             run_id=self.run.run_id,
             run_dir=self.run_dir,
+            mark=self.run.mark,
             shim=found if isinstance(found, Shim) else None,
             reader=reader,
             offset=self.run.stdout_offset,
@@ -403,7 +398,7 @@ class TaskLife:
         reach("run_ended")
         return end
 
-    async def _spawn(self) -> Shim | ExitStatus | Lost:
+    async def _spawn(self) -> Shim | Lost:
         claim = self.claim
         if claim is None:
             raise _PrepareError(
@@ -415,17 +410,16 @@ class TaskLife:
             raise _PrepareError("the server sent no task token (mat_...) with the task", failures.AGENT_AUTH)
         family, request, plan = self._plan(claim)
         mark = self.run.mark
-        is_hub = self.connection.is_hub
         env = environment.child_environment(
             base=self.engine.base_environment,
             task=claim,
             run_id=self.run.run_id,
             mark=mark,
             slot=self.slot.number,
-            server_url=self.connection.base_url,
+            server_url=self.connection.client.base_url,
             control_url=self.engine.control_url,
             loopback_port=self.engine.loopback_port,
-            is_hub=is_hub,
+            is_hub=self.connection.timing.loopback,
             home=self.engine.home,
             profile=self.engine.profile,
         )
@@ -483,10 +477,11 @@ class TaskLife:
                 )
             )
         except SpawnError as error:
-            raise _PrepareError(f"{error}", _spawn_reason(error)) from error
-        if isinstance(shim, Shim):
-            self.run.pid = shim.info.child_pid
-            await self.engine.journal.update_run(self.run.run_id, state="spawned", pid=shim.info.child_pid)
+            raise _PrepareError(f"the agent cannot be started: {error}", _spawn_reason(error)) from error
+        except LostError as error:
+            return Lost(run_dir=run_dir, info=error.info, mark=mark)
+        self.run.pid = shim.info.child_pid
+        await self.engine.journal.update_run(self.run.run_id, state="spawned", pid=shim.info.child_pid)
         return shim
 
     def _plan(self, claim: Task) -> tuple[Family, LaunchRequest, LaunchPlan]:
@@ -789,8 +784,7 @@ def _write_files(run_dir: Path, plan: LaunchPlan) -> None:
 
 
 def _spawn_reason(error: SpawnError) -> str:
-    text = str(error).lower()
-    if "no such file" in text or "not found" in text:
+    if error.what == "exec" and error.errno == errno.ENOENT:
         return failures.AGENT_MISSING
     return failures.AGENT_PROCESS
 

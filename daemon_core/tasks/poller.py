@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from daemon_core.connections.client import UnreadableTaskError
@@ -14,6 +15,7 @@ from daemon_core.protocol.wire import FailRequest
 from daemon_core.runtimes.registration import RegisteredRuntime
 from daemon_core.tasks.barrier import BarrierUpError
 from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.slots import Slot
 
 if TYPE_CHECKING:
     from daemon_core.tasks.engine import Engine
@@ -62,7 +64,9 @@ class Poller:
         """One try; whether another one makes sense at once."""
         engine, runtime = self.engine, self.runtime
         await engine.claims_possible()
-        slot = await engine.slots.acquire(runtime.provider)
+        slot: Slot | None = await engine.slots.acquire(runtime.provider)
+        assert slot is not None
+        asked_at = time.monotonic()
         try:
             with engine.barrier.claiming():
                 reach("before_claim")
@@ -77,7 +81,7 @@ class Poller:
         except BarrierUpError:
             return True  # went up between the wait and the slot; wait for it again
         except RuntimeGoneError:
-            engine.runtime_gone(runtime)
+            engine.runtime_gone(runtime, asked_at)
             return False
         except UnreadableTaskError as error:
             log.error("a task cannot be understood: %s", error)
@@ -89,10 +93,11 @@ class Poller:
                 await runtime.connection.client.fail(error.task_id, fail)
             return False
         except UnauthorizedError as error:
-            runtime.connection.unauthorized(error)
+            runtime.connection.report(error)
             return False
         except ServerError as error:
             log.warning("claiming for %s: %s", runtime.provider, error)
+            runtime.connection.report(error)
             return False
         finally:
             if slot is not None:

@@ -22,7 +22,10 @@ import msgspec
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import Reader
 from daemon_core.journal import Journal, JournalError, Stretch
-from daemon_core.processes import ExitStatus, LostError, Shim, end_survivors
+from daemon_core.processes.client import Shim
+from daemon_core.processes.errors import EndedError, LostError, UnreachableError
+from daemon_core.processes.state import ExitStatus, read_state, remove_secrets
+from daemon_core.processes.tree import end_survivors
 from daemon_core.protocol.wire import SessionRequest
 from daemon_core.tasks import clock
 from daemon_core.tasks.failpoints import reach
@@ -41,7 +44,12 @@ one request a batch instead of one a line. The first line after a silence is nev
 PARTIAL_LINE_S = 1.0
 """A line without an end is shown after this long without more."""
 
+UNREACHABLE_PAUSE_S = 1.0
+"""Between tries at a shim that lives and does not answer (its machine is stopped or starved)."""
+
 STDERR_TAIL_BYTES = 16 * 1024
+_NEVER = 1 << 62
+"""An offset that no output reaches: standard error alone is no reason to wake up."""
 INTERRUPT_GRACE_S = 5.0
 """How long an agent may take to end its turn when asked by its protocol."""
 TERM_GRACE_S = 5.0
@@ -97,6 +105,7 @@ class RunDriver:
         task_key: str,
         run_id: str,
         run_dir: Path,
+        mark: str,
         shim: Shim | None,
         reader: Reader,
         offset: int,
@@ -112,6 +121,7 @@ class RunDriver:
         self.task_key = task_key
         self.run_id = run_id
         self.run_dir = run_dir
+        self.mark = mark
         self.shim = shim
         self.reader = reader
         self.position = offset
@@ -170,7 +180,7 @@ class RunDriver:
             timeout_s = None if flushed or self.reader.consumed >= self.position else PARTIAL_LINE_S
             try:
                 async with asyncio.timeout(timeout_s):
-                    state = await shim.watch(self.position, -1)
+                    state = await shim.watch(self.position, _NEVER)
             except TimeoutError:
                 flushed = True
                 await self._commit(self.reader.flush())
@@ -184,6 +194,9 @@ class RunDriver:
                     await asyncio.sleep(COALESCE_S)
             elif state.ended:
                 return await shim.wait()
+            elif not state.stalled_on_disk:
+                # Nothing new and not over: the shim is out of reach for a moment.
+                await asyncio.sleep(UNREACHABLE_PAUSE_S)
 
     async def _read_to(self, end: int) -> None:
         while self.position < end:
@@ -253,9 +266,25 @@ class RunDriver:
 
     async def _say(self, shim: Shim) -> None:
         for write in self.reader.pending_writes():
-            await shim.write(write.number, write.data)
+            if not await self._write(shim, write.number, write.data):
+                return
             self.reader.acknowledged(write.number)
             reach("said")
+
+    async def _write(self, shim: Shim, number: int, data: bytes | None) -> bool:
+        """One numbered write; False if there is nobody to say it to."""
+        while True:
+            try:
+                await shim.write(number, data)
+            except EndedError:
+                return False
+            except UnreachableError:
+                await asyncio.sleep(UNREACHABLE_PAUSE_S)
+            except ValueError as error:
+                log.error("run %s: %s", self.run_id, error)
+                return False
+            else:
+                return True
 
     # --- watching ------------------------------------------------------------------------------
 
@@ -274,8 +303,7 @@ class RunDriver:
         try:
             async with asyncio.timeout(INTERRUPT_GRACE_S):
                 for write in self.reader.interrupt():
-                    await shim.write(write.number, write.data)
-                    said = True
+                    said = await self._write(shim, write.number, write.data)
                 if said:
                     await shim.wait()
                     return
@@ -287,7 +315,11 @@ class RunDriver:
         """Silence and the time limit. Wakes only when one of them may be due."""
         while True:
             self._tools_changed.clear()
-            status = await shim.status()
+            try:
+                status = await shim.status()
+            except (UnreachableError, LostError):
+                await asyncio.sleep(UNREACHABLE_PAUSE_S)  # the pump sees a lost one, and ends this
+                continue
             now = time.monotonic()
             unread = status.stdout_bytes > self.position
             budget_s = self.limits.tool_s if self.reader.tools_in_flight else self.limits.idle_s
@@ -327,10 +359,16 @@ class RunDriver:
 
     async def _lost(self) -> RunEnd:
         """The shim is gone without a word: what still lives of the run is ended, what it said is kept."""
-        ended = await asyncio.to_thread(end_survivors, self.run_dir)
+        ended = await asyncio.to_thread(self._end_survivors)
         await self._read_to(_size(self.run_dir / "stdout"))
         await self._commit(self.reader.finish())
         return RunEnd(outcome=None, exit=None, stopped=self.stopped, survivors=len(ended))
+
+    def _end_survivors(self) -> list[int]:
+        info = read_state(self.run_dir).info
+        ended = end_survivors(self.mark, info.cgroup if info is not None else None)
+        remove_secrets(self.run_dir)
+        return ended
 
 
 def _size(path: Path) -> int:

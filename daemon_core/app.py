@@ -1,0 +1,664 @@
+"""Builds the daemon from settings and runs it: the one place that knows all rooms.
+
+Order at the start: lock, control socket (status ``starting``), then journal, hub and discovery side by side,
+the loopback port, everything unfinished taken up again, and only then connections that register and claim.
+``running`` is said when the first connection's runtimes are registered.
+
+Order at the end, whatever asks for it: barrier up, pollers ended, tasks in their short stretches given a
+moment, runs let go (or ended, if the user wants that), reports delivered as far as they can be, runtimes
+without runs deregistered, hub, journal and sockets closed, lock released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import gc
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from daemon_core import __version__
+from daemon_core.agents.families import families
+from daemon_core.connections.client import ServerClient
+from daemon_core.connections.connection import Connection, ConnectionListener
+from daemon_core.connections.health import Health
+from daemon_core.connections.timing import HUB
+from daemon_core.control.facade import Facade
+from daemon_core.control.loopback import LoopbackServer, build_app, make_token
+from daemon_core.control.server import ControlServer
+from daemon_core.control.views import ReloadAnswer
+from daemon_core.hub import Hub, HubChange
+from daemon_core.hub import routes as hub_routes
+from daemon_core.journal import Journal, JournalError
+from daemon_core.processes.state import RunPhase, read_state
+from daemon_core.runtimes.discovery import FoundAgent, discover
+from daemon_core.runtimes.heartbeat import Heartbeat
+from daemon_core.runtimes.providers import PROVIDERS
+from daemon_core.runtimes.registration import Identity, Registration
+from daemon_core.settings import file as settings_file
+from daemon_core.settings import identity as identity_file
+from daemon_core.settings import lock as locking
+from daemon_core.settings.directories import Directories, make_private, resolve
+from daemon_core.settings.errors import SettingsError
+from daemon_core.settings.file import Settings
+from daemon_core.settings.ports import PortInUseError, open_loopback
+from daemon_core.tasks import clock
+from daemon_core.tasks.barrier import Barrier
+from daemon_core.tasks.engine import Engine, Launcher
+from daemon_core.tasks.owned import Nursery
+from daemon_core.tasks.run import WatchLimits
+from daemon_core.tasks.slots import Slots
+from daemon_core.workdirs import DirectoryLocks, TaskDirectories
+
+log = logging.getLogger("ostler")
+
+HUB_NAME = "hub"
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_CONFLICT = 6
+CLOSE_LIMIT_S = 5.0
+"""Each step of the end may take this long; then the next one begins all the same."""
+HOUSEKEEPING_S = 6 * 3600.0
+REPORTED_CLI_VERSION = "0.4.24"
+"""What servers are told as ``cli_version``: their own gates are on the numbers of their own daemon, and this
+is the newest of them whose features are there."""
+
+
+class StartError(Exception):
+    """The daemon cannot start. ``exit_code`` as the command line documents it."""
+
+    def __init__(self, message: str, hint: str = "", exit_code: int = EXIT_FAILED) -> None:
+        super().__init__(f"{message}. {hint}." if hint else f"{message}.")
+        self.exit_code = exit_code
+
+
+class Daemon:
+    """One daemon of one profile, from its lock to its end."""
+
+    def __init__(self, directories: Directories, settings: Settings, environ: Mapping[str, str]) -> None:
+        self.directories = directories
+        self.settings = settings
+        self.environ = dict(environ)
+        self.barrier = Barrier()
+        self.slots = Slots(settings.daemon.slots, _limits(settings))
+        self.device_name = settings.daemon.name or socket.gethostname()
+        self.facade = Facade(
+            version=__version__,
+            profile=directories.profile,
+            device_name=self.device_name,
+            started_at=dt.datetime.now(dt.UTC),
+            owns_mark=lambda _: True,
+        )
+        self.nursery = Nursery("daemon")
+        self.engine: Engine | None = None
+        self.hub: Hub | None = None
+        self.heartbeats: dict[str, Heartbeat] = {}
+        self._stop = asyncio.Event()
+        self._end_runs = False
+        self._ready = asyncio.Event()
+
+    # --- what the facade may ask for -------------------------------------------------------------
+
+    def request_stop(self, *, end_runs: bool) -> None:
+        """Begin to stop; a second wish can only add the end of the runs."""
+        self._end_runs = self._end_runs or end_runs
+        self._stop.set()
+
+    async def discover(self, refresh: bool) -> list[FoundAgent]:
+        """Look for agents and offer what was found."""
+        found = await self._discover(refresh=refresh)
+        self._take_agents(found)
+        return found
+
+    async def reload(self) -> ReloadAnswer:
+        """Read the settings again; what is damaged leaves the old ones in force."""
+        old = self.settings
+        new = await asyncio.to_thread(_load_settings, self.directories, self.environ)
+        changed = _changed(old, new)
+        live = {entry.name for entry in settings_file.entries() if entry.key.live}
+        needs_restart = [name for name in changed if not _is_live(name, live)]
+        self.settings = new
+        self.slots.resize(new.daemon.slots, _limits(new))
+        logging.getLogger().setLevel(new.log.level.upper())
+        if self.engine is not None:
+            self.engine.watch_limits = _watch_limits(new)
+            self.engine.accept_claims(new.daemon.claim)
+        if self.hub is not None:
+            self.hub.retention = dt.timedelta(days=new.retention.days)
+        self.facade.clear_condition("settings_invalid")
+        if any(name.startswith(("agents.", "discovery.")) for name in changed):
+            self.nursery.start(self.discover(refresh=False), "discovery after a change of settings")
+        return ReloadAnswer(
+            applied=[name for name in changed if name not in needs_restart], needs_restart=needs_restart
+        )
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start, run until asked to stop, stop in order. Raises ``StartError``."""
+        facade, directories = self.facade, self.directories
+        facade.host = self
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):
+                loop.add_signal_handler(number, lambda: self.request_stop(end_runs=False))
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(
+                signal.SIGHUP, lambda: self.nursery.start(self._reload_quietly(), "reload")
+            )
+        async with AsyncExitStack() as stack:
+            control = ControlServer(facade, directories.checked_socket())
+            try:
+                await control.start()
+            except OSError as error:
+                raise StartError(f"the control socket cannot be made: {error}") from error
+            stack.push_async_callback(_limited, control.close, "the control API")
+            stack.push_async_callback(_limited, facade.close, "the control API's own tasks")
+            stack.push_async_callback(_limited, self.nursery.close, "background work")
+            identity = await asyncio.to_thread(identity_file.load_or_create, directories.id_file)
+            facade.daemon_id = identity.daemon_id
+            discovery = self.nursery.start(self._discover(refresh=False), "discovery")
+            journal, hub = await self._open_stores(stack, identity.daemon_id)
+            listener = await self._listen()
+            facade.port = listener.getsockname()[1]
+            token = await asyncio.to_thread(make_token, directories.token_file)
+            app = build_app(facade, token, routes=hub_routes(hub) if hub is not None else ())
+            loopback = LoopbackServer(app, listener)
+            await loopback.start()
+            stack.push_async_callback(_limited, loopback.close, "the loopback server")
+            _write_info(directories, facade.port)
+            stack.callback(lambda: directories.info_file.unlink(missing_ok=True))
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    await self._go(group, stack, journal, hub, identity, discovery, facade.port)
+                    await self._stop.wait()
+                    await self._wind_down()
+                    raise _DoneError  # everything in the group runs for ever
+            except* _DoneError:
+                pass
+
+    async def _go(
+        self,
+        group: asyncio.TaskGroup,
+        stack: AsyncExitStack,
+        journal: Journal,
+        hub: Hub | None,
+        identity: identity_file.Identity,
+        discovery: asyncio.Task[list[FoundAgent]],
+        port: int,
+    ) -> None:
+        facade = self.facade
+        connections: dict[str, Connection] = {}
+        if hub is not None:
+            client = ServerClient(
+                f"http://127.0.0.1:{port}", lambda: hub.credential, version=REPORTED_CLI_VERSION
+            )
+            connections[HUB_NAME] = Connection(HUB_NAME, client, HUB)
+        facade.connections = connections
+        engine = self._build_engine(journal, connections, identity.daemon_id, port)
+        self.engine = facade.engine = engine
+        engine.accept_claims(self.settings.daemon.claim)
+        await facade.restore_pause()
+        stack.push_async_callback(_limited, engine.detach, "the tasks")
+        for connection in connections.values():
+            await stack.enter_async_context(connection.client)
+        found = await discovery
+        self._take_agents(found)
+        await engine.recover()
+        if hub is not None:
+            hub.start_timers([life.record.task_id for life in engine.lives.values()])
+            group.create_task(hub.run(), name="hub")
+        for connection in connections.values():
+            self._serve(group, connection, identity)
+        group.create_task(self._housekeeping(), name="housekeeping")
+        await self._until_registered()
+        gc.collect()
+        gc.freeze()  # what is there now stays: later collections need not look at it
+        facade.set_phase("running")
+        log.info("running: %s", ", ".join(agent.provider for agent in found if agent.usable) or "no agents")
+
+    async def _open_stores(self, stack: AsyncExitStack, daemon_id: str) -> tuple[Journal, Hub | None]:
+        facade, directories, settings = self.facade, self.directories, self.settings
+
+        async def open_hub() -> Hub | None:
+            if not settings.hub.enabled:
+                return None
+            return await Hub.open(
+                directories.hub_file,
+                daemon_id=daemon_id,
+                retention=dt.timedelta(days=settings.retention.days),
+                on_change=self._hub_changed,
+            )
+
+        try:
+            journal, hub = await asyncio.gather(Journal.open(directories.journal_file), open_hub())
+        except JournalError as error:
+            raise StartError(str(error), "Check the disk and its permissions, then start again") from error
+        stack.push_async_callback(_limited, journal.close, "the journal")
+        facade.journal = journal
+        if journal.set_aside is not None:
+            facade.set_condition("journal_damaged", path=str(journal.set_aside))
+        if hub is not None:
+            stack.push_async_callback(_limited, hub.close, "the hub")
+            self.hub = facade.hub = hub
+            if hub.damage is not None:
+                facade.set_condition("hub_damaged", path=str(hub.damage.set_aside))
+        return journal, hub
+
+    async def _listen(self) -> socket.socket:
+        directories, configured = self.directories, self.settings.daemon.port
+        alive = await asyncio.to_thread(_any_run_alive, directories.runs)
+        try:
+            return await asyncio.to_thread(open_loopback, directories, configured, may_move=not alive)
+        except PortInUseError as error:
+            if error.fixed == "configured":
+                hint = "End that program, or set another port with `ostler config set daemon.port`"
+                raise StartError(
+                    f"port {error.port} is in use by another program", hint, EXIT_CONFLICT
+                ) from error
+            # Runs know the old port: they go on, but what they ask of Ostler will not reach it.
+            log.error("port %s is in use by another program; running tasks cannot reach Ostler", error.port)
+            self.facade.set_condition("port_in_use", port=error.port)
+            return await asyncio.to_thread(open_loopback, directories, 0, may_move=True)
+
+    def _build_engine(
+        self, journal: Journal, connections: Mapping[str, Connection], daemon_id: str, port: int
+    ) -> Engine:
+        directories = self.directories
+        return Engine(
+            journal=journal,
+            slots=self.slots,
+            barrier=self.barrier,
+            observer=self.facade,
+            connections=connections,
+            families=families(),
+            launchers={},
+            task_directories=TaskDirectories(directories.workspaces),
+            directory_locks=DirectoryLocks(_user_lock_directory()),
+            watch_limits=_watch_limits(self.settings),
+            runs_dir=directories.runs,
+            socket_dir=directories.run,
+            daemon_id=daemon_id,
+            control_url=f"http://127.0.0.1:{port}",
+            loopback_port=port,
+            home=self.environ.get("OSTLER_HOME", ""),
+            profile=directories.profile,
+            base_environment=self._base_environment(),
+            runtime_gone=self._runtime_gone,
+        )
+
+    def _base_environment(self) -> dict[str, str]:
+        chosen = self.settings.environment
+        env = {name: value for name, value in self.environ.items() if not _matches(name, chosen.drop)}
+        return {**env, **chosen.set}
+
+    def _serve(
+        self, group: asyncio.TaskGroup, connection: Connection, identity: identity_file.Identity
+    ) -> None:
+        """Register at a connection, beat for it, listen to it."""
+        engine = self.engine
+        assert engine is not None
+        connection.add_listener(_Hints(self))
+        registration = Registration(
+            connection,
+            Identity(
+                daemon_id=identity.daemon_id,
+                device_name=self.device_name,
+                cli_version=REPORTED_CLI_VERSION,
+                launched_by="desktop",
+                legacy_daemon_ids=identity.legacy_ids,
+            ),
+            [agent for agent in self.facade.found if agent.usable],
+            lives=lambda runtime_id: engine.has_live_run(connection.name, runtime_id),
+            changed=self._runtimes_changed,
+        )
+        heartbeat = Heartbeat(connection, gone=registration.runtime_gone)
+        self.facade.registrations[connection.name] = registration
+        self.heartbeats[connection.name] = heartbeat
+        group.create_task(registration.run(), name=f"registration {connection.name}")
+        group.create_task(heartbeat.run(), name=f"heartbeat {connection.name}")
+        group.create_task(connection.run(), name=f"connection {connection.name}")
+
+    async def _until_registered(self) -> None:
+        """Wait for the first registration, or the wish to stop."""
+        if not self.facade.connections:
+            return
+        async with asyncio.TaskGroup() as group:
+            waits = [
+                group.create_task(self._ready.wait()),
+                group.create_task(self._stop.wait()),
+            ]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+
+    async def _wind_down(self) -> None:
+        facade, engine = self.facade, self.engine
+        facade.set_phase("stopping")
+        left = 0
+        if engine is not None:
+            left = await engine.stop(
+                end_runs=self._end_runs, deadline_s=max(self.settings.daemon.stop_timeout, 30.0)
+            )
+        for registration in facade.registrations.values():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_LIMIT_S):
+                    await registration.deregister()
+        log.info("stopped; %d run%s without the daemon", left, " goes on" if left == 1 else "s go on")
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _runtimes_changed(self, registration: Registration) -> None:
+        engine = self.engine
+        assert engine is not None
+        registered = [
+            runtime for each in self.facade.registrations.values() for runtime in each.runtimes.values()
+        ]
+        name = registration.connection.name
+        ids = list(registration.runtimes)
+        registration.connection.link.set_runtimes(ids)
+        if name in self.heartbeats:
+            self.heartbeats[name].set_runtimes(ids)
+        engine.set_runtimes(registered)
+        self.facade.runtimes_changed()
+        if ids:
+            self._ready.set()
+
+    def _runtime_gone(self, runtime: Any, asked_at: float) -> None:
+        registration = self.facade.registrations.get(runtime.connection.name)
+        if registration is not None:
+            registration.runtime_gone(runtime.runtime_id, asked_at)
+
+    def _hub_changed(self, change: HubChange) -> None:
+        self.facade.hub_changed(change)
+
+    async def _reload_quietly(self) -> None:
+        try:
+            await self.reload()
+        except SettingsError as error:
+            log.error("the settings are not valid: %s", error)
+            self.facade.set_condition("settings_invalid", what=str(error))
+
+    # --- agents ----------------------------------------------------------------------------------
+
+    async def _discover(self, *, refresh: bool) -> list[FoundAgent]:
+        overrides = {
+            name: os.path.expanduser(agent.path) for name, agent in self.settings.agents.items() if agent.path
+        }
+        return await discover(
+            PROVIDERS,
+            environ=self.environ,
+            cache_path=self.directories.agents_cache_file,
+            overrides=overrides,
+            refresh=refresh,
+            limit_s=self.settings.discovery.timeout,
+        )
+
+    def _take_agents(self, found: list[FoundAgent]) -> None:
+        enabled = [
+            agent if self.settings.agent(agent.provider).enabled else _switched_off(agent) for agent in found
+        ]
+        self.facade.found = enabled
+        usable = [agent for agent in enabled if agent.usable]
+        engine = self.engine
+        if engine is not None:
+            known = families()
+            engine.launchers = {
+                agent.provider: Launcher(
+                    provider=agent.provider,
+                    executable=agent.path,
+                    family=known[agent.family],
+                    model=self.settings.agent(agent.provider).model,
+                    args=self.settings.agent(agent.provider).args,
+                )
+                for agent in usable
+                if agent.family in known
+            }
+        for registration in self.facade.registrations.values():
+            registration.set_agents(usable)
+
+    # --- housekeeping ----------------------------------------------------------------------------
+
+    async def _housekeeping(self) -> None:
+        """What is done a few times a day: forget old tasks, remove the raw output of old runs."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            try:
+                await self.tidy()
+            except (JournalError, OSError) as error:
+                log.warning("tidying up failed and is tried again later: %s", error)
+
+    async def tidy(self) -> None:
+        """One round of it."""
+        retention, engine, journal = self.settings.retention, self.engine, self.facade.journal
+        assert engine is not None
+        assert journal is not None
+        now = dt.datetime.now(dt.UTC)
+        if retention.days:
+            for run_id in await journal.prune(clock.text(now - dt.timedelta(days=retention.days))):
+                await asyncio.to_thread(engine.remove_run, run_id)
+        if retention.run_days:
+            before = clock.text(now - dt.timedelta(days=retention.run_days))
+            for run_id in await journal.runs_ended_before(before):
+                await asyncio.to_thread(engine.remove_run, run_id)
+
+
+class _DoneError(Exception):
+    """Ends the task group of the daemon."""
+
+
+class _Hints(ConnectionListener):
+    """What a connection hears, for the engine and the status."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    def health_changed(self, connection: Connection, health: Health) -> None:
+        self._daemon.facade.connection_changed()
+
+    def wake_all(self, connection: Connection) -> None:
+        if (engine := self._daemon.engine) is not None:
+            engine.wake(connection.name)
+            engine.reconcile(connection.name)
+
+    def task_available(self, connection: Connection, runtime_id: str) -> None:
+        if (engine := self._daemon.engine) is not None:
+            engine.wake(connection.name, runtime_id)
+
+    def task_changed(self, connection: Connection, task_id: str) -> None:
+        if (engine := self._daemon.engine) is not None and task_id:
+            engine.reconcile(connection.name, task_id)
+
+
+# --- small ---------------------------------------------------------------------------------------------
+
+
+def _limits(settings: Settings) -> dict[str, int]:
+    return {
+        provider.id: settings.run_limit(provider.id)
+        for provider in PROVIDERS
+        if settings.run_limit(provider.id) < settings.daemon.slots
+    }
+
+
+def _watch_limits(settings: Settings) -> WatchLimits:
+    chosen = settings.watchdog
+    return WatchLimits(idle_s=chosen.idle, tool_s=chosen.tool, run_s=chosen.run_time_limit)
+
+
+def _switched_off(agent: FoundAgent) -> FoundAgent:
+    import msgspec
+
+    return msgspec.structs.replace(agent, status="unsupported", reason="disabled", params={})
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(
+        name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns
+    )
+
+
+def _changed(old: Settings, new: Settings) -> list[str]:
+    import msgspec
+
+    before, after = (dict(_leaves(msgspec.to_builtins(each))) for each in (old, new))
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict) and path.count(".") < (2 if path.startswith("agents") else 1):
+            found += _leaves(value, f"{path}.")
+        else:
+            found.append((path, value))
+    return found
+
+
+def _is_live(name: str, live: set[str]) -> bool:
+    parts = name.split(".")
+    if parts[0] == "agents" and len(parts) == 3:
+        parts[1] = "<provider>"
+    return ".".join(parts) in live
+
+
+def _load_settings(directories: Directories, environ: Mapping[str, str]) -> Settings:
+    return settings_file.load(
+        directories.config_file, environ, providers=[provider.id for provider in PROVIDERS]
+    )
+
+
+def _any_run_alive(runs: Path) -> bool:
+    try:
+        names = [entry.path for entry in os.scandir(runs) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return False
+    return any(read_state(Path(name)).phase is RunPhase.ALIVE for name in names)
+
+
+def _user_lock_directory() -> Path:
+    """Where directory locks are: one place of the user for all profiles and homes of Ostler."""
+    import platformdirs
+
+    return platformdirs.user_state_path("ostler", appauthor=False) / "directory-locks"
+
+
+def _write_info(directories: Directories, port: int) -> None:
+    locking.write_info(
+        directories.info_file,
+        locking.DaemonInfo(
+            pid=os.getpid(),
+            started_at=clock.now_text(),
+            version=__version__,
+            port=port,
+            socket=str(directories.control_socket),
+            process_started=locking.process_started(os.getpid()),
+        ),
+    )
+
+
+async def _limited(close: Callable[[], Any], what: str) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_LIMIT_S):
+            await close()
+    except TimeoutError:
+        log.error("%s did not close in time; the end goes on without it", what)
+    except Exception:  # the end reaches its final state whatever fails
+        log.exception("closing %s failed", what)
+
+
+def set_up_logging(directories: Directories, settings: Settings, *, foreground: bool) -> None:
+    """The rotated log file (0600), and standard error for whoever watches."""
+    from logging.handlers import RotatingFileHandler
+
+    class PrivateFileHandler(RotatingFileHandler):
+        def _open(self) -> Any:
+            descriptor = os.open(
+                self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600
+            )
+            return open(descriptor, self.mode, encoding="utf-8", errors="backslashreplace")
+
+    make_private(directories.log_dir)
+    handlers: list[logging.Handler] = [
+        PrivateFileHandler(
+            directories.log_file, maxBytes=settings.log.size, backupCount=settings.log.files, encoding="utf-8"
+        )
+    ]
+    if foreground:
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(
+        level=settings.log.level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        handlers=handlers,
+        force=True,
+    )
+    logging.raiseExceptions = False  # a full disk must not fill standard error, too
+    logging.captureWarnings(True)
+
+
+def main() -> None:
+    """The ``ostlerd`` program."""
+    sys.exit(run(sys.argv[1:], dict(os.environ)))
+
+
+def run(arguments: list[str], environ: Mapping[str, str]) -> int:
+    """Run a daemon to its end; gives the exit code. What goes wrong is said in one line."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="ostlerd", description="Ostler's daemon.")
+    parser.add_argument("--profile", help="a second, separate daemon with its own settings and tasks")
+    parser.add_argument("--foreground", action="store_true", help="log to standard error as well")
+    parser.add_argument("--version", action="version", version=f"ostlerd {__version__}")
+    options = parser.parse_args(arguments)
+    try:
+        directories = resolve(environ, options.profile)
+        directories.ensure()
+        make_private(directories.runs)
+        lock = locking.DaemonLock.acquire(directories.lock_file)
+    except SettingsError as error:
+        return _say(str(error), EXIT_USAGE)
+    except locking.LockHeldError as error:
+        return _say(f"{error}. `ostler daemon status` shows what it does.", EXIT_CONFLICT)
+    except OSError as error:
+        return _say(f"the daemon cannot start: {error}.", EXIT_FAILED)
+    with lock:
+        try:
+            settings = _load_settings(directories, environ)
+            set_up_logging(directories, settings, foreground=options.foreground)
+        except SettingsError as error:
+            return _say(str(error), EXIT_USAGE)
+        except OSError as error:
+            return _say(f"the log file cannot be written: {error}.", EXIT_FAILED)
+        log.info(
+            "Ostler %s starts (pid %d, Python %s, profile %s)",
+            __version__, os.getpid(), platform.python_version(), directories.profile,
+        )  # fmt: skip
+        try:
+            asyncio.run(Daemon(directories, settings, environ).run())
+        except StartError as error:
+            log.error("%s", error)
+            return _say(str(error), error.exit_code)
+        except BaseException as error:  # the boundary of the process: whatever it is, the log has it
+            log.critical("the daemon ends because of an error", exc_info=error)
+            return _say(f"the daemon ends because of an error: {error!r}. The log has more.", EXIT_FAILED)
+    return 0
+
+
+def _say(message: str, code: int) -> int:
+    sys.stderr.write(f"ostlerd: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

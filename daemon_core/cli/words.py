@@ -1,0 +1,449 @@
+"""The words for every code: one table each for refusals, reasons and states. The daemon sends codes only.
+
+A sentence says what happened, a hint what to do; both without line breaks. Unknown codes (a newer daemon's)
+are shown as they are rather than hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNREACHABLE: Final = 3
+EXIT_REFUSED: Final = 4
+EXIT_NOT_FOUND: Final = 5
+EXIT_CONFLICT: Final = 6
+EXIT_TIMEOUT: Final = 124
+EXIT_INTERRUPTED: Final = 130
+
+NOT_RUNNING: Final = "Ostler's daemon is not running"
+START_HINT: Final = "Start it with `ostler daemon start`"
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    message: str
+    hint: str
+    exit_code: int
+
+
+class CliError(Exception):
+    """Ends the command with one line for people, or ``{"error": …}`` with ``--json``."""
+
+    def __init__(self, code: str, message: str, hint: str = "", exit_code: int = EXIT_FAILED) -> None:
+        self.code = code
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+        super().__init__(code, message)
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """ "1 run", "2 runs", "0 runs"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def verb(count: int, one: str, many: str) -> str:
+    return one if count == 1 else many
+
+
+def sentence(message: str, hint: str = "") -> str:
+    """What is wrong, then what to do, on one line."""
+    parts = [" ".join(part.split()) for part in (message, hint) if part]
+    return " ".join(part if part.endswith((".", "?", "!", "…")) else f"{part}." for part in parts)
+
+
+def _joined(values: Any, empty: str = "none") -> str:
+    return ", ".join(str(value) for value in values or []) or empty
+
+
+# --- refusals --------------------------------------------------------------------------------------
+
+_Maker = Callable[[Mapping[str, Any]], tuple[str, str]]
+
+
+def _invalid(p: Mapping[str, Any]) -> tuple[str, str]:
+    field, why = p.get("field", "input"), p.get("why", "")
+    if why == "empty":
+        return f"The {field} is empty", "Give one"
+    if why == "nul":
+        return f"The {field} contains a NUL character", "Remove it"
+    if why == "provider_missing":
+        return "Neither a runtime nor an agent is named", "Add --runtime or --agent; `ostler runtimes` lists"
+    if why == "agent_provider_mismatch":
+        return (
+            f"The agent {p.get('agent', '')} runs on {p.get('agent_provider', '?')}, "
+            f"not on {p.get('provider', '?')}",
+            "Leave --runtime out",
+        )
+    if why == "too_long":
+        return f"The {field} is too long (at most {p.get('limit', '?')})", "Put it into a file and name that"
+    if why in ("too_short", "id_too_short"):
+        return f"{p.get('id', '')!r} is too short for an id", "Give at least four of its characters"
+    if why == "not_a_number":
+        return f"{field} must be a whole number, not {p.get('given', '')!r}", ""
+    if why == "past":
+        return f"The {field} is in the past", "Give a later time"
+    detail = p.get("detail") or why
+    return f"The daemon does not accept the {field}: {detail}", "`--help` shows what can be given"
+
+
+def _place(p: Mapping[str, Any]) -> str:
+    if not p.get("file"):
+        return ""
+    return f"{p['file']}:{p['line']}: " if p.get("line") else f"{p['file']}: "
+
+
+def _conflict(p: Mapping[str, Any]) -> tuple[str, str]:
+    ident = str(p.get("id", ""))
+    match p.get("what", ""):
+        case "task_ended" | "task_over":
+            return f"The task {ident} has ended already", f"`ostler task show {ident}` shows how"
+        case "task_not_ended" | "task_active" | "conversation_busy":
+            return f"The task {ident} has not ended yet", f"Wait for it, or `ostler task cancel {ident}`"
+        case "no_session":
+            return f"The task {ident} left nothing to continue", "Start a new one with `ostler task add`"
+        case "agent_in_use":
+            count = plural(int(p.get("active_tasks") or 1), "task")
+            return f"The agent {p.get('agent', '')} has {count} that did not end yet", "Wait, or cancel them"
+        case "agent_removed":
+            return f"The agent {p.get('agent', '')} was removed", "Start a new task with another agent"
+        case what:
+            return f"This cannot be done now ({what or 'conflict'})", ""
+
+
+def _peer(p: Mapping[str, Any]) -> tuple[str, str]:
+    if p.get("why") == "user":
+        return "The daemon belongs to another user", "Run ostler as the user who started it"
+    return "The daemon does not take requests from this caller", ""
+
+
+_REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
+    "not_found": (
+        EXIT_NOT_FOUND,
+        lambda p: (
+            f"There is no {p.get('kind', 'task')} {p.get('id', '')}",
+            "`ostler task list --all` shows all of them" if p.get("kind", "task") == "task" else "",
+        ),
+    ),
+    "ambiguous_id": (
+        EXIT_USAGE,
+        lambda p: (
+            f"{p.get('id', '')} matches several: {_joined(p.get('candidates'))}",
+            "Give more of the id",
+        ),
+    ),
+    "conflict": (EXIT_CONFLICT, _conflict),
+    "busy": (
+        EXIT_CONFLICT,
+        lambda p: (f"The {p.get('kind', 'thing')} {p.get('id', '')} is in use", "Wait until its tasks ended"),
+    ),
+    "barrier_up": (
+        EXIT_CONFLICT,
+        lambda p: (
+            "An update is being applied" if p.get("reason") == "update" else "Taking tasks is paused",
+            "Try again in a minute" if p.get("reason") == "update" else "`ostler daemon resume` goes on",
+        ),
+    ),
+    "invalid_input": (EXIT_USAGE, _invalid),
+    "too_large": (
+        EXIT_USAGE,
+        lambda p: (
+            f"This is larger than the daemon takes ({p.get('limit_bytes', '?')} bytes)",
+            "Make it shorter",
+        ),
+    ),
+    "unknown_runtime": (
+        EXIT_NOT_FOUND,
+        lambda p: (
+            f"There is no runtime {p.get('runtime', '')}",
+            f"There are: {_joined(p.get('known'))}",
+        ),
+    ),
+    "runtime_unusable": (
+        EXIT_CONFLICT,
+        lambda p: (
+            f"The runtime {p.get('runtime', '')} cannot be used: "
+            f"{runtime_reason(str(p.get('reason', '')), p.get('reason_params') or {})}",
+            "`ostler runtimes` shows what can",
+        ),
+    ),
+    "no_such_agent": (
+        EXIT_NOT_FOUND,
+        lambda p: (
+            f"There is no agent {p.get('agent', '')}",
+            f"There are: {_joined(p.get('known'))}" if p.get("known") else "Add one with `ostler agent add`",
+        ),
+    ),
+    "agent_exists": (
+        EXIT_CONFLICT,
+        lambda p: (
+            f"There is an agent {p.get('agent', '')} already",
+            f"Change it with `ostler agent edit {p.get('agent', '')}`",
+        ),
+    ),
+    "directory_not_found": (
+        EXIT_USAGE,
+        lambda p: (f"The directory {p.get('path', '')} does not exist", "Make it first, or give another one"),
+    ),
+    "directory_not_a_directory": (
+        EXIT_USAGE,
+        lambda p: (f"{p.get('path', '')} is not a directory", "Give the directory it is in"),
+    ),
+    "directory_not_writable": (
+        EXIT_USAGE,
+        lambda p: (
+            f"The directory {p.get('path', '')} cannot be written to",
+            "Check its permissions, or give another one",
+        ),
+    ),
+    "directory_not_readable": (
+        EXIT_USAGE,
+        lambda p: (
+            f"The directory {p.get('path', '')} cannot be listed",
+            "Check its permissions, or give another one",
+        ),
+    ),
+    "directory_protected": (
+        EXIT_USAGE,
+        lambda p: (
+            f"No agent may work in {p.get('path', '')}: the path is protected",
+            "Give a directory inside it",
+        ),
+    ),
+    "directory_not_absolute": (
+        EXIT_USAGE,
+        lambda p: (f"The directory {p.get('path', '')} is not an absolute path", "Give the whole path"),
+    ),
+    "hub_disabled": (
+        EXIT_CONFLICT,
+        lambda p: (
+            "The embedded server is switched off, so this machine has no tasks of its own",
+            "Switch it on with `ostler config set hub.enabled true`, then `ostler daemon restart`",
+        ),
+    ),
+    "settings_invalid": (
+        EXIT_USAGE,
+        lambda p: (
+            f"The settings are not valid: {_place(p)}{p.get('what', '')}",
+            str(p.get("hint") or "Correct them with `ostler config edit`"),
+        ),
+    ),
+    "refused_from_run": (
+        EXIT_REFUSED,
+        lambda p: (
+            "A task that Ostler runs must not do this",
+            "Ask the user to do it in a terminal of their own",
+        ),
+    ),
+    "refused_peer": (EXIT_REFUSED, _peer),
+    "no_such_route": (
+        EXIT_CONFLICT,
+        lambda p: (
+            "The daemon is of another version than this command and does not know the request",
+            "`ostler daemon restart` brings it to this version",
+        ),
+    ),
+    "not_ready": (
+        EXIT_UNREACHABLE,
+        lambda p: ("Ostler's daemon is starting or stopping", "Try again in a few seconds"),
+    ),
+    "internal": (
+        EXIT_FAILED,
+        lambda p: ("The daemon could not do this", "`ostler daemon logs -n 50` shows what went wrong"),
+    ),
+}
+
+
+def refusal(code: str, params: Mapping[str, Any]) -> Wording:
+    """Message, hint and exit code of a refusal."""
+    exit_code, maker = _REFUSALS.get(code, (EXIT_FAILED, _unknown(code)))
+    message, hint = maker(params)
+    return Wording(message, hint, exit_code)
+
+
+def _unknown(code: str) -> _Maker:
+    return lambda p: (
+        f"The daemon refused this: {code}" + (f" ({dict(p)})" if p else ""),
+        "This command may be older than the daemon",
+    )
+
+
+def unreachable(why: str) -> Wording:
+    """For a daemon that did not answer."""
+    if why == "timeout":
+        return Wording(
+            "Ostler's daemon does not answer",
+            "Wait a moment; if it stays so, `ostler daemon stop --force` ends it and runs go on",
+            EXIT_UNREACHABLE,
+        )
+    if why == "foreign":
+        return Wording(
+            "Another user's program listens at the daemon's place", "Check OSTLER_HOME", EXIT_REFUSED
+        )
+    if why == "broken":
+        return Wording(
+            "The connection to Ostler's daemon broke off",
+            "Check it with `ostler daemon status`",
+            EXIT_UNREACHABLE,
+        )
+    return Wording(NOT_RUNNING, START_HINT, EXIT_UNREACHABLE)
+
+
+# --- reasons ---------------------------------------------------------------------------------------
+
+_RUNTIME_REASONS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
+    "not_supported_yet": lambda p: "Ostler cannot drive it yet",
+    "version_too_old": lambda p: (
+        f"version {p.get('version', '?')} is too old, {p.get('min_version', '?')} or newer is needed"
+    ),
+    "probe_timed_out": lambda p: f"it did not tell its version within {p.get('limit_s', '?')} s",
+    "probe_not_started": lambda p: f"it cannot be started ({p.get('error', 'no reason given')})",
+    "probe_failed": lambda p: (
+        f"asked for its version it failed with exit code {p.get('exit_code', '?')}"
+        + (f": {p['output']}" if p.get("output") else "")
+    ),
+    "version_unreadable": lambda p: f"it tells no version that can be read: {p.get('output', '')}",
+    "not_executable": lambda p: f"{p.get('path', 'its program')} cannot be executed",
+    "not_found": lambda p: f"{p.get('executables', 'its program')} was not found in PATH",
+    "override_not_found": lambda p: (
+        f"{p.get('path', '?')}, set in {p.get('source', 'the settings')}, is not there"
+    ),
+    "not_signed_in": lambda p: "it is not signed in",
+    "disabled": lambda p: "switched off in the settings",
+    "hub_disabled": lambda p: "the embedded server is switched off",
+    "lost_at_server": lambda p: "the server does not know it any more; it is being registered again",
+    "not_registered": lambda p: "it is not registered yet",
+    "unreachable": lambda p: "its server does not answer",
+}
+
+
+def runtime_reason(code: str, params: Mapping[str, Any]) -> str:
+    if not code:
+        return ""
+    maker = _RUNTIME_REASONS.get(code)
+    if maker is not None:
+        return maker(params)
+    return str(params.get("detail") or code)
+
+
+_CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = {
+    "paused": (lambda p: "Taking tasks is paused", "`ostler daemon resume` goes on"),
+    "update_barrier": (lambda p: "An update is being applied", ""),
+    "signed_out": (lambda p: f"Signed out of {p.get('server', 'the server')}", "Sign in again"),
+    "network_down": (lambda p: "There is no network", ""),
+    "server_unreachable": (
+        lambda p: f"{p.get('server', 'The server')} does not answer; tasks that run here go on",
+        "",
+    ),
+    "runtime_lost": (lambda p: f"{p.get('server', 'The server')} forgot {p.get('runtime', 'a runtime')}", ""),
+    "no_agents": (
+        lambda p: "No agent was found on this machine; the shell runtime is always there",
+        "Install one, then `ostler runtimes --refresh`",
+    ),
+    "agent_missing": (lambda p: f"{p.get('provider', 'An agent')} was not found", "Install it"),
+    "agent_too_old": (
+        lambda p: f"{p.get('provider', 'An agent')} {p.get('version', '')} is too old",
+        "Update it",
+    ),
+    "agent_not_signed_in": (lambda p: f"{p.get('provider', 'An agent')} is not signed in", "Sign in with it"),
+    "path_not_found": (lambda p: "The PATH of your login shell could not be read", ""),
+    "disk_full": (lambda p: f"The disk of {p.get('path', 'the data')} is full", "Free some space"),
+    "disk_low": (lambda p: f"The disk of {p.get('path', 'the data')} is nearly full", "Free some space"),
+    "usage_limit": (lambda p: f"{p.get('provider', 'An agent')} has reached its usage limit", ""),
+    "crash_loop": (lambda p: "The daemon crashed several times", "`ostler daemon logs` shows the last lines"),
+    "version_mismatch": (
+        lambda p: f"The daemon is version {p.get('version', '?')}, this command another",
+        "`ostler daemon restart`",
+    ),
+    "port_in_use": (
+        lambda p: f"Port {p.get('port', '?')} is in use by another program",
+        "End that program, or set another with `ostler config set daemon.port`",
+    ),
+    "journal_damaged": (
+        lambda p: f"The record of tasks was damaged; it was set aside as {p.get('path', 'a copy')}",
+        "",
+    ),
+    "settings_invalid": (
+        lambda p: f"The settings are not valid: {_place(p)}{p.get('what', '')}",
+        "`ostler config edit`",
+    ),
+    "daemon_not_answering": (
+        lambda p: "The daemon runs and does not answer",
+        "If it stays so, `ostler daemon stop --force` ends it; runs go on",
+    ),
+    "no_runtime": (lambda p: "No runtime here can do it", "`ostler runtimes` shows why"),
+    "runtime_offline": (lambda p: "Its runtime is offline", "`ostler runtimes` shows why"),
+    "conversation_busy": (lambda p: "An earlier task of this conversation goes on", ""),
+    "agent_busy": (lambda p: "Its agent has as many tasks as it may have at once", ""),
+    "local_directory": (lambda p: str(p.get("detail") or "Another task works in the directory"), ""),
+    "waiting_slot": (lambda p: "All slots are in use", ""),
+    "waiting_directory": (lambda p: f"Another task works in {p.get('path', 'the directory')}", ""),
+    "waiting_runtime": (lambda p: f"{p.get('runtime', 'Its runtime')} is not online", ""),
+    "result_not_wanted": (
+        lambda p: "A server had ended a task that still ran here; its result is kept on this machine",
+        "",
+    ),
+}
+
+
+def condition(code: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """What is so, and what to do about it (may be empty)."""
+    if code in _CONDITIONS:
+        maker, hint = _CONDITIONS[code]
+        return maker(params), hint
+    return code.replace("_", " ").capitalize() + (f" ({dict(params)})" if params else ""), ""
+
+
+_STATES: Final = {
+    "queued": "queued",
+    "dispatched": "being prepared",
+    "waiting_local_directory": "waits for its directory",
+    "running": "running",
+    "parked": "parked",
+    "completed": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+
+
+def task_state(status: str, needs_input: bool = False) -> str:
+    return "needs you" if needs_input else _STATES.get(status, status)
+
+
+_FAILURES: Final = {
+    "queued_expired": "it waited too long for a runtime",
+    "runtime_offline": "its runtime was offline",
+    "runtime_recovery": "its run was lost in a restart of this machine",
+    "timeout": "it ran into its time limit",
+    "iteration_limit": "the agent reached its limit of steps",
+    "agent_blocked": "the agent could not go on",
+    "api_invalid_request": "the model's server refused the request",
+    "agent_fallback_message": "the agent gave no real result",
+    "codex_semantic_inactivity": "the agent made no progress",
+    "idle_watchdog": "the agent was silent for too long",
+    "local_directory_error": "its directory could not be used",
+    "cancelled": "it was cancelled",
+    "agent_error.provider_auth_or_access": "the agent is not signed in, or may not use the model",
+    "agent_error.provider_quota_limit": "the agent's usage limit is reached",
+    "agent_error.provider_capacity_or_rate_limit": "the model's server was too busy",
+    "agent_error.provider_server_error": "the model's server had an error",
+    "agent_error.provider_network": "the model's server could not be reached",
+    "agent_error.process_failure": "the agent's process failed",
+    "agent_error.empty_or_unparseable_output": "the agent said nothing that could be understood",
+    "agent_error.agent_timeout": "the agent ran into a time limit of its own",
+    "agent_error.context_overflow": "the conversation is longer than the model takes",
+    "agent_error.missing_config": "the agent lacks a setting",
+    "agent_error.model_not_found_or_unavailable": "the model does not exist or cannot be used",
+    "agent_error.runtime_version_unsupported": "the agent's version is too old",
+    "agent_error.runtime_missing_executable": "the agent's program is gone",
+    "agent_error.unknown": "the agent reported an error",
+}
+
+
+def failure(reason: str) -> str:
+    """Why a task failed, to follow "failed: "."""
+    return _FAILURES.get(reason, reason)

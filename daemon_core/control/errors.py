@@ -1,0 +1,54 @@
+"""Refusals of the control API: a code and parameters; the words are made by whoever shows them.
+
+On the wire: ``{"error": {"code": …, "params": {…}}}`` with the status of the table below.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+STATUS: Final[dict[str, int]] = {
+    "not_found": 404,  # kind, id
+    "ambiguous_id": 409,  # kind, id, candidates
+    "conflict": 409,  # what (task_ended, task_not_ended, no_session, agent_in_use, …), id
+    "barrier_up": 409,  # reason, until
+    "busy": 409,  # kind, id
+    "invalid_input": 400,  # field, why (empty, too_long, too_short, schema, past, provider_missing, …)
+    "unknown_runtime": 404,  # runtime, known
+    "runtime_unusable": 409,  # runtime, reason, reason_params
+    "no_such_agent": 404,  # agent, known
+    "agent_exists": 409,  # agent
+    "directory_not_found": 400,  # path
+    "directory_not_a_directory": 400,  # path
+    "directory_not_writable": 400,  # path
+    "directory_not_readable": 400,  # path
+    "directory_protected": 400,  # path
+    "directory_not_absolute": 400,  # path
+    "hub_disabled": 409,
+    "settings_invalid": 400,  # what, hint, file, line, key
+    "refused_from_run": 403,  # action
+    "refused_peer": 403,  # why: "user" | "host" | "origin" | "credential"
+    "no_such_route": 404,  # method, path
+    "too_large": 413,  # limit_bytes
+    "not_ready": 503,  # the daemon is starting or stopping
+    "internal": 500,  # the log has the rest
+}
+"""Every code with its HTTP status; behind it the names of its parameters."""
+
+
+class ControlError(Exception):
+    """A request was understood and refused, or could not be done.
+
+    Raised by the backend, sent by the server, raised again by the client.
+    """
+
+    def __init__(
+        self, code: str, params: dict[str, Any] | None = None, http_status: int | None = None
+    ) -> None:
+        self.code = code
+        self.params = params or {}
+        self.http_status = http_status if http_status is not None else STATUS.get(code, 400)
+        super().__init__(code, self.params)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.params}" if self.params else self.code

@@ -1,0 +1,1022 @@
+"""The daemon as its control API sees it: questions and wishes in, views and codes out.
+
+Tasks of the embedded hub are the hub's to tell (it knows those that wait, too); what is on this machine
+(runs, transcript, last action) is the journal's and the engine's. Every change of what the views show is
+published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from daemon_core.connections.connection import Connection
+from daemon_core.connections.health import State
+from daemon_core.control.backend import PREFIX_LEAST, TranscriptPage, resolve_id
+from daemon_core.control.changes import ChangeLog
+from daemon_core.control.errors import ControlError
+from daemon_core.control.views import (
+    AgentAdd,
+    AgentEdit,
+    AgentView,
+    Barrier,
+    Condition,
+    ConnectionView,
+    DaemonStatus,
+    Deleted,
+    Health,
+    Pause,
+    ReloadAnswer,
+    RuntimeView,
+    RunView,
+    Stop,
+    StopAnswer,
+    TaskAdd,
+    TaskReply,
+    TaskRow,
+    TaskView,
+    TranscriptLine,
+    WorkspaceHealth,
+)
+from daemon_core.hub import (
+    AgentChanges,
+    AgentSpec,
+    ConflictError,
+    Hub,
+    HubChange,
+    HubError,
+    HubTask,
+    InvalidInputError,
+    NewTask,
+    NotFoundError,
+)
+from daemon_core.hub import AgentView as HubAgent
+from daemon_core.journal import Journal, JournalError, RunRecord, TaskRecord
+from daemon_core.protocol import wire
+from daemon_core.runtimes.discovery import FoundAgent
+from daemon_core.runtimes.registration import RegisteredRuntime, Registration
+from daemon_core.tasks import clock
+from daemon_core.tasks.barrier import BarrierState
+from daemon_core.tasks.engine import Engine
+from daemon_core.tasks.life import TaskLife
+from daemon_core.tasks.owned import Nursery
+from daemon_core.tasks.translate import Digest
+from daemon_core.workdirs import DirectoryRefusedError, validate_user_directory
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+RECENT_TASKS = 50
+ACTION_CHARS = 120
+PAUSE_META = "pause"
+USER_HOLDER = "user"
+
+_CONNECTION_STATES: Mapping[State, tuple[str, str]] = {
+    State.STARTING: ("connecting", ""),
+    State.OK: ("connected", ""),
+    State.WAITING_FOR_NETWORK: ("unreachable", "network_down"),
+    State.SERVER_UNREACHABLE: ("unreachable", "server_unreachable"),
+    State.SIGNED_OUT: ("signed_out", "signed_out"),
+    State.REFUSED: ("unreachable", "server_refuses"),
+}
+
+_Line = msgspec.json.Decoder(list[wire.TaskMessage])
+
+
+class Host(Protocol):
+    """What only the builder can do."""
+
+    async def discover(self, refresh: bool) -> list[FoundAgent]: ...
+
+    def request_stop(self, *, end_runs: bool) -> None: ...
+
+    async def reload(self) -> ReloadAnswer: ...
+
+
+class Facade:
+    """Implements ``control.backend.Backend`` and listens to the engine and the hub.
+
+    It is there from the first moment, so that the status can be asked while the rest is being built: the
+    attributes below are None until then, and what needs them answers ``not_ready``.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        profile: str,
+        device_name: str,
+        started_at: dt.datetime,
+        owns_mark: Callable[[str], bool],
+    ) -> None:
+        self.changes = ChangeLog()
+        self.version = version
+        self.profile = profile
+        self.device_name = device_name
+        self.started_at = started_at
+        self.daemon_id = ""
+        self.port: int | None = None
+        self.phase = "starting"
+        self.host: Host | None = None
+        self.hub: Hub | None = None
+        self.journal: Journal | None = None
+        self.engine: Engine | None = None
+        self.connections: dict[str, Connection] = {}
+        self.registrations: dict[str, Registration] = {}
+        self.found: list[FoundAgent] = []
+        self.conditions: dict[str, Condition] = {}
+        self._owns_mark = owns_mark
+        self._started = time.monotonic()
+        self._pause: Barrier | None = None
+        self._pause_timer: asyncio.TimerHandle | None = None
+        self._nursery = Nursery("control")
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._queued = 0
+
+    async def close(self) -> None:
+        """End what was begun here."""
+        if self._pause_timer is not None:
+            self._pause_timer.cancel()
+        await self._nursery.close()
+
+    def owns_mark(self, mark: str) -> bool:
+        return self._owns_mark(mark)
+
+    # --- status --------------------------------------------------------------------------------
+
+    def set_phase(self, phase: str) -> None:
+        """starting, running or stopping."""
+        self.phase = phase
+        self.status_changed()
+
+    def status_changed(self) -> None:
+        """Publish the status as it is now."""
+        self.changes.publish("status", "status", self._status())
+
+    def set_condition(self, code: str, subject: str = "", **params: Any) -> None:
+        """Something is not as it should be; ``subject`` tells several of one kind apart."""
+        key = f"{code}:{subject}"
+        old = self.conditions.get(key)
+        since = old.since if old is not None else clock.now_text()
+        condition = Condition(code=code, params=params, since=since)
+        if condition != old:
+            self.conditions[key] = condition
+            self.status_changed()
+
+    def clear_condition(self, code: str, subject: str = "") -> None:
+        """It is as it should be again."""
+        if self.conditions.pop(f"{code}:{subject}", None) is not None:
+            self.status_changed()
+
+    async def status(self) -> DaemonStatus:
+        await self._count_queued()
+        return self._status()
+
+    def _status(self) -> DaemonStatus:
+        engine = self.engine
+        return DaemonStatus(
+            status=self.phase,  # type: ignore[arg-type]
+            pid=os.getpid(),
+            version=self.version,
+            uptime=round(time.monotonic() - self._started, 3),
+            port=self.port,
+            active_runs=engine.active_runs() if engine else 0,
+            slots=engine.slots.total if engine else 0,
+            barrier=self._barrier(),
+            connections=[self._connection(connection) for connection in self.connections.values()],
+            runtimes=sum(len(found.runtimes) for found in self.registrations.values()),
+            conditions=self._all_conditions(),
+            profile=self.profile,
+            started_at=clock.text(self.started_at),
+            daemon_id=self.daemon_id,
+            queued=self._queued,
+            undelivered=sum(1 for delivery in engine.deliveries.values() if delivery.trouble)
+            if engine
+            else 0,
+        )
+
+    async def _count_queued(self) -> None:
+        if self.hub is not None and self.phase == "running":
+            self._queued = await self.hub.count_queued()
+
+    def _barrier(self) -> Barrier | None:
+        if self._pause is not None:
+            return self._pause
+        if self.engine is not None and self.engine.barrier.state is not BarrierState.DOWN:
+            return Barrier(reason="update")
+        return None
+
+    def _connection(self, connection: Connection) -> ConnectionView:
+        health = connection.health
+        status, reason = _CONNECTION_STATES[health.state]
+        return ConnectionView(
+            name=connection.name,
+            url=connection.client.base_url,
+            status=status,  # type: ignore[arg-type]
+            workspaces=len(connection.workspaces),
+            websocket=connection.link.connected,
+            reason=reason,
+            since=_time(health.since),
+            next_try_at=_time(health.next_try_at) if health.next_try_at else None,
+        )
+
+    def _all_conditions(self) -> list[Condition]:
+        found = list(self.conditions.values())
+        for connection in self.connections.values():
+            health = connection.health
+            _, code = _CONNECTION_STATES[health.state]
+            if code:
+                found.append(
+                    Condition(
+                        code=code,
+                        params={"server": connection.name, "reason": health.code, **health.params},
+                        since=_time(health.since),
+                        next_try_at=_time(health.next_try_at) if health.next_try_at else None,
+                        action="sign_in" if health.state is State.SIGNED_OUT else "",
+                    )
+                )
+        if self.phase == "running" and not any(
+            agent.usable and agent.provider != "shell" for agent in self.found
+        ):
+            found.append(
+                Condition(code="no_agents", since=clock.text(self.started_at), action="install_agent")
+            )
+        return found
+
+    async def health(self) -> Health:
+        uptime_s = time.monotonic() - self._started
+        engine = self.engine
+        workspaces: dict[str, list[str]] = {}
+        for registration in self.registrations.values():
+            for runtime in registration.runtimes.values():
+                workspaces.setdefault(runtime.workspace_id, []).append(runtime.runtime_id)
+        return Health(
+            status=self.phase,  # type: ignore[arg-type]
+            pid=os.getpid(),
+            os=_os_name(),
+            uptime=_go_duration(uptime_s),
+            daemon_id=self.daemon_id,
+            device_name=self.device_name,
+            server_url=next((c.client.base_url for c in self.connections.values()), ""),
+            cli_version=self.version,
+            active_task_count=len(engine.lives) if engine else 0,
+            agents=sorted(agent.provider for agent in self.found if agent.usable),
+            workspaces=[WorkspaceHealth(id=name, runtimes=ids) for name, ids in workspaces.items()] or None,
+            version=self.version,
+            uptime_s=round(uptime_s, 3),
+            active_runs=engine.active_runs() if engine else 0,
+            barrier=self._barrier(),
+        )
+
+    # --- pause, stop, settings -----------------------------------------------------------------
+
+    async def pause(self, request: Pause) -> DaemonStatus:
+        engine, journal = self._ready()
+        until = None
+        if request.until is not None:
+            until = clock.parse(request.until)
+            if until is None:
+                raise ControlError("invalid_input", {"field": "until", "why": "not_a_time"})
+            if until <= dt.datetime.now(dt.UTC):
+                raise ControlError("invalid_input", {"field": "until", "why": "past"})
+        self._pause = Barrier(
+            reason="user", since=clock.now_text(), until=clock.text(until) if until is not None else None
+        )
+        await journal.set_meta(PAUSE_META, msgspec.json.encode(self._pause).decode())
+        engine.barrier.hold(USER_HOLDER)
+        await engine.barrier.wait_up()
+        self._arm_pause()
+        self.status_changed()
+        return self._status()
+
+    async def resume(self) -> DaemonStatus:
+        engine, journal = self._ready()
+        self._pause = None
+        if self._pause_timer is not None:
+            self._pause_timer.cancel()
+        await journal.set_meta(PAUSE_META, None)
+        engine.barrier.let_go(USER_HOLDER)
+        self.status_changed()
+        return self._status()
+
+    async def restore_pause(self) -> None:
+        """Take up the user's pause of before the restart; before anything can be claimed."""
+        engine, journal = self._ready(starting=True)
+        text = await journal.get_meta(PAUSE_META)
+        if text is None:
+            return
+        try:
+            pause = msgspec.json.decode(text, type=Barrier)
+        except msgspec.DecodeError as error:
+            log.error("the pause that was kept cannot be read (%s); claims stay held back", error)
+            pause = Barrier(reason="user", since=clock.now_text())
+        until = clock.parse(pause.until) if pause.until else None
+        if until is not None and until <= dt.datetime.now(dt.UTC):
+            await journal.set_meta(PAUSE_META, None)
+            return
+        self._pause = pause
+        engine.barrier.hold(USER_HOLDER)
+        self._arm_pause()
+
+    def _arm_pause(self) -> None:
+        if self._pause_timer is not None:
+            self._pause_timer.cancel()
+            self._pause_timer = None
+        until = clock.parse(self._pause.until) if self._pause and self._pause.until else None
+        if until is None:
+            return
+        left_s = (until - dt.datetime.now(dt.UTC)).total_seconds()
+        # Looked at again at the latest after an hour: the wall clock may be set meanwhile.
+        delay_s = min(max(left_s, 0.0), 3600.0)
+        self._pause_timer = asyncio.get_running_loop().call_later(delay_s, self._pause_due)
+
+    def _pause_due(self) -> None:
+        until = clock.parse(self._pause.until) if self._pause and self._pause.until else None
+        if until is None:
+            return
+        if until > dt.datetime.now(dt.UTC):
+            self._arm_pause()
+            return
+        log.info("the pause is over")
+        self._nursery.start(self.resume(), "resume")
+
+    async def stop(self, request: Stop) -> StopAnswer:
+        if self.host is None:
+            raise ControlError("not_ready")
+        runs = self.engine.active_runs() if self.engine else 0
+        answer = StopAnswer(
+            runs_alive=0 if request.runs else runs, runs_ended=runs if request.runs else 0, pid=os.getpid()
+        )
+        self.host.request_stop(end_runs=request.runs)
+        return answer
+
+    async def reload_settings(self) -> ReloadAnswer:
+        if self.host is None:
+            raise ControlError("not_ready")
+        return await self.host.reload()
+
+    # --- runtimes ------------------------------------------------------------------------------
+
+    async def runtimes(self, refresh: bool) -> list[RuntimeView]:
+        if refresh:
+            if self.host is None:
+                raise ControlError("not_ready")
+            await self.host.discover(refresh=True)
+        views: list[RuntimeView] = []
+        offered: set[str] = set()
+        for registration in self.registrations.values():
+            for runtime in registration.runtimes.values():
+                offered.add(runtime.provider)
+                views.append(self._runtime(runtime))
+        for agent in self.found:
+            if agent.provider in offered or agent.status == "missing":
+                continue
+            usable = agent.usable
+            views.append(
+                RuntimeView(
+                    id=agent.provider,
+                    provider=agent.provider,
+                    name=agent.name,
+                    version=agent.version,
+                    path=agent.path,
+                    status="offline" if usable else "unusable",
+                    reason="not_registered" if usable else agent.reason,
+                    reason_params=dict(agent.params),
+                )
+            )
+        return views
+
+    def runtimes_changed(self) -> None:
+        """Publish the runtimes as they are now."""
+        for registration in self.registrations.values():
+            for runtime in registration.runtimes.values():
+                self.changes.publish("runtime", f"runtime:{runtime.runtime_id}", self._runtime(runtime))
+        self.status_changed()
+
+    def _runtime(self, runtime: RegisteredRuntime) -> RuntimeView:
+        engine = self.engine
+        workspace = runtime.connection.workspaces.get(runtime.workspace_id)
+        busy = (
+            sum(
+                1
+                for life in engine.lives.values()
+                if life.record.connection == runtime.connection.name
+                and life.record.runtime_id == runtime.runtime_id
+            )
+            if engine
+            else 0
+        )
+        return RuntimeView(
+            id=runtime.runtime_id,
+            provider=runtime.provider,
+            name=runtime.name,
+            version=runtime.version,
+            path=runtime.path,
+            status="online",
+            connection=runtime.connection.name,
+            workspace=workspace.name if workspace is not None else runtime.workspace_id,
+            busy=busy,
+        )
+
+    # --- tasks ---------------------------------------------------------------------------------
+
+    async def add_task(self, request: TaskAdd) -> TaskView:
+        self._ready()
+        hub = self._hub()
+        provider = await self._provider(request.runtime, request.agent)
+        directory = None
+        if request.directory:
+            try:
+                directory = str(await asyncio.to_thread(validate_user_directory, request.directory))
+            except DirectoryRefusedError as error:
+                code = "not_writable" if error.code == "not_readable" else error.code
+                raise ControlError(f"directory_{code}", {"path": error.path}) from error
+        task = await _asked(
+            hub.add_task(
+                NewTask(
+                    prompt=request.prompt,
+                    provider=provider or None,
+                    agent=request.agent or None,
+                    directory=directory,
+                    model=request.model or None,
+                    thinking_level=request.thinking or None,
+                    title=request.title or None,
+                )
+            )
+        )
+        return await self._view(task, None)
+
+    async def _provider(self, runtime: str, agent: str) -> str:
+        usable = {found.provider: found for found in self.found if found.usable}
+        if not runtime:
+            if agent:
+                return ""
+            for provider in usable:
+                # Never the shell by default: it would take the prompt for a command.
+                if provider != "shell":
+                    return provider
+            raise ControlError("no_agent", {"known": sorted(usable)})
+        by_id = {
+            registered.runtime_id: registered.provider
+            for registration in self.registrations.values()
+            for registered in registration.runtimes.values()
+        }
+        wanted = runtime.lower()
+        if wanted in usable:
+            return wanted
+        ids = [known for known in by_id if known == wanted or known.startswith(wanted)]
+        if len(wanted) >= PREFIX_LEAST and len(ids) == 1:
+            return by_id[ids[0]]
+        found = next((found for found in self.found if found.provider == wanted), None)
+        if found is not None and found.status != "missing":
+            raise ControlError(
+                "runtime_unusable",
+                {"runtime": wanted, "reason": found.reason, "reason_params": dict(found.params)},
+            )
+        raise ControlError("unknown_runtime", {"runtime": runtime, "known": sorted(usable)})
+
+    async def reply(self, task_id: str, request: TaskReply) -> TaskView:
+        self._ready()
+        task, _ = await self._find(task_id, local=True)
+        assert task is not None
+        return await self._view(await _asked(self._hub().reply(task.id, request.prompt)), None)
+
+    async def retry(self, task_id: str) -> TaskView:
+        self._ready()
+        task, _ = await self._find(task_id, local=True)
+        assert task is not None
+        return await self._view(await _asked(self._hub().retry(task.id)), None)
+
+    async def cancel(self, task_id: str) -> TaskView:
+        self._ready()
+        task, _ = await self._find(task_id, local=True)
+        assert task is not None
+        if task.status in wire.TERMINAL_STATUSES:
+            raise ControlError("conflict", {"what": "task_ended", "id": task.id, "status": task.status})
+        cancelled = await _asked(self._hub().cancel(task.id))
+        return await self._view(cancelled, await self._record(cancelled.id))
+
+    async def delete(self, task_id: str) -> Deleted:
+        engine, _ = self._ready()
+        task, _ = await self._find(task_id, local=True)
+        assert task is not None
+        deleted = await _asked(self._hub().delete(task.id))
+        own = [path for path in deleted.work_dirs if engine.task_directories.owns(path)]
+        self._nursery.start(self._clear(deleted.task_ids, own), f"clear {deleted.conversation_id}")
+        return Deleted(
+            id=task.id,
+            conversation_id=deleted.conversation_id,
+            tasks=len(deleted.task_ids),
+            work_dir=own[0] if own else "",
+        )
+
+    async def _clear(self, task_ids: list[str], own: list[str]) -> None:
+        """Once its runs have ended, remove what a deleted conversation had on this machine."""
+        engine, journal = self._ready(starting=True)
+        for task_id in task_ids:
+            for record in await journal.tasks_by_id(task_id):
+                while record.key in engine.lives or record.key in engine.deliveries:
+                    await self._changed(task_id)
+                for run in await journal.runs(record.key):
+                    await asyncio.to_thread(engine.remove_run, run.run_id)
+                await journal.delete_task(record.key)
+            self.changes.publish("task_removed", f"task:{task_id}", {"id": task_id})
+        for path in own:
+            await asyncio.to_thread(engine.task_directories.remove, path)
+
+    async def list_tasks(self, include_all: bool) -> list[TaskRow]:
+        _, journal = self._ready()
+        rows: list[TaskRow] = []
+        if self.hub is not None:
+            tasks = await _asked(self.hub.list(all=include_all, limit=RECENT_TASKS))
+            rows += [self._row(task) for task in tasks]
+        others = await journal.recent(10_000 if include_all else RECENT_TASKS)
+        known = {row.id for row in rows}
+        rows += [
+            self._row_of_record(record)
+            for record in others
+            if record.connection != "hub" and record.task_id not in known
+        ]
+        rows.sort(key=lambda row: row.created_at, reverse=True)
+        return rows
+
+    async def get_task(self, task_id: str) -> TaskView:
+        self._ready()
+        task, record = await self._find(task_id)
+        if task is not None:
+            return await self._view(task, record)
+        assert record is not None
+        return await self._view_of_record(record)
+
+    async def transcript(self, task_id: str, after: int, limit: int) -> TranscriptPage:
+        _, journal = self._ready()
+        task, record = await self._find(task_id)
+        if record is None:
+            assert task is not None
+            stored = await _asked(self._hub().messages(task.id, after, limit))
+            lines = [
+                TranscriptLine(
+                    seq=line.seq, type=line.type, content=line.content, tool=line.tool, input=line.input,
+                    output=line.output, at=line.created_at or "",
+                )
+                for line in stored
+            ]  # fmt: skip
+            ended = task.status in wire.TERMINAL_STATUSES and len(lines) < limit
+            return TranscriptPage(lines=lines, ended=ended)
+        chunks = await journal.transcript(record.key, after, max(1, limit // 100))
+        lines = []
+        complete = True
+        for chunk in chunks:
+            for message in _Line.decode(chunk.body):
+                if message.seq <= after:
+                    continue
+                if len(lines) == limit:
+                    complete = False
+                    break
+                lines.append(
+                    TranscriptLine(
+                        seq=message.seq, type=message.type, content=message.content, tool=message.tool,
+                        input=message.input, output=message.output, at=chunk.at,
+                    )
+                )  # fmt: skip
+        last = lines[-1].seq if lines else after
+        ended = record.state == "ended" and complete and last >= record.next_seq - 1
+        return TranscriptPage(lines=lines, ended=ended)
+
+    async def wait_transcript(self, task_id: str, after: int) -> None:
+        while True:
+            page = await self.transcript(task_id, after, 1)
+            if page.lines or page.ended:
+                return
+            task, record = await self._find(task_id)
+            await self._changed(task.id if task is not None else record.task_id if record else task_id)
+
+    async def _changed(self, task_id: str) -> None:
+        """Until something of a task changes (or a moment has passed: it may have changed in between)."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(task_id, set())
+        waiting.add(future)
+        try:
+            await asyncio.wait_for(future, 5.0)
+        except TimeoutError:
+            pass
+        finally:
+            waiting.discard(future)
+            if not waiting:
+                self._waiting.pop(task_id, None)
+
+    def _notify(self, task_id: str) -> None:
+        for future in self._waiting.get(task_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+    # --- finding -------------------------------------------------------------------------------
+
+    async def _find(self, given: str, *, local: bool = False) -> tuple[HubTask | None, TaskRecord | None]:
+        """A task by its id, the beginning of it, or that of its conversation (then its newest turn)."""
+        _, journal = self._ready()
+        wanted = given.strip().lower()
+        if len(wanted) < PREFIX_LEAST:
+            resolve_id("task", given, ())
+        tasks: dict[str, HubTask] = {}
+        if self.hub is not None:
+            exact = await self.hub.get(wanted)
+            if exact is not None:
+                return exact, await self._record(exact.id)
+            tasks = {task.id: task for task in await _asked(self.hub.find(wanted))}
+        records: dict[str, TaskRecord] = {}
+        if all(character in "0123456789abcdef-" for character in wanted):
+            newest: dict[str, TaskRecord] = {}
+            for record in await journal.find_tasks(wanted):
+                if record.connection == "hub" and self.hub is not None:
+                    continue
+                if record.task_id.startswith(wanted):
+                    records[record.task_id] = record
+                elif record.claimed_at >= newest.get(record.conversation_id, record).claimed_at:
+                    newest[record.conversation_id] = record
+            records |= {record.task_id: record for record in newest.values()}
+        found = [*tasks, *records]
+        if len(found) > 1:
+            params = {"kind": "task", "id": given, "candidates": sorted(found)[:10]}
+            raise ControlError("ambiguous_id", params)
+        if tasks:
+            (task,) = tasks.values()
+            return task, await self._record(task.id)
+        if not records:
+            raise ControlError("not_found", {"kind": "task", "id": given})
+        (record,) = records.values()
+        if local:
+            raise ControlError("conflict", {"what": "not_local", "id": record.task_id})
+        return None, record
+
+    async def _record(self, task_id: str) -> TaskRecord | None:
+        _, journal = self._ready()
+        found = await journal.tasks_by_id(task_id)
+        return found[0] if found else None
+
+    # --- views ---------------------------------------------------------------------------------
+
+    def _life(self, task_id: str, connection: str = "hub") -> TaskLife | None:
+        return self.engine.lives.get(f"{connection}/{task_id}") if self.engine is not None else None
+
+    def _row(self, task: HubTask) -> TaskRow:
+        life = self._life(task.id)
+        return TaskRow(
+            id=task.id,
+            title=task.title,
+            status=task.status,
+            runtime=task.provider,
+            agent=task.agent,
+            model=task.model or "",
+            created_at=task.created_at,
+            started_at=task.started_at,
+            ended_at=task.ended_at,
+            conversation_id=task.conversation_id,
+            directory=task.directory or "",
+            failure_reason=task.failure_reason or "",
+            last_action=life.progress.last_action[:ACTION_CHARS] if life is not None else "",
+            server="hub",
+        )
+
+    def _row_of_record(self, record: TaskRecord) -> TaskRow:
+        life = self._life(record.task_id, record.connection)
+        return TaskRow(
+            id=record.task_id,
+            title=record.title,
+            status=_status_of(record),
+            runtime=record.provider,
+            agent=record.agent_name,
+            model=record.model,
+            created_at=record.claimed_at,
+            started_at=record.started_at or None,
+            ended_at=record.ended_at or None,
+            conversation_id=record.conversation_id,
+            directory=record.directory,
+            failure_reason=record.failure_reason,
+            last_action=life.progress.last_action[:ACTION_CHARS] if life is not None else "",
+            server=record.connection,
+        )
+
+    async def _view(self, task: HubTask, record: TaskRecord | None) -> TaskView:
+        runs: list[RunView] = []
+        result, error = task.result or "", task.error or ""
+        usage = task.usage
+        messages = 0
+        session_id, work_dir = task.session_id or "", task.work_dir or ""
+        if record is not None:
+            runs = await self._runs(record)
+            messages = record.next_seq - 1
+            session_id = session_id or record.session_id
+            work_dir = work_dir or record.work_dir
+            # A result that came after the server had ended the task is kept here alone.
+            result = result or record.output
+            error = error or record.error
+            usage = usage or msgspec.json.decode(record.usage, type=list[wire.Usage])
+        return TaskView(
+            id=task.id,
+            title=task.title,
+            status=task.status,
+            runtime=task.provider,
+            agent=task.agent,
+            model=task.model or "",
+            created_at=task.created_at,
+            started_at=task.started_at,
+            ended_at=task.ended_at,
+            work_dir=work_dir,
+            session_id=session_id,
+            result=result,
+            failure_reason=task.failure_reason or "",
+            error=error,
+            usage=usage,
+            runs=runs,
+            server="hub",
+            conversation_id=task.conversation_id,
+            directory=task.directory or "",
+            prompt=task.prompt,
+            thinking=task.thinking_level or "",
+            waiting=self._waiting_of(task, record),
+            attempt=task.attempt,
+            messages=messages,
+        )
+
+    async def _view_of_record(self, record: TaskRecord) -> TaskView:
+        return TaskView(
+            id=record.task_id,
+            title=record.title,
+            status=_status_of(record),
+            runtime=record.provider,
+            agent=record.agent_name,
+            model=record.model,
+            created_at=record.claimed_at,
+            started_at=record.started_at or None,
+            ended_at=record.ended_at or None,
+            work_dir=record.work_dir,
+            session_id=record.session_id,
+            result=record.output,
+            failure_reason=record.failure_reason,
+            error=record.error,
+            usage=msgspec.json.decode(record.usage, type=list[wire.Usage]),
+            runs=await self._runs(record),
+            server=record.connection,
+            conversation_id=record.conversation_id,
+            directory=record.directory,
+            messages=record.next_seq - 1,
+        )
+
+    async def _runs(self, record: TaskRecord) -> list[RunView]:
+        _, journal = self._ready(starting=True)
+        return [_run_view(run, current=run.run_id == record.run_id) for run in await journal.runs(record.key)]
+
+    def _waiting_of(self, task: HubTask, record: TaskRecord | None) -> Condition | None:
+        if task.status == "waiting_local_directory":
+            params = {"path": task.directory or "", "held_by": record.waiting_for if record else ""}
+            return Condition(code="waiting_directory", params=params)
+        if task.status != "queued":
+            return None
+        engine = self.engine
+        if self._pause is not None:
+            return Condition(code="paused", params={"until": self._pause.until}, since=self._pause.since)
+        if task.waiting_reason == "conversation_busy":
+            return Condition(code="waiting_turn")
+        if task.waiting_reason in ("no_runtime", "runtime_offline"):
+            return Condition(code="waiting_runtime", params={"runtime": task.provider})
+        if task.waiting_reason == "agent_busy" or (
+            engine is not None and not engine.slots.free_for(task.provider)
+        ):
+            return Condition(code="waiting_slot", params={"slots": engine.slots.total if engine else 0})
+        return None
+
+    # --- agents --------------------------------------------------------------------------------
+
+    async def agents(self) -> list[AgentView]:
+        if self.hub is None:
+            return []
+        return [_agent(agent) for agent in await _asked(self.hub.list_agents())]
+
+    async def add_agent(self, request: AgentAdd) -> AgentView:
+        hub = self._hub()
+        spec = AgentSpec(
+            name=request.name,
+            provider=await self._known_provider(request.runtime),
+            instructions=request.instructions,
+            model=request.model or None,
+            thinking_level=request.thinking or None,
+            custom_env=request.env,
+            custom_args=request.args,
+            mcp_config=request.mcp_config,
+        )
+        return _agent(await _asked(hub.add_agent(spec)))
+
+    async def edit_agent(self, name: str, request: AgentEdit) -> AgentView:
+        hub = self._hub()
+        if request.runtime is not msgspec.UNSET:
+            current = await _asked(hub.get_agent(name))
+            if await self._known_provider(request.runtime) != current.provider:
+                raise ControlError(
+                    "invalid_input", {"field": "runtime", "why": "an agent's runtime cannot be changed"}
+                )
+        changes = AgentChanges(
+            name=request.name,
+            instructions=request.instructions,
+            model=_none_if_empty(request.model),
+            thinking_level=_none_if_empty(request.thinking),
+            custom_env=request.env,
+            custom_args=request.args,
+            mcp_config=request.mcp_config,
+        )
+        return _agent(await _asked(hub.edit_agent(name, changes)))
+
+    async def remove_agent(self, name: str) -> AgentView:
+        hub = self._hub()
+        agent = _agent(await _asked(hub.get_agent(name)))
+        await _asked(hub.remove_agent(name))
+        return agent
+
+    async def _known_provider(self, runtime: str) -> str:
+        known = {agent.provider for agent in self.found}
+        if runtime.lower() in known:
+            return runtime.lower()
+        raise ControlError("unknown_runtime", {"runtime": runtime, "known": sorted(known)})
+
+    # --- what happens --------------------------------------------------------------------------
+
+    def hub_changed(self, change: HubChange) -> None:
+        """Something changed at the hub (on the loop, after its commit)."""
+        if change.kind == "task":
+            self._notify(change.task_id)
+            self._publish_task(change.task_id)
+        elif change.kind == "agents":
+            self._nursery.start(self._publish_agents(), "agents")
+
+    def task_changed(self, life: TaskLife) -> None:
+        self._notify(life.record.task_id)
+        if life.record.connection == "hub":
+            self._publish_task(life.record.task_id)
+        else:
+            self._publish_record(life.record)
+        self.status_changed()
+
+    def task_stretched(self, life: TaskLife, made: Digest) -> None:
+        task_id = life.record.task_id
+        self._notify(task_id)
+        if made.chunks:
+            data = {"task_id": task_id, "seq": made.next_seq - 1}
+            self.changes.publish("transcript", f"transcript:{task_id}", data)
+
+    def task_ended(self, record: TaskRecord, server_status: str) -> None:
+        self._notify(record.task_id)
+        if record.connection != "hub":
+            self._publish_record(record)
+        if record.outcome == "abandoned":
+            log.warning(
+                "task %s had been ended at its server (%s) while it ran here; its result is kept",
+                record.task_id, server_status,
+            )  # fmt: skip
+        self.status_changed()
+
+    def task_delivered(self, record: TaskRecord) -> None:
+        self._notify(record.task_id)
+
+    def journal_trouble(self, error: JournalError | None) -> None:
+        if error is None:
+            self.clear_condition("disk_full")
+        elif self.journal is not None:
+            self.set_condition("disk_full", path=str(self.journal.path.parent))
+
+    def connection_changed(self) -> None:
+        """Health of a connection changed."""
+        self.status_changed()
+
+    def _publish_task(self, task_id: str) -> None:
+        if self.hub is not None and self.phase != "stopping":
+            self._nursery.start(self._publish_hub_task(self.hub, task_id), f"publish {task_id}")
+
+    async def _publish_hub_task(self, hub: Hub, task_id: str) -> None:
+        task = await hub.get(task_id)
+        if task is not None:
+            self.changes.publish("task", f"task:{task_id}", self._row(task))
+
+    def _publish_record(self, record: TaskRecord) -> None:
+        self.changes.publish("task", f"task:{record.task_id}", self._row_of_record(record))
+
+    async def _publish_agents(self) -> None:
+        for agent in await self.agents():
+            self.changes.publish("agent", f"agent:{agent.id}", agent)
+
+    # --- small ---------------------------------------------------------------------------------
+
+    def _ready(self, *, starting: bool = False) -> tuple[Engine, Journal]:
+        if self.engine is None or self.journal is None or (self.phase != "running" and not starting):
+            raise ControlError("not_ready")
+        return self.engine, self.journal
+
+    def _hub(self) -> Hub:
+        if self.hub is None:
+            raise ControlError("hub_disabled")
+        return self.hub
+
+
+async def _asked(answer: Awaitable[T]) -> T:
+    """The hub's answer, its refusals in the control API's codes."""
+    try:
+        return await answer
+    except HubError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: HubError) -> ControlError:
+    params = dict(error.params)
+    match error:
+        case NotFoundError(code="unknown_agent"):
+            return ControlError("no_such_agent", {"agent": params.get("agent"), "known": params.get("known")})
+        case NotFoundError():
+            return ControlError("not_found", {"kind": "task", "id": params.get("task", "")})
+        case ConflictError(code="agent_exists"):
+            return ControlError("agent_exists", {"agent": params.get("agent", params.get("name"))})
+        case ConflictError(code="agent_in_use"):
+            return ControlError("busy", {"kind": "agent", "id": params.get("agent", params.get("name"))})
+        case ConflictError(code="task_active"):
+            return ControlError("conflict", {"what": "task_not_ended", "id": params.get("task", "")})
+        case ConflictError():
+            return ControlError("conflict", {"what": error.code, **params})
+        case InvalidInputError(code="prompt_empty"):
+            return ControlError("invalid_input", {"field": "prompt", "why": "empty"})
+        case InvalidInputError(code="id_too_short"):
+            return ControlError("invalid_input", {"field": "id", "why": "too_short", **params})
+        case InvalidInputError():
+            field = str(params.get("field", error.code.partition("_")[0]))
+            return ControlError("invalid_input", {"field": field, "why": error.code, **params})
+        case _:
+            return ControlError("internal")
+
+
+def _agent(agent: HubAgent) -> AgentView:
+    return AgentView(
+        id=agent.id,
+        name=agent.name,
+        runtime=agent.provider,
+        model=agent.model or "",
+        thinking=agent.thinking_level or "",
+        instructions=agent.instructions,
+        args=agent.custom_args,
+        env_names=agent.custom_env_names,
+        mcp_servers=["(set)"] if agent.has_mcp_config else [],
+        created_at=agent.created_at,
+    )
+
+
+def _none_if_empty(value: str | msgspec.UnsetType) -> str | msgspec.UnsetType | None:
+    return None if value == "" else value
+
+
+def _run_view(run: RunRecord, *, current: bool) -> RunView:
+    states = {"created": "starting", "spawned": "running", "ended": "ended", "lost": "lost"}
+    status = states.get(run.state, "ended")
+    if status == "starting" and not current:
+        status = "never_started"
+    return RunView(
+        id=run.run_id,
+        status=status,  # type: ignore[arg-type]
+        pid=run.pid,
+        exit_code=run.exit_code,
+        signal=run.signal,
+        started_at=run.started_at or None,
+        ended_at=run.ended_at or None,
+        reason=run.note,
+    )
+
+
+def _status_of(record: TaskRecord) -> str:
+    if record.state == "ended":
+        return {"abandoned": "cancelled"}.get(record.outcome, record.outcome)
+    return {"waiting_directory": "waiting_local_directory", "started": "running"}.get(
+        record.state, "dispatched"
+    )
+
+
+def _time(moment: float | None) -> str:
+    if not moment:
+        return ""
+    return clock.text(dt.datetime.fromtimestamp(moment, dt.UTC))
+
+
+def _go_duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _os_name() -> str:
+    import sys
+
+    return {"darwin": "macos", "win32": "windows"}.get(sys.platform, sys.platform)

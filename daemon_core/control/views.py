@@ -1,0 +1,351 @@
+"""Everything that crosses the control API: frozen, keyword-only structures.
+
+Times are RFC 3339 in UTC, durations seconds, sizes bytes. Unknown fields are tolerated on both ends; fields
+are added, never renamed or taken away within ``/v1``. What has to be worded for people is a code with
+parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from daemon_core.protocol.wire import Usage
+
+API_VERSIONS = (1, 1)
+"""Oldest and newest version of the API that this code speaks; face and daemon shake hands on it."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of what the daemon tells."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of what is asked. A misspelt field is refused rather than ignored: it was meant."""
+
+
+# --- daemon ----------------------------------------------------------------------------------------
+
+
+class Condition(View, frozen=True, kw_only=True):
+    """Something that is not as it should be, in a form that each front end words for itself."""
+
+    code: str
+    params: dict[str, Any] = {}
+    since: str = ""
+    next_try_at: str | None = None
+    """When something happens next by itself; None: nothing does."""
+    action: str = ""
+    """The one thing the user can do, as a code; empty: nothing needs doing."""
+
+
+class Barrier(View, frozen=True, kw_only=True):
+    """Why nothing is claimed. ``until`` None: until it is taken down."""
+
+    reason: Literal["user", "update"] = "user"
+    since: str = ""
+    until: str | None = None
+
+
+class ConnectionView(View, frozen=True, kw_only=True):
+    """One server as the daemon sees it. ``reason`` is a condition's code, empty where all is well."""
+
+    name: str
+    url: str = ""
+    status: Literal["connecting", "connected", "unreachable", "signed_out", "off"] = "connecting"
+    workspaces: int = 0
+    websocket: bool = False
+    reason: str = ""
+    since: str = ""
+    next_try_at: str | None = None
+
+
+class DaemonStatus(View, frozen=True, kw_only=True):
+    status: Literal["starting", "running", "stopping", "stopped"]
+    pid: int | None = None
+    version: str = ""
+    uptime: float = 0.0
+    port: int | None = None
+    active_runs: int = 0
+    slots: int = 0
+    barrier: Barrier | None = None
+    connections: list[ConnectionView] = []
+    runtimes: int = 0
+    conditions: list[Condition] = []
+    profile: str = "default"
+    started_at: str = ""
+    daemon_id: str = ""
+    queued: int = 0
+    """Tasks that wait for a slot or a runtime."""
+    needs_input: int = 0
+    """Running tasks that wait for an answer."""
+    undelivered: int = 0
+    """Reports that no server has taken yet."""
+    api: tuple[int, int] = API_VERSIONS
+
+
+class WorkspaceHealth(View, frozen=True, kw_only=True):
+    id: str
+    runtimes: list[str] = []
+
+
+class Health(View, frozen=True, kw_only=True):
+    """Answer of ``/health`` on the loopback port: the protocol's fields, then Ostler's own."""
+
+    status: Literal["starting", "running", "stopping"]
+    pid: int
+    os: str
+    uptime: str
+    """As Go prints a duration: "1h2m3s"."""
+    daemon_id: str = ""
+    device_name: str = ""
+    server_url: str = ""
+    cli_version: str = ""
+    active_task_count: int = 0
+    agents: list[str] = []
+    workspaces: list[WorkspaceHealth] | None = None
+
+    version: str = ""
+    uptime_s: float = 0.0
+    active_runs: int = 0
+    barrier: Barrier | None = None
+    api: tuple[int, int] = API_VERSIONS
+
+
+class Pause(Request, frozen=True, kw_only=True):
+    """``until`` None: until ``resume``."""
+
+    until: str | None = None
+
+
+class Stop(Request, frozen=True, kw_only=True):
+    """``runs``: end the runs too; otherwise they go on without the daemon.
+
+    ``restart``: another one follows at once, so runtimes stay registered at their servers.
+    """
+
+    runs: bool = False
+    restart: bool = False
+
+
+class StopAnswer(View, frozen=True, kw_only=True):
+    """``runs_alive``: runs that go on without the daemon. ``runs_ended``: those that are being ended."""
+
+    runs_alive: int = 0
+    runs_ended: int = 0
+    pid: int = 0
+
+
+class ReloadAnswer(View, frozen=True, kw_only=True):
+    """Settings that changed: those in force now, and those that a restart will bring."""
+
+    applied: list[str] = []
+    needs_restart: list[str] = []
+
+
+# --- runtimes and agents ---------------------------------------------------------------------------
+
+
+class RuntimeView(View, frozen=True, kw_only=True):
+    """An agent found on this machine; one that cannot be used has ``status`` unusable and a ``reason``."""
+
+    id: str
+    provider: str
+    version: str = ""
+    path: str = ""
+    status: str = "online"
+    """online, offline, unusable (see ``reason``), disabled (by the settings)."""
+    connection: str = ""
+    workspace: str = ""
+    busy: int = 0
+    """Runs going on."""
+    reason: str = ""
+    """Code for why it is not online; empty otherwise."""
+    name: str = ""
+    reason_params: dict[str, Any] = {}
+
+
+class AgentView(View, frozen=True, kw_only=True):
+    """A named agent of the hub. Of its environment only the names are told."""
+
+    id: str
+    name: str
+    runtime: str = ""
+    """Provider that it runs on."""
+    model: str = ""
+    thinking: str = ""
+    instructions: str = ""
+    args: list[str] = []
+    env_names: list[str] = []
+    mcp_servers: list[str] = []
+    created_at: str = ""
+
+
+class AgentAdd(Request, frozen=True, kw_only=True):
+    name: str
+    runtime: str
+    model: str = ""
+    thinking: str = ""
+    instructions: str = ""
+    args: list[str] = []
+    env: dict[str, str] = {}
+    mcp_config: dict[str, Any] | None = None
+
+
+class AgentEdit(Request, frozen=True, kw_only=True):
+    """Fields left out stay as they are; ``env`` and ``mcp_config`` replace what was there."""
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    runtime: str | msgspec.UnsetType = msgspec.UNSET
+    model: str | msgspec.UnsetType = msgspec.UNSET
+    thinking: str | msgspec.UnsetType = msgspec.UNSET
+    instructions: str | msgspec.UnsetType = msgspec.UNSET
+    args: list[str] | msgspec.UnsetType = msgspec.UNSET
+    env: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    mcp_config: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+# --- tasks -----------------------------------------------------------------------------------------
+
+
+class RunView(View, frozen=True, kw_only=True):
+    """One execution by a process. ``exit_code`` is None where a signal ended it, or nothing has yet."""
+
+    id: str
+    status: Literal["starting", "running", "ended", "lost", "never_started"] = "starting"
+    pid: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    reason: str = ""
+
+
+class TaskRow(View, frozen=True, kw_only=True):
+    """A task in a list."""
+
+    id: str
+    title: str
+    status: str
+    runtime: str = ""
+    agent: str = ""
+    model: str = ""
+    created_at: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+    conversation_id: str = ""
+    directory: str = ""
+    """The user's own directory, empty where Ostler made one."""
+    needs_input: bool = False
+    failure_reason: str = ""
+    last_action: str = ""
+    """The last thing it did, as the transcript has it, cut to a line."""
+    server: str = ""
+
+
+class TaskView(View, frozen=True, kw_only=True):
+    """A task with everything about it."""
+
+    id: str
+    title: str
+    status: str
+    runtime: str = ""
+    agent: str = ""
+    model: str = ""
+    created_at: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+    work_dir: str = ""
+    session_id: str = ""
+    result: str = ""
+    failure_reason: str = ""
+    error: str = ""
+    usage: list[Usage] = []
+    runs: list[RunView] = []
+    server: str = ""
+
+    conversation_id: str = ""
+    directory: str = ""
+    prompt: str = ""
+    thinking: str = ""
+    needs_input: bool = False
+    waiting: Condition | None = None
+    """Why it does not go on, while it waits (for a slot, a directory, a runtime)."""
+    attempt: int = 1
+    messages: int = 0
+    """Lines of the transcript so far."""
+
+
+class TaskAdd(Request, frozen=True, kw_only=True):
+    """Starts a conversation. ``directory`` is absolute; empty: Ostler makes one."""
+
+    prompt: str
+    runtime: str = ""
+    """Provider or runtime id; empty: the agent's, else the first usable one."""
+    directory: str = ""
+    agent: str = ""
+    model: str = ""
+    thinking: str = ""
+    title: str = ""
+
+
+class TaskReply(Request, frozen=True, kw_only=True):
+    prompt: str
+
+
+class Deleted(View, frozen=True, kw_only=True):
+    """What a deletion removed."""
+
+    id: str
+    conversation_id: str = ""
+    tasks: int = 0
+    work_dir: str = ""
+    """The directory of its own that was removed; empty where there was none. Never the user's."""
+
+
+class TranscriptLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a transcript; fields that its type does not have are left out."""
+
+    seq: int
+    type: str
+    content: str | None = None
+    tool: str | None = None
+    input: Any = None
+    output: str | None = None
+    at: str = ""
+
+
+# --- changes ---------------------------------------------------------------------------------------
+
+
+class Snapshot(View, frozen=True, kw_only=True):
+    """The whole state at ``revision``; ask ``/v1/events?since=<revision>`` for what comes after it.
+
+    A change that happened while the snapshot was taken may be in it and in the stream too. Every event
+    carries a whole view, so taking it twice does no harm.
+    """
+
+    revision: int
+    status: DaemonStatus
+    runtimes: list[RuntimeView] = []
+    tasks: list[TaskRow] = []
+    agents: list[AgentView] = []
+
+
+def _no_data() -> msgspec.Raw:
+    return msgspec.Raw(b"{}")
+
+
+class ChangeEvent(View, frozen=True, kw_only=True):
+    """One change.
+
+    ``kind`` and what ``data`` is: status (DaemonStatus), runtime (RuntimeView), runtime_removed ({id}),
+    task (TaskRow), task_removed ({id}), agent (AgentView), agent_removed ({id}), transcript ({task_id,
+    seq}: there are lines up to seq), settings ({}), reset ({reason}: take a new snapshot), hello ({}: first
+    on every stream). Others are to be ignored.
+    """
+
+    revision: int
+    kind: str
+    data: msgspec.Raw = msgspec.field(default_factory=_no_data)

@@ -1,0 +1,227 @@
+"""Named agents: configurations of a provider. Each provider has one that is made when first needed."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from typing import Any
+
+import msgspec
+
+from daemon_core.hub.clock import rfc3339
+from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
+from daemon_core.hub.store import Tx
+from daemon_core.hub.views import AgentChanges, AgentSpec, AgentView, HubChange
+
+_CHANGED = HubChange(kind="agents")
+
+
+def for_task(tx: Tx, name: str | None, provider: str | None) -> sqlite3.Row:
+    """The agent that a new task runs under: the named one, or its provider's default.
+
+    Raises:
+        NotFoundError: ``unknown_agent``, with the ``known`` names.
+        InvalidInputError: ``provider_missing``, or ``agent_provider_mismatch`` where both are given.
+    """
+    wanted = (provider or "").strip().lower()
+    if name is None:
+        if not wanted:
+            raise InvalidInputError("provider_missing")
+        return _default(tx, wanted)
+    row = _by_name(tx, name)
+    if wanted and row["provider"] != wanted:
+        raise InvalidInputError(
+            "agent_provider_mismatch", agent=row["name"], provider=wanted, agent_provider=row["provider"]
+        )
+    return row
+
+
+def of_conversation(tx: Tx, conversation: sqlite3.Row) -> sqlite3.Row:
+    """The agent of a conversation's next turn; where its provider's default was removed, a new default.
+
+    Raises:
+        ConflictError: ``agent_removed``.
+    """
+    row = tx.one("SELECT * FROM agent WHERE id = ?", (conversation["agent_id"],))
+    if row is not None:
+        return row
+    if conversation["agent_name"] == conversation["provider"]:
+        row = _default(tx, conversation["provider"])
+        tx.run(
+            "UPDATE conversation SET agent_id = ?, agent_name = ? WHERE id = ?",
+            (row["id"], row["name"], conversation["id"]),
+        )
+        return row
+    raise ConflictError("agent_removed", agent=conversation["agent_name"])
+
+
+def _default(tx: Tx, provider: str) -> sqlite3.Row:
+    row = tx.one("SELECT * FROM agent WHERE provider = ? AND is_default", (provider,))
+    if row is not None:
+        return row
+    name, number = provider, 1
+    while tx.one("SELECT 1 FROM agent WHERE name_key = ?", (name.casefold(),)) is not None:
+        number += 1
+        name = f"{provider} {number}"  # the user has an agent of that name
+    return _insert(tx, AgentSpec(name=name, provider=provider), is_default=True)
+
+
+def list_agents(tx: Tx) -> list[AgentView]:
+    """All, by name."""
+    return [_view(tx, row, secrets=False) for row in tx.all("SELECT * FROM agent ORDER BY name_key")]
+
+
+def get(tx: Tx, name: str, *, secrets: bool) -> AgentView:
+    """One, by its name in any case."""
+    return _view(tx, _by_name(tx, name), secrets=secrets)
+
+
+def add(tx: Tx, spec: AgentSpec) -> AgentView:
+    """A new one.
+
+    Raises:
+        ConflictError: ``agent_exists``.
+        InvalidInputError: an empty name or provider, or a nonsense value.
+    """
+    provider = spec.provider.strip().lower()
+    if not provider:
+        raise InvalidInputError("provider_missing")
+    name = _free_name(tx, spec.name)
+    _check(spec.custom_env, spec.max_concurrent_tasks)
+    row = _insert(tx, msgspec.structs.replace(spec, name=name, provider=provider), is_default=False)
+    return _view(tx, row, secrets=False)
+
+
+def edit(tx: Tx, name: str, changes: AgentChanges) -> AgentView:
+    """Change some of it; tasks that are claimed already keep what they were given."""
+    row = _by_name(tx, name)
+    columns: dict[str, Any] = {"updated_at": tx.now}
+    given = {
+        field: getattr(changes, field)
+        for field in changes.__struct_fields__
+        if getattr(changes, field) is not msgspec.UNSET
+    }
+    if "name" in given and given["name"].casefold() != row["name_key"]:
+        given["name"] = _free_name(tx, given["name"])
+    _check(given.get("custom_env", {}), given.get("max_concurrent_tasks", 0))
+    for field, value in given.items():
+        if field in ("custom_env", "custom_args"):
+            columns[field] = _json(value)
+        elif field == "mcp_config":
+            columns[field] = None if value is None else _json(value)
+        else:
+            columns[field] = value
+    if "name" in columns:
+        columns["name"] = columns["name"].strip()
+        columns["name_key"] = columns["name"].casefold()
+        tx.run("UPDATE conversation SET agent_name = ? WHERE agent_id = ?", (columns["name"], row["id"]))
+        tx.run("UPDATE task SET agent_name = ? WHERE agent_id = ?", (columns["name"], row["id"]))
+    assignments = ", ".join(f"{column} = ?" for column in columns)
+    tx.run(f"UPDATE agent SET {assignments} WHERE id = ?", (*columns.values(), row["id"]))
+    tx.changes.append(_CHANGED)
+    return get(tx, str(columns.get("name", row["name"])), secrets=False)
+
+
+def remove(tx: Tx, name: str) -> None:
+    """Take it away.
+
+    Raises:
+        ConflictError: ``agent_in_use``: a task of it is queued or going on.
+    """
+    row = _by_name(tx, name)
+    active = _active(tx, row["id"])
+    if active:
+        raise ConflictError("agent_in_use", agent=row["name"], active_tasks=active)
+    tx.run("DELETE FROM agent WHERE id = ?", (row["id"],))
+    tx.changes.append(_CHANGED)
+
+
+def _insert(tx: Tx, spec: AgentSpec, *, is_default: bool) -> sqlite3.Row:
+    agent_id = str(uuid.uuid4())
+    tx.run(
+        "INSERT INTO agent (id, name, name_key, provider, instructions, model, thinking_level, custom_env,"
+        " custom_args, mcp_config, max_concurrent_tasks, is_default, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            agent_id,
+            spec.name,
+            spec.name.casefold(),
+            spec.provider,
+            spec.instructions,
+            spec.model,
+            spec.thinking_level,
+            _json(spec.custom_env),
+            _json(spec.custom_args),
+            None if spec.mcp_config is None else _json(spec.mcp_config),
+            spec.max_concurrent_tasks,
+            int(is_default),
+            tx.now,
+            tx.now,
+        ),
+    )
+    tx.changes.append(_CHANGED)
+    row = tx.one("SELECT * FROM agent WHERE id = ?", (agent_id,))
+    assert row is not None
+    return row
+
+
+def _by_name(tx: Tx, name: str) -> sqlite3.Row:
+    row = tx.one("SELECT * FROM agent WHERE name_key = ?", (name.strip().casefold(),))
+    if row is None:
+        known = [each["name"] for each in tx.all("SELECT name FROM agent ORDER BY name_key")]
+        raise NotFoundError("unknown_agent", agent=name, known=known)
+    return row
+
+
+def _free_name(tx: Tx, name: str) -> str:
+    name = name.strip()
+    if not name or not name.isprintable():
+        raise InvalidInputError("agent_name_invalid", name=name)
+    taken = tx.one("SELECT name FROM agent WHERE name_key = ?", (name.casefold(),))
+    if taken is not None:
+        raise ConflictError("agent_exists", agent=taken["name"])
+    return name
+
+
+def _check(custom_env: dict[str, str], max_concurrent_tasks: int) -> None:
+    for variable, value in custom_env.items():
+        if not variable or "=" in variable or "\0" in variable or "\0" in value:
+            raise InvalidInputError("custom_env_invalid", name=variable)
+    if max_concurrent_tasks < 0:
+        raise InvalidInputError("max_concurrent_tasks_invalid", value=max_concurrent_tasks)
+
+
+def _active(tx: Tx, agent_id: str) -> int:
+    count: int = tx.db.execute(
+        "SELECT count(*) FROM task WHERE agent_id = ?"
+        " AND status IN ('queued', 'dispatched', 'waiting_local_directory', 'running')",
+        (agent_id,),
+    ).fetchone()[0]
+    return count
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _view(tx: Tx, row: sqlite3.Row, *, secrets: bool) -> AgentView:
+    custom_env = msgspec.json.decode(row["custom_env"], type=dict[str, str])
+    mcp_config = None if row["mcp_config"] is None else msgspec.json.decode(row["mcp_config"])
+    return AgentView(
+        id=row["id"],
+        name=row["name"],
+        provider=row["provider"],
+        instructions=row["instructions"],
+        is_default=bool(row["is_default"]),
+        created_at=rfc3339(row["created_at"]),
+        updated_at=rfc3339(row["updated_at"]),
+        model=row["model"],
+        thinking_level=row["thinking_level"],
+        custom_env_names=sorted(custom_env),
+        custom_env=custom_env if secrets else None,
+        custom_args=msgspec.json.decode(row["custom_args"], type=list[str]),
+        has_mcp_config=mcp_config is not None,
+        mcp_config=mcp_config if secrets else None,
+        max_concurrent_tasks=row["max_concurrent_tasks"],
+        active_tasks=_active(tx, row["id"]),
+    )

@@ -1,0 +1,451 @@
+"""The hub as the rooms of its own process use it.
+
+Everything that changes something is one transaction; ``on_change`` and the hints to websockets follow its
+commit. The hub's timers do not run before :meth:`Hub.start_timers`: until the daemon has taken up its runs
+again, what looks lost may be well.
+"""
+
+from __future__ import annotations
+
+import builtins
+import logging
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+from daemon_core.hub import agents, claims, registry, service, tokens, transcripts
+from daemon_core.hub.clock import SECOND, Clock, SystemClock
+from daemon_core.hub.errors import NotFoundError, StorageError
+from daemon_core.hub.limits import Limits
+from daemon_core.hub.links import Links
+from daemon_core.hub.rows import load_task
+from daemon_core.hub.service import Scope
+from daemon_core.hub.store import DamageReport, Store, Tx
+from daemon_core.hub.timers import Timer
+from daemon_core.hub.views import (
+    AgentChanges,
+    AgentSpec,
+    AgentView,
+    Conversation,
+    DeletedConversation,
+    HubChange,
+    HubRuntime,
+    HubTask,
+    NewTask,
+)
+from daemon_core.protocol import wire
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+WORKSPACE_NAME: Final = "Local"
+DEFAULT_RETENTION: Final = timedelta(days=30)
+_AFTER_FAILURE_S: Final = 60
+"""A sweep that failed (disk full, say) is tried again after this."""
+
+
+class Hub:
+    """The embedded server. Made by :meth:`open`.
+
+    Attributes:
+        credential: what the daemon of this process authenticates with; made anew at each start, never stored.
+        workspace_id: the one workspace, ``Local``.
+        scope: whose hub this is, and its limits.
+        store: the database.
+        links: the websockets.
+    """
+
+    def __init__(
+        self, store: Store, scope: Scope, clock: Clock, on_change: Callable[[HubChange], None]
+    ) -> None:
+        self.credential = tokens.new_credential()
+        self.workspace_id = scope.workspace_id
+        self.scope = scope
+        self.store = store
+        self.links = Links(scope.limits, self.beat)
+        self.retention = DEFAULT_RETENTION
+        self._clock = clock
+        self._on_change = on_change
+        self._timer = Timer(clock, scope.limits.longest_sleep_s)
+        self._timers_started = False
+        self._opened_at = clock.now()
+        self._known_tasks: frozenset[str] | None = None
+        self._online: dict[str, bool] = {}
+        self._seen: dict[str, float] = {}
+
+    @classmethod
+    async def open(
+        cls,
+        database: Path,
+        *,
+        daemon_id: str,
+        retention: timedelta = DEFAULT_RETENTION,
+        on_change: Callable[[HubChange], None] = lambda change: None,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+    ) -> Hub:
+        """Open the hub on its database, which is begun where there is none.
+
+        Args:
+            database: the file; its directory is made.
+            daemon_id: the daemon of this process, to whom local directories belong.
+            retention: how long a conversation is kept after its last turn has ended; zero or less: for ever.
+            on_change: called on the event loop after each commit that changed something; it must be cheap.
+
+        Raises:
+            StorageError: the database cannot be opened or made. A damaged one is replaced (:attr:`damage`).
+        """
+        clock = clock or SystemClock()
+        hub: Hub | None = None
+
+        def publish(tx: Tx) -> None:
+            if hub is not None:
+                hub._publish(tx)
+
+        store = Store(database, clock, publish)
+        await store.open()
+        try:
+            workspace_id = await store.write(_begin)
+        except BaseException:
+            await store.close()
+            raise
+        hub = cls(store, Scope(workspace_id, daemon_id, limits or Limits()), clock, on_change)
+        hub.retention = retention
+        return hub
+
+    async def close(self) -> None:
+        """Close the websockets, let transactions end, close the database. Idempotent."""
+        self._timer.disarm()
+        try:
+            await self.links.close()
+        finally:
+            await self.store.close()
+
+    @property
+    def damage(self) -> DamageReport | None:
+        """What happened to a damaged database since the start, or None."""
+        return self.store.damage
+
+    # --- timers ---------------------------------------------------------------------------------------
+
+    @property
+    def timers_started(self) -> bool:
+        """Whether lost claims are handed out again."""
+        return self._timers_started
+
+    def start_timers(self, known_tasks: Collection[str] | None = None) -> None:
+        """Begin redelivery and sweeps; called once the daemon has taken up its runs again.
+
+        ``known_tasks`` are the ids of all tasks the daemon knows to be with it. Where given, a task that was
+        dispatched before this start and is not among them is handed out again at once instead of after its
+        90 s: its claim was lost in a crash.
+        """
+        self._known_tasks = None if known_tasks is None else frozenset(known_tasks)
+        self._timers_started = True
+        self._timer.ring()
+
+    async def run(self) -> None:
+        """Do what falls due, until cancelled. Belongs in the daemon's task group."""
+        while True:
+            await self._timer.wait()
+            try:
+                await self.sweep()
+            except StorageError as error:
+                _log.warning("The hub could not do what is due: %s", error)
+                self._timer.arm(self._clock.now() + _AFTER_FAILURE_S * SECOND)
+
+    async def sweep(self) -> None:
+        """Do everything that is due now, and arm the timer for what comes next."""
+        if not self._timers_started:
+            return
+        now = self._clock.now()
+        limits = self.scope.limits
+        if self._known_tasks is not None:
+            known, before = self._known_tasks, self._opened_at
+            await self.store.write(lambda tx: claims.release_unknown(tx, self.scope, known, before))
+            self._known_tasks = None
+        dues: list[int | None] = [
+            await self.store.write(lambda tx: claims.wake_lost(tx, self.scope)),
+            await self.store.write(lambda tx: tokens.expire(tx.db, tx.now, limits)),
+            await self._sweep_runtimes(now),
+            await self._sweep_conversations(now),
+        ]
+        earliest = min((due for due in dues if due is not None), default=None)
+        if earliest is not None:
+            self._timer.arm(earliest)
+
+    async def _sweep_runtimes(self, now: int) -> int | None:
+        limits = self.scope.limits
+        moment = self._clock.monotonic()
+        silent = [
+            runtime_id
+            for runtime_id, online in self._online.items()
+            if online and moment - self._seen.get(runtime_id, moment) >= limits.offline_after_s
+        ]
+        if silent:
+            await self.store.write(lambda tx: registry.set_offline(tx, silent))
+        due = await self.store.write(lambda tx: registry.forget_stale(tx, limits.forget_runtime_s))
+        await self._reload_runtimes()
+        waits = [
+            self._seen.get(runtime_id, moment) + limits.offline_after_s - moment
+            for runtime_id, online in self._online.items()
+            if online
+        ]
+        if waits:
+            offline_due = now + int(min(waits) * SECOND)
+            due = offline_due if due is None else min(due, offline_due)
+        return due
+
+    async def _sweep_conversations(self, now: int) -> int | None:
+        if self.retention <= timedelta(0):
+            return None
+        keep = int(self.retention.total_seconds() * SECOND)
+        while await self.store.write(lambda tx: service.delete_oldest(tx, now - keep)) is not None:
+            pass  # one transaction each: a claim may come in between
+        oldest = await self.store.read(service.oldest_ended)
+        return None if oldest is None else oldest + keep
+
+    # --- tasks ----------------------------------------------------------------------------------------
+
+    async def add_task(self, new: NewTask) -> HubTask:
+        """Begin a conversation.
+
+        Raises:
+            InvalidInputError: prompt, directory, priority, provider.
+            NotFoundError: ``unknown_agent`` with the ``known`` names.
+        """
+        return await self.store.write(lambda tx: service.add_task(tx, self.scope, new))
+
+    async def reply(self, task_id: str, prompt: str, *, model: str | None = None) -> HubTask:
+        """Another turn in the conversation of a task, after those that are there; ``model`` for it alone.
+
+        Raises:
+            NotFoundError: ``unknown_task``. ConflictError: ``agent_removed``. InvalidInputError: the prompt.
+        """
+        return await self.store.write(lambda tx: service.reply(tx, self.scope, task_id, prompt, model))
+
+    async def retry(self, task_id: str, *, fresh: bool = False) -> HubTask:
+        """The prompt of a task that is over as a new turn; ``fresh``: without its session and directory.
+
+        Raises:
+            NotFoundError: ``unknown_task``. ConflictError: ``task_active``, ``agent_removed``.
+        """
+        return await self.store.write(lambda tx: service.retry(tx, self.scope, task_id, fresh=fresh))
+
+    async def cancel(self, task_id: str) -> HubTask:
+        """Cancel a task; one that is over is given back as it is.
+
+        Raises:
+            NotFoundError: ``unknown_task``.
+        """
+
+        def rule(tx: Tx) -> HubTask:
+            service.cancel(tx, task_id)
+            return _known(load_task(tx, task_id), task_id)
+
+        return await self.store.write(rule)
+
+    async def delete(self, task_id: str) -> DeletedConversation:
+        """Delete the conversation of a task (or of this id), in whatever state it is.
+
+        Raises:
+            NotFoundError: ``unknown_task``.
+        """
+
+        def rule(tx: Tx) -> DeletedConversation:
+            row = tx.one(
+                "SELECT conversation_id FROM task WHERE id = ?"
+                " UNION SELECT id FROM conversation WHERE id = ?",
+                (task_id, task_id),
+            )
+            if row is None:
+                raise NotFoundError("unknown_task", task=task_id)
+            return service.delete(tx, row["conversation_id"])
+
+        return await self.store.write(rule)
+
+    async def get(self, task_id: str) -> HubTask | None:
+        """One task, or None."""
+        return await self.store.read(lambda tx: load_task(tx, task_id))
+
+    async def find(self, prefix: str) -> list[HubTask]:
+        """Tasks whose id, or conversation's id, begins like this (at least four characters); newest first.
+
+        Raises:
+            InvalidInputError: ``id_too_short``.
+        """
+        return await self.store.read(lambda tx: service.find(tx, prefix))
+
+    async def list(self, *, all: bool = False, limit: int = 50) -> builtins.list[HubTask]:
+        """Newest first: the newest ``limit`` and every one that is not over; with ``all`` every task."""
+        return await self.store.read(lambda tx: service.list_tasks(tx, all, limit))
+
+    async def count_queued(self) -> int:
+        """Tasks that nobody has claimed yet."""
+        row = await self.store.read(
+            lambda tx: tx.one("SELECT count(*) AS number FROM task WHERE status = 'queued'")
+        )
+        return 0 if row is None else int(row["number"])
+
+    async def messages(self, task_id: str, after: int, limit: int) -> builtins.list[wire.StoredMessage]:
+        """Up to ``limit`` lines of a transcript behind number ``after``.
+
+        Raises:
+            NotFoundError: ``unknown_task``.
+        """
+        return await self.store.read(lambda tx: transcripts.page(tx, task_id, after, limit))
+
+    async def conversation(self, conversation_id: str) -> Conversation:
+        """A conversation with its turns.
+
+        Raises:
+            NotFoundError: ``unknown_conversation``.
+        """
+        found = await self.store.read(lambda tx: service.conversation(tx, conversation_id))
+        if found is None:
+            raise NotFoundError("unknown_conversation", conversation=conversation_id)
+        return found
+
+    # --- agents ---------------------------------------------------------------------------------------
+
+    async def list_agents(self) -> builtins.list[AgentView]:
+        """All, by name."""
+        return await self.store.read(agents.list_agents)
+
+    async def get_agent(self, name: str, *, secrets: bool = False) -> AgentView:
+        """One by name, in any case; ``secrets`` shows the values of its environment and MCP configuration.
+
+        Raises:
+            NotFoundError: ``unknown_agent`` with the ``known`` names.
+        """
+        return await self.store.read(lambda tx: agents.get(tx, name, secrets=secrets))
+
+    async def add_agent(self, spec: AgentSpec) -> AgentView:
+        """A new agent.
+
+        Raises:
+            ConflictError: ``agent_exists``. InvalidInputError: name, provider, environment.
+        """
+        return await self.store.write(lambda tx: agents.add(tx, spec))
+
+    async def edit_agent(self, name: str, changes: AgentChanges) -> AgentView:
+        """Change an agent.
+
+        Raises:
+            NotFoundError, ConflictError, InvalidInputError: as above.
+        """
+        return await self.store.write(lambda tx: agents.edit(tx, name, changes))
+
+    async def remove_agent(self, name: str) -> None:
+        """Remove an agent.
+
+        Raises:
+            NotFoundError: ``unknown_agent``. ConflictError: ``agent_in_use``.
+        """
+        await self.store.write(lambda tx: agents.remove(tx, name))
+
+    # --- runtimes -------------------------------------------------------------------------------------
+
+    async def runtimes(self) -> builtins.list[HubRuntime]:
+        """What is registered here, online or not."""
+        return await self.store.read(lambda tx: registry.list_runtimes(tx, self.workspace_id))
+
+    async def register(self, request: wire.RegisterRequest) -> registry.Registered:
+        """Take up a daemon's runtimes (over the wire)."""
+        answer = await self.store.write(lambda tx: registry.register(tx, self.workspace_id, request))
+        await self._reload_runtimes()
+        moment = self._clock.monotonic()
+        self._seen.update((runtime.id, moment) for runtime in answer.runtimes)
+        self._timer.arm(self._clock.now() + int(self.scope.limits.offline_after_s * SECOND))
+        return answer
+
+    async def deregister(self, runtime_ids: Sequence[str]) -> None:
+        """Runtimes are not offered any more (over the wire); their tasks are not touched."""
+        await self.store.write(lambda tx: registry.set_offline(tx, runtime_ids))
+        await self._reload_runtimes()
+
+    async def forget_runtime(self, runtime_id: str) -> None:
+        """Delete a runtime for good.
+
+        Raises:
+            NotFoundError: ``unknown_runtime``. ConflictError: ``runtime_in_use``.
+        """
+        await self.store.write(lambda tx: registry.forget(tx, runtime_id))
+        await self._reload_runtimes()
+
+    async def beat(self, runtime_id: str) -> bool:
+        """A sign of life; False when there is no such runtime. Touches the database only on a change."""
+        online = self._online.get(runtime_id)
+        if online is None:
+            return False
+        self._seen[runtime_id] = self._clock.monotonic()
+        if not online:
+            await self.store.write(lambda tx: registry.set_online(tx, runtime_id))
+            await self._reload_runtimes()
+            self._timer.arm(self._clock.now() + int(self.scope.limits.offline_after_s * SECOND))
+        return True
+
+    def knows_runtime(self, runtime_id: str) -> bool:
+        """Whether it is registered, online or not."""
+        return runtime_id in self._online
+
+    async def _reload_runtimes(self) -> None:
+        rows = await self.store.read(lambda tx: tx.all("SELECT id, status FROM runtime"))
+        self._online = {row["id"]: row["status"] == "online" for row in rows}
+        self._seen = {key: value for key, value in self._seen.items() if key in self._online}
+
+    # --- claims ---------------------------------------------------------------------------------------
+
+    async def claim(self, runtime_id: str) -> wire.Task | None:
+        """The next task of a runtime (over the wire).
+
+        Raises:
+            NotFoundError: ``unknown_runtime``.
+        """
+        await self.beat(runtime_id)
+
+        def rule(tx: Tx) -> wire.Task | None:
+            registry.require(tx, runtime_id)
+            return claims.claim(tx, self.scope, runtime_id, redeliver=self._timers_started)
+
+        return await self.store.write(rule)
+
+    # --- publishing -----------------------------------------------------------------------------------
+
+    def _publish(self, tx: Tx) -> None:
+        """Tell what a committed transaction has changed. Runs on the event loop."""
+        if tx.alarm is not None and self._timers_started:
+            self._timer.arm(tx.alarm)
+        for hint in tx.hints:
+            self.links.send(hint)
+        for change in tx.changes:
+            try:
+                self._on_change(change)
+            except Exception:  # noqa: BLE001 - whoever listens must not break the hub
+                _log.exception("A listener of the hub failed.")
+
+
+def _known(task: HubTask | None, task_id: str) -> HubTask:
+    if task is None:
+        raise NotFoundError("unknown_task", task=task_id)
+    return task
+
+
+def _begin(tx: Tx) -> str:
+    """The workspace's id, made on the first start (or found again where a damaged file has lost its row).
+
+    Nobody is connected yet, so every runtime is offline until it registers again.
+    """
+    row = tx.one(
+        "SELECT id FROM workspace UNION ALL SELECT workspace_id FROM conversation"
+        " UNION ALL SELECT workspace_id FROM runtime LIMIT 1"
+    )
+    workspace_id = str(uuid.uuid4()) if row is None else str(row["id"])
+    tx.run(
+        "INSERT OR IGNORE INTO workspace (id, name, created_at) VALUES (?, ?, ?)",
+        (workspace_id, WORKSPACE_NAME, tx.now),
+    )
+    tx.run("UPDATE runtime SET status = 'offline', offline_at = ? WHERE status = 'online'", (tx.now,))
+    return workspace_id

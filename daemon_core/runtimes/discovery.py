@@ -1,0 +1,385 @@
+"""Which agent CLIs this machine has, where, in which version, and whether they can be used.
+
+Rules:
+
+- A setting names a program and nothing else is looked for then; otherwise PATH, the provider's own places and
+  the common ones are looked at, in this order.
+- All versions are asked for at once, each within ``PROBE_LIMIT_S``. What is known from before is not asked
+  again: the cache is keyed by real path, size and modification time, so with a warm cache no process is
+  started.
+- Nothing found makes discovery fail. What cannot be used is listed with a status and a reason code.
+- A damaged or unwritable cache costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import logging
+import os
+import re
+import stat
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from daemon_core.runtimes import probes
+from daemon_core.runtimes.providers import COMMON_PLACES, PROVIDERS, Provider
+from daemon_core.settings.atomic import write_private
+
+log = logging.getLogger(__name__)
+
+PROBE_LIMIT_S: Final = 10.0
+HANGING_FOR_S: Final = 600.0
+"""How long a program that hung is not asked again: every start of the daemon would wait for it."""
+
+Status = Literal["usable", "unsupported", "too_old", "broken", "not_executable", "missing"]
+
+# Reason codes, with their parameters.
+NOT_SUPPORTED: Final = "not_supported_yet"
+TOO_OLD: Final = "version_too_old"  # version, min_version
+TIMED_OUT: Final = "probe_timed_out"  # limit_s
+NOT_STARTED: Final = "probe_not_started"  # error
+FAILED: Final = "probe_failed"  # exit_code, output
+UNREADABLE: Final = "version_unreadable"  # output
+NOT_EXECUTABLE: Final = "not_executable"  # path
+NOT_FOUND: Final = "not_found"  # executables
+OVERRIDE_NOT_FOUND: Final = "override_not_found"  # path, source
+
+_VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}")
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_OUTPUT_CHARS: Final = 200
+# Never seen by a program that is only asked for its version: credentials of this daemon, and what makes an
+# agent believe that it runs inside another one.
+_HIDDEN_ENV: Final = ("OSTLER_", "MULTICA_", "CLAUDECODE", "CLAUDE_CODE_")
+
+
+class FoundAgent(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider on this machine."""
+
+    provider: str
+    name: str
+    status: Status
+    path: str = ""
+    """Absolute, as found (not resolved: package managers switch versions behind a link)."""
+    version: str = ""
+    family: str = ""
+    reason: str = ""
+    """A code; empty if usable."""
+    params: dict[str, str] = {}
+    """What belongs to the reason."""
+    min_version: str = ""
+    install_hint: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return self.status == "usable"
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """What is known of one program. ``hanging_until`` (wall clock, s) says that it did not answer."""
+
+    size: int
+    mtime_ns: int
+    version: str = ""
+    hanging_until: float = 0.0
+
+
+class _Cache(msgspec.Struct):
+    version: int = 1
+    entries: dict[str, _Entry] = {}
+
+
+class _Located(msgspec.Struct, frozen=True):
+    """A program that is to be asked, or known already."""
+
+    provider: Provider
+    path: str
+    key: str
+    """Real path and arguments: what the cache is keyed by, with size and time inside the entry."""
+    size: int
+    mtime_ns: int
+
+
+async def discover(
+    providers: Iterable[Provider] = PROVIDERS,
+    *,
+    environ: Mapping[str, str],
+    cache_path: Path | None,
+    overrides: Mapping[str, str] | None = None,
+    refresh: bool = False,
+    common_places: Sequence[str] = COMMON_PLACES,
+    limit_s: float = PROBE_LIMIT_S,
+) -> list[FoundAgent]:
+    """Look for all providers; one entry each, in their order. Never raises but for cancellation.
+
+    Args:
+        providers: What to look for.
+        environ: The daemon's environment: PATH, HOME, and ``OSTLER_<PROVIDER>_PATH`` to name a program.
+        cache_path: The cache file; None: none is used.
+        overrides: Programs named by the settings, by provider; the environment goes before them.
+        refresh: Ask all programs again, whatever the cache says.
+        common_places: Directories to look in after PATH.
+        limit_s: Time for each program.
+
+    Cancelling is safe: programs being asked are killed first.
+    """
+    cancelled = threading.Event()
+    work = asyncio.get_running_loop().run_in_executor(
+        None,
+        _discover,
+        list(providers),
+        dict(environ),
+        cache_path,
+        dict(overrides or {}),
+        refresh,
+        common_places,
+        limit_s,
+        cancelled,
+    )
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        cancelled.set()
+        await asyncio.wait([work], timeout=2.0)
+        raise
+
+
+def parse_version(text: str) -> tuple[int, int, int] | None:
+    """The first ``1.2.3`` in a text as numbers."""
+    found = _VERSION.search(text)
+    if found is None:
+        return None
+    major, minor, patch = found.group().split(".")
+    return int(major), int(minor), int(patch)
+
+
+def version_in(text: str) -> str:
+    """The version in the first line that holds one, or empty."""
+    for line in _ESCAPES.sub("", text).splitlines():
+        found = _VERSION.search(line)
+        if found is not None:
+            return found.group()
+    return ""
+
+
+def _discover(
+    providers: list[Provider],
+    environ: dict[str, str],
+    cache_path: Path | None,
+    overrides: dict[str, str],
+    refresh: bool,
+    common_places: Sequence[str],
+    limit_s: float,
+    cancelled: threading.Event,
+) -> list[FoundAgent]:
+    known = _read_cache(cache_path)
+    places = _expand(common_places, environ)
+    found: dict[str, FoundAgent] = {}
+    entries: dict[str, _Entry] = {}
+    to_ask: list[_Located] = []
+    for provider in providers:
+        located = _locate(provider, environ, overrides, places)
+        if isinstance(located, FoundAgent):
+            found[provider.id] = located
+            continue
+        entry = known.entries.get(located.key)
+        if entry is None or refresh or not _still_true(entry, located):
+            to_ask.append(located)
+            continue
+        entries[located.key] = entry
+        found[provider.id] = _verdict(located, entry, None, limit_s)
+    questions = [
+        probes.Question(
+            argv=(located.path, *located.provider.version_args), env=_probe_env(environ, located.path)
+        )
+        for located in to_ask
+    ]
+    for located, answer in zip(to_ask, probes.ask_all(questions, limit_s, cancelled), strict=True):
+        version = _version_of(answer)
+        entry = _Entry(located.size, located.mtime_ns, version)
+        if answer.failure == "timed_out":
+            entry = msgspec.structs.replace(entry, hanging_until=time.time() + HANGING_FOR_S)
+        if version or answer.failure == "timed_out" or located.provider.version_optional:
+            entries[located.key] = entry
+        found[located.provider.id] = _verdict(located, entry, answer, limit_s)
+    if cache_path is not None and entries != known.entries and not cancelled.is_set():
+        _write_cache(cache_path, _Cache(entries=entries))
+    return [found[provider.id] for provider in providers]
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def _locate(
+    provider: Provider, environ: Mapping[str, str], overrides: Mapping[str, str], places: Sequence[str]
+) -> _Located | FoundAgent:
+    """The program to ask, or the verdict if there is none."""
+    variable = f"OSTLER_{provider.id.upper().replace('-', '_')}_PATH"
+    named = environ.get(variable) or overrides.get(provider.id) or ""
+    names: Sequence[str] = provider.executables
+    if named:
+        names = [_home(named, environ)]
+    elsewhere = [*_expand(provider.places, environ), *places]
+    unusable = ""
+    for name in names:
+        for path in _candidates(name, environ, elsewhere):
+            try:
+                info = os.stat(path)
+            except (OSError, ValueError):
+                continue
+            if not stat.S_ISREG(info.st_mode):
+                continue
+            if not os.access(path, os.X_OK):
+                unusable = unusable or path
+                continue
+            real = os.path.realpath(path)
+            key = "\0".join((real, *provider.version_args))
+            return _Located(provider, path, key, info.st_size, info.st_mtime_ns)
+    if unusable:
+        return _entry_for(
+            provider, "not_executable", NOT_EXECUTABLE, path=unusable, params={"path": unusable}
+        )
+    if named:
+        source = variable if environ.get(variable) else "settings"
+        params = {"path": named, "source": source}
+        return _entry_for(provider, "missing", OVERRIDE_NOT_FOUND, params=params)
+    return _entry_for(provider, "missing", NOT_FOUND, params={"executables": ", ".join(names)})
+
+
+def _candidates(name: str, environ: Mapping[str, str], elsewhere: Sequence[str]) -> Iterable[str]:
+    """Where a program of this name could be, best first."""
+    if os.path.isabs(name):
+        yield name
+        return
+    if os.sep in name:
+        return  # relative to what? A daemon's current directory means nothing.
+    hooks = os.path.join(environ.get("HOME", ""), ".multica", "hooks")
+    for directory in [*environ.get("PATH", "").split(os.pathsep), *elsewhere]:
+        # Wrappers of another daemon live there and must not be taken for the agents themselves.
+        if os.path.isabs(directory) and not (directory + os.sep).startswith(hooks + os.sep):
+            yield os.path.join(directory, name)
+
+
+def _expand(places: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """Places with ``~`` and ``*`` filled in, newest versions first."""
+    expanded: list[str] = []
+    for place in places:
+        path = _home(place, environ)
+        if "*" not in path:
+            expanded.append(path)
+            continue
+        expanded.extend(
+            sorted(glob.glob(path), key=lambda one: parse_version(one) or (0, 0, 0), reverse=True)
+        )
+    return expanded
+
+
+def _home(path: str, environ: Mapping[str, str]) -> str:
+    home = environ.get("HOME", "")
+    return os.path.join(home, path[2:]) if path.startswith("~/") and home else path
+
+
+def _probe_env(environ: Mapping[str, str], path: str) -> dict[str, str]:
+    """The daemon's environment without what is its own. The program's directory is in PATH: a script of a
+    version manager finds its interpreter beside itself."""
+    env = {name: value for name, value in environ.items() if not name.startswith(_HIDDEN_ENV)}
+    directory = os.path.dirname(path)
+    env["PATH"] = os.pathsep.join(part for part in (env.get("PATH", ""), directory) if part)
+    env["NO_COLOR"] = "1"
+    return env
+
+
+# --- judging -------------------------------------------------------------------------------------
+
+
+def _version_of(answer: probes.Answer) -> str:
+    if answer.failure or answer.exit_code != 0:
+        return ""
+    return version_in(answer.stdout) or version_in(answer.stderr)
+
+
+def _verdict(located: _Located, entry: _Entry, answer: probes.Answer | None, limit_s: float) -> FoundAgent:
+    """What a program is good for; ``answer`` None: the cache knows."""
+    provider = located.provider
+
+    def verdict(status: Status, reason: str = "", **params: str) -> FoundAgent:
+        return _entry_for(provider, status, reason, path=located.path, version=entry.version, params=params)
+
+    if not provider.family:
+        return verdict("unsupported", NOT_SUPPORTED)
+    if entry.version:
+        least = parse_version(provider.min_version)
+        has = parse_version(entry.version)
+        if least is not None and has is not None and has < least:
+            return verdict("too_old", TOO_OLD, version=entry.version, min_version=provider.min_version)
+        return verdict("usable")
+    if provider.version_optional:
+        return verdict("usable")
+    if entry.hanging_until:
+        return verdict("broken", TIMED_OUT, limit_s=f"{limit_s:g}")
+    if answer is None or answer.failure == "cancelled":
+        return verdict("broken", FAILED, exit_code="", output="")
+    if answer.failure == "not_started":
+        return verdict("broken", NOT_STARTED, error=answer.error)
+    output = _ESCAPES.sub("", answer.stdout.strip() or answer.stderr.strip())[:_OUTPUT_CHARS]
+    if answer.exit_code:
+        return verdict("broken", FAILED, exit_code=str(answer.exit_code), output=output)
+    return verdict("broken", UNREADABLE, output=output)
+
+
+def _entry_for(
+    provider: Provider,
+    status: Status,
+    reason: str,
+    *,
+    path: str = "",
+    version: str = "",
+    params: Mapping[str, str],
+) -> FoundAgent:
+    return FoundAgent(
+        provider=provider.id,
+        name=provider.name,
+        status=status,
+        path=path,
+        version=version,
+        family=provider.family,
+        reason=reason,
+        params=dict(params),
+        min_version=provider.min_version,
+        install_hint=provider.install_hint,
+    )
+
+
+# --- the cache -----------------------------------------------------------------------------------
+
+
+def _still_true(entry: _Entry, located: _Located) -> bool:
+    if (entry.size, entry.mtime_ns) != (located.size, located.mtime_ns):
+        return False
+    return not entry.hanging_until or time.time() < entry.hanging_until
+
+
+def _read_cache(path: Path | None) -> _Cache:
+    if path is None:
+        return _Cache()
+    try:
+        cache = msgspec.json.decode(path.read_bytes(), type=_Cache)
+    except FileNotFoundError:
+        return _Cache()
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        log.info("the cache of agent versions cannot be read and is made anew: %s", error)
+        return _Cache()
+    return cache if cache.version == _Cache().version else _Cache()
+
+
+def _write_cache(path: Path, cache: _Cache) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(path, msgspec.json.encode(cache))
+    except OSError as error:
+        log.info("the cache of agent versions cannot be written: %s", error)

@@ -1,0 +1,204 @@
+"""Short questions to programs (``--version``), all at once, in one thread.
+
+Every program runs in a session of its own, without standard input, with bounded output and bounded time. One
+that does not end in time is killed with everything it started.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import IO, Final
+
+import msgspec
+
+OUTPUT_LIMIT_BYTES: Final = 64 * 1024
+DRAIN_S: Final = 0.3
+"""How long the rest of the output is waited for once the program has ended: a child of it may hold the
+pipe.
+"""
+_TICK_S: Final = 0.2
+"""How soon a cancelled probe notices."""
+_POLL_S: Final = 0.02
+"""How soon the end of a program is noticed where the kernel does not tell (no pidfd)."""
+
+MARK_VARIABLE: Final = "OSTLER_PROBE"
+"""Names the probe in the environment of all it starts, so that none of it can hide in another session."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What to start."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it. ``failure`` is empty if the program ended by itself."""
+
+    failure: str = ""
+    """``timed_out``, ``too_much_output``, ``not_started`` or ``cancelled``."""
+    exit_code: int | None = None
+    """Negative: ended by that signal. None unless the program ended by itself."""
+    stdout: str = ""
+    stderr: str = ""
+    error: str = ""
+    """With ``not_started``: what the system said."""
+
+
+class _Asked:
+    """One program that is running."""
+
+    def __init__(self, question: Question, deadline: float) -> None:
+        self.mark = uuid.uuid4().hex
+        self.deadline = deadline
+        self.failure = ""
+        self.output: dict[int, bytearray] = {1: bytearray(), 2: bytearray()}
+        self.process = subprocess.Popen(
+            question.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**question.env, MARK_VARIABLE: self.mark},
+            cwd=os.sep,
+            start_new_session=True,
+        )
+        self.pidfd: int | None = None
+        if sys.platform == "linux" and hasattr(os, "pidfd_open"):
+            try:
+                self.pidfd = os.pidfd_open(self.process.pid)
+            except OSError:
+                pass
+        self.open_pipes = 2
+
+    def streams(self) -> list[tuple[int, IO[bytes]]]:
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        return [(1, self.process.stdout), (2, self.process.stderr)]
+
+    def answer(self) -> Answer:
+        return Answer(
+            failure=self.failure,
+            exit_code=None if self.failure else self.process.returncode,
+            stdout=self.output[1].decode("utf-8", "replace"),
+            stderr=self.output[2].decode("utf-8", "replace"),
+        )
+
+    def close(self) -> None:
+        for _, stream in self.streams():
+            stream.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+
+def ask_all(
+    questions: Sequence[Question], limit_s: float, cancelled: threading.Event | None = None
+) -> list[Answer]:
+    """Ask all at once and give their answers in the same order. Blocks: call it in a thread.
+
+    Args:
+        questions: What to start.
+        limit_s: How long each may take.
+        cancelled: Set by another thread to end everything soon.
+    """
+    cancelled = cancelled or threading.Event()
+    answers: list[Answer] = [Answer(failure="cancelled") for _ in questions]
+    running: dict[int, _Asked] = {}
+    with selectors.DefaultSelector() as selector:
+        try:
+            for number, question in enumerate(questions):
+                if cancelled.is_set():
+                    break
+                try:
+                    asked = _Asked(question, time.monotonic() + limit_s)
+                except (OSError, ValueError) as error:
+                    answers[number] = Answer(failure="not_started", error=str(error))
+                    continue
+                running[number] = asked
+                for which, stream in asked.streams():
+                    os.set_blocking(stream.fileno(), False)
+                    selector.register(stream, selectors.EVENT_READ, (asked, which))
+                if asked.pidfd is not None:
+                    selector.register(asked.pidfd, selectors.EVENT_READ, (asked, 0))
+            while running:
+                _turn(selector, running, answers, cancelled)
+        finally:
+            for asked in running.values():
+                _kill_tree(asked)
+                asked.close()
+    return answers
+
+
+def _turn(
+    selector: selectors.BaseSelector,
+    running: dict[int, _Asked],
+    answers: list[Answer],
+    cancelled: threading.Event,
+) -> None:
+    """Wait for something to happen, take it in, and part with what is done."""
+    tick_s = _TICK_S if all(asked.pidfd is not None for asked in running.values()) else _POLL_S
+    nearest_s = min(asked.deadline for asked in running.values()) - time.monotonic()
+    for key, _ in selector.select(max(0.0, min(tick_s, nearest_s))):
+        asked, which = key.data
+        if which == 0:
+            selector.unregister(key.fd)
+            continue
+        data = os.read(key.fd, 65536)
+        if data:
+            asked.output[which] += data
+        else:
+            selector.unregister(key.fileobj)
+            asked.open_pipes -= 1
+    now = time.monotonic()
+    for number, asked in list(running.items()):
+        ended = asked.process.poll() is not None
+        if cancelled.is_set():
+            asked.failure = "cancelled"
+        elif max(len(asked.output[1]), len(asked.output[2])) > OUTPUT_LIMIT_BYTES:
+            asked.failure = "too_much_output"
+        elif not ended and now >= asked.deadline:
+            asked.failure = "timed_out"
+        elif not ended or (asked.open_pipes and now < asked.deadline):
+            if ended:
+                asked.deadline = min(asked.deadline, now + DRAIN_S)
+            continue
+        del running[number]
+        for _, stream in asked.streams():
+            if stream in selector.get_map():
+                selector.unregister(stream)
+        if asked.pidfd is not None and asked.pidfd in selector.get_map():
+            selector.unregister(asked.pidfd)
+        if asked.failure:
+            _kill_tree(asked)
+        asked.close()
+        answers[number] = asked.answer()
+
+
+def _kill_tree(asked: _Asked) -> None:
+    """End a program and everything it started, also what went into a session of its own."""
+    # Needed only when something hangs; not worth its import time otherwise.
+    import psutil
+
+    alive = asked.process.poll() is None
+    if alive:
+        try:
+            # Not reaped, so the number is still this process's and the group's.
+            os.killpg(asked.process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+    for found in psutil.process_iter():
+        try:
+            if found.environ().get(MARK_VARIABLE) == asked.mark:
+                found.kill()
+        except (psutil.Error, OSError):
+            continue
+    if alive:
+        asked.process.wait()

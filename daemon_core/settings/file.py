@@ -1,0 +1,566 @@
+"""``config.toml`` as one frozen value, with every setting documented where it is declared.
+
+``Settings`` is read once at the edge and handed on. Precedence: environment (``OSTLER_DAEMON_SLOTS`` for
+``daemon.slots``, ``OSTLER_AGENTS_CLAUDE_PATH`` for ``agents.claude.path``), file, default. A misspelt key,
+a wrong type and a syntax error are refused with file, line, key and what to write instead: nothing is
+ignored in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from daemon_core.settings import values
+from daemon_core.settings.errors import SettingsError
+from daemon_core.settings.ports import FOREIGN_PORTS
+from daemon_core.settings.values import Key
+
+SIZE_LIMIT_BYTES: Final = 1024 * 1024
+MINUTE_S: Final = 60.0
+HOUR_S: Final = 3600.0
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all sections. Every field but ``Settings.agents`` carries its ``Key``."""
+
+
+class DaemonSettings(Section, frozen=True, kw_only=True):
+    slots: Annotated[
+        int,
+        Key(
+            "count",
+            "How many runs may go on at once.",
+            "An agent takes 0.2 to 0.9 GB in all: the protocol's 20 would fill a desktop machine",
+            least=1,
+            most=256,
+        ),
+    ] = 8
+    claim: Annotated[
+        bool,
+        Key(
+            "flag", "Whether tasks are taken at all.", "Off: this machine shows its runtimes and runs nothing"
+        ),
+    ] = True
+    port: Annotated[
+        int,
+        Key(
+            "count",
+            "Port on 127.0.0.1 for what runs and the hub's clients need; 0: chosen once, then kept.",
+            "Living runs know the port, so it stays the same over restarts",
+            most=65535,
+            live=False,
+        ),
+    ] = 0
+    name: Annotated[
+        str, Key("text", "Name of this machine at a server; empty: its host name.", live=False)
+    ] = ""
+    poll_interval: Annotated[
+        float,
+        Key(
+            "duration",
+            "How often each runtime asks for a task when no wake-up came.",
+            "A safety net: wake-ups bring tasks at once",
+            least=1,
+            most=HOUR_S,
+        ),
+    ] = 30.0
+    heartbeat_interval: Annotated[
+        float,
+        Key(
+            "duration",
+            "How often each runtime says that it is there.",
+            "Servers give a runtime up after 45 s of silence or more",
+            least=1,
+            most=40,
+        ),
+    ] = 15.0
+    stop_timeout: Annotated[
+        float,
+        Key(
+            "duration",
+            "How long a stopping daemon goes on delivering reports.",
+            "What is left then is delivered after the next start",
+            least=0,
+            most=10 * MINUTE_S,
+        ),
+    ] = 5.0
+
+
+class LimitSettings(Section, frozen=True, kw_only=True):
+    per_runtime: Annotated[
+        int,
+        Key("count", "Most runs of one runtime at once; 0: only daemon.slots limits.", most=256),
+    ] = 0
+    runtimes: Annotated[
+        dict[str, int],
+        Key(
+            "counts",
+            "Most runs at once of a provider, instead of per_runtime: { claude = 2 }.",
+            most=256,
+        ),
+    ] = {}
+    models: Annotated[
+        dict[str, int],
+        Key("counts", "Most runs at once with a model: { opus = 1 }.", most=256),
+    ] = {}
+
+
+class WatchdogSettings(Section, frozen=True, kw_only=True):
+    idle: Annotated[
+        float,
+        Key(
+            "duration",
+            "Silence after which a run with no tool in flight is ended; 0: never.",
+            "The protocol's own value: a model that thinks says something sooner",
+        ),
+    ] = 30 * MINUTE_S
+    tool: Annotated[
+        float,
+        Key(
+            "duration",
+            "Silence after which a run with a tool in flight is ended; 0: never.",
+            "Builds and test suites may be silent for long",
+        ),
+    ] = 2 * HOUR_S
+    run_time_limit: Annotated[
+        float,
+        Key("duration", "Time after which a run is ended in any case; 0: never.", "Long work is no fault"),
+    ] = 0.0
+
+
+class RetentionSettings(Section, frozen=True, kw_only=True):
+    days: Annotated[
+        int,
+        Key(
+            "count",
+            "Days that ended conversations and their own work directories are kept; 0: for ever.",
+            "A month back is what people look for; your own directories are never touched",
+            most=36500,
+        ),
+    ] = 30
+    run_days: Annotated[
+        int,
+        Key(
+            "count",
+            "Days that the raw output of an ended run is kept; 0: for ever.",
+            "The transcript has it all; the raw output only helps with a fault",
+            most=36500,
+        ),
+    ] = 7
+
+
+class HubSettings(Section, frozen=True, kw_only=True):
+    enabled: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether the embedded server runs.",
+            "Without it, local tasks cannot be started",
+            live=False,
+        ),
+    ] = True
+
+
+class DiscoverySettings(Section, frozen=True, kw_only=True):
+    login_shell: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether the login shell is asked for PATH when an agent is not found.",
+            "A daemon started by the desktop does not have the PATH of a terminal",
+        ),
+    ] = True
+    timeout: Annotated[
+        float,
+        Key(
+            "duration",
+            "How long an agent may take to tell its version.",
+            "Node programs need 1 to 3 s on a busy machine",
+            least=0.1,
+            most=MINUTE_S,
+        ),
+    ] = 10.0
+
+
+class EnvironmentSettings(Section, frozen=True, kw_only=True):
+    set: Annotated[
+        dict[str, str],
+        Key("texts", 'Variables that every run gets in addition: { EDITOR = "true" }.'),
+    ] = {}
+    drop: Annotated[
+        tuple[str, ...],
+        Key("words", "Variables of the daemon that no run gets; a name may end in *."),
+    ] = ()
+
+
+class LogSettings(Section, frozen=True, kw_only=True):
+    level: Annotated[
+        str, Key("choice", "How much the log says.", choices=("debug", "info", "warning", "error"))
+    ] = "info"
+    size: Annotated[
+        int,
+        Key("size", "Size at which the log file is rotated.", "Weeks of quiet use", least=65536, most=2**30),
+    ] = 10 * 2**20
+    files: Annotated[int, Key("count", "How many rotated log files are kept.", most=100)] = 3
+
+
+class AgentSettings(Section, frozen=True, kw_only=True):
+    """``[agents.<provider>]``: how one provider is started on this machine."""
+
+    enabled: Annotated[bool, Key("flag", "Whether this provider is offered as a runtime.")] = True
+    path: Annotated[
+        str,
+        Key("text", "Its program (for shell: the shell); empty: looked for in PATH. ~ is your home."),
+    ] = ""
+    args: Annotated[
+        tuple[str, ...], Key("words", "Arguments added to each start, after those that Ostler gives.")
+    ] = ()
+    model: Annotated[
+        str, Key("text", "Model where neither task nor agent names one; empty: its own choice.")
+    ] = ""
+    thinking: Annotated[str, Key("text", "Thinking level where neither task nor agent names one.")] = ""
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    daemon: DaemonSettings = DaemonSettings()
+    limits: LimitSettings = LimitSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
+    retention: RetentionSettings = RetentionSettings()
+    hub: HubSettings = HubSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
+    environment: EnvironmentSettings = EnvironmentSettings()
+    log: LogSettings = LogSettings()
+    agents: dict[str, AgentSettings] = {}
+
+    def agent(self, provider: str) -> AgentSettings:
+        """The settings of a provider, defaults where there are none."""
+        return self.agents.get(provider) or AgentSettings()
+
+    def run_limit(self, provider: str) -> int:
+        """Most runs at once of one runtime of ``provider``."""
+        limit = self.limits.runtimes.get(provider, self.limits.per_runtime)
+        return min(limit or self.daemon.slots, self.daemon.slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One documented setting. ``name`` is dotted; ``agents.<provider>.path`` stands for all providers."""
+
+    name: str
+    key: Key
+    default: Any
+
+
+@cache
+def _sections() -> dict[str, Any]:
+    hints = typing.get_type_hints(Settings)
+    return {name: kind for name, kind in hints.items() if name != "agents"}
+
+
+@cache
+def _keys(section: Any) -> dict[str, Key]:
+    hints = typing.get_type_hints(section, include_extras=True)
+    return {name: typing.get_args(hint)[1] for name, hint in hints.items()}
+
+
+def entries() -> Iterator[Entry]:
+    """Every setting there is, in the order of the documentation."""
+    for name, section in (*_sections().items(), ("agents.<provider>", AgentSettings)):
+        default = section()
+        for field, key in _keys(section).items():
+            yield Entry(f"{name}.{field}", key, getattr(default, field))
+
+
+_PROVIDER = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def find(name: str, *, file: Path | None = None, line: int | None = None) -> Entry:
+    """The entry for a dotted name, its own spelling kept (``agents.claude.path``).
+
+    Raises:
+        SettingsError: There is no such setting; the hint names the nearest one.
+    """
+    parts = name.split(".")
+    section: Any = None
+    if len(parts) == 3 and parts[0] == "agents" and _PROVIDER.fullmatch(parts[1]):
+        section = AgentSettings
+    elif len(parts) == 2:
+        section = _sections().get(parts[0])
+    if section is not None and parts[-1] in _keys(section):
+        return Entry(name, _keys(section)[parts[-1]], getattr(section(), parts[-1]))
+    raise SettingsError(f"there is no setting {name}", hint=_nearest(parts), file=file, line=line, key=name)
+
+
+def _nearest(parts: list[str]) -> str:
+    provider = parts[1] if len(parts) == 3 else "claude"
+    known = [entry.name.replace("<provider>", provider) for entry in entries()]
+    name = ".".join(parts)
+    near = difflib.get_close_matches(name, known, 1, 0.6)
+    if not near:
+        near = [other for other in known if other.rpartition(".")[2] == parts[-1]][:1]
+    return f"Did you mean {near[0]}?" if near else "`ostler config list` shows every setting"
+
+
+def override_name(name: str) -> str:
+    """The environment variable that overrides a setting."""
+    return "OSTLER_" + re.sub(r"[.-]", "_", name).upper()
+
+
+def load(path: Path, environ: Mapping[str, str], providers: Collection[str] | None = None) -> Settings:
+    """The settings of the file at ``path`` (which need not exist) and the overrides in ``environ``.
+
+    Args:
+        providers: Names that may stand below ``agents``, ``limits.runtimes``; None: any.
+
+    Raises:
+        SettingsError: With file, line and key where they can be told.
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(SIZE_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        raw = b""
+    except OSError as error:
+        raise SettingsError(
+            f"the settings cannot be read: {error.strerror}", hint="Check the file's permissions", file=path
+        ) from error
+    return parse(raw, path, environ, providers)
+
+
+def parse(
+    raw: bytes, path: Path, environ: Mapping[str, str] | None = None, providers: Collection[str] | None = None
+) -> Settings:
+    """The settings in ``raw``, the content of the file ``path``. Raises as ``load``."""
+    text = _decode(raw, path)
+    found: dict[str, Any] = {}
+    for name, value in _flatten(_tree(text, path), text, path):
+        entry = find(name, file=path, line=_line_of(text, name))
+        try:
+            found[name] = values.from_toml(entry.key, value)
+            _check(name, found[name])
+        except ValueError as error:
+            raise SettingsError(
+                f"{name} {error}",
+                hint=entry.key.what.rstrip("."),
+                file=path,
+                line=_line_of(text, name),
+                key=name,
+            ) from error
+        if providers is not None:
+            _check_provider(name, found[name], providers, path, _line_of(text, name))
+    for name, entry, given in overrides(environ or {}):
+        try:
+            found[name] = values.from_toml(entry.key, values.from_text(entry.key, given))
+            _check(name, found[name])
+        except ValueError as error:
+            variable = override_name(name)
+            raise SettingsError(
+                f"{variable} {error}", hint="Correct or unset this environment variable", key=variable
+            ) from error
+    return _build(found)
+
+
+def overrides(environ: Mapping[str, str]) -> Iterator[tuple[str, Entry, str]]:
+    """The settings that ``environ`` overrides: name, entry and text. An empty variable overrides nothing."""
+    for entry in entries():
+        head, marker, tail = entry.name.partition("<provider>")
+        if not marker:
+            given = environ.get(override_name(entry.name), "")
+            if given:
+                yield entry.name, entry, given
+            continue
+        start, end = override_name(head), "_" + tail[1:].upper()
+        for variable in sorted(environ):
+            provider = variable[len(start) : -len(end)].lower()
+            if variable.startswith(start) and variable.endswith(end) and provider and environ[variable]:
+                yield f"{head}{provider}{tail}", entry, environ[variable]
+
+
+def unknown_overrides(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables that look like a misspelt override, with the name that was probably meant."""
+    known = [override_name(entry.name) for entry in entries() if "<" not in entry.name]
+    taken = {override_name(name) for name, _, _ in overrides(environ)}
+    found = []
+    for variable in sorted(environ):
+        if variable.startswith("OSTLER_") and variable not in known and variable not in taken:
+            near = difflib.get_close_matches(variable, known, 1, 0.85)
+            if near:
+                found.append((variable, near[0]))
+    return found
+
+
+def _decode(raw: bytes, path: Path) -> str:
+    if len(raw) > SIZE_LIMIT_BYTES:
+        raise SettingsError("the file is larger than 1 MiB", hint="Is it really a settings file?", file=path)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            "the file is not UTF-8 text",
+            hint="Save it as UTF-8",
+            file=path,
+            line=raw.count(b"\n", 0, error.start) + 1,
+        ) from error
+
+
+_POSITION = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+def _tree(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        position = _POSITION.search(message)
+        line = int(position[1]) if position and position[1] else text.count("\n") + 1
+        what = _POSITION.sub("", message)
+        raise SettingsError(
+            f"this is not valid TOML: {what[:1].lower()}{what[1:]}",
+            hint='Correct the line; texts stand in quotation marks, as in idle = "30m"',
+            file=path,
+            line=line,
+        ) from error
+
+
+def _flatten(tree: dict[str, Any], text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    for section, content in tree.items():
+        if section != "agents" and section not in _sections():
+            known = [*_sections(), "agents"]
+            near = difflib.get_close_matches(section, known, 1, 0.6)
+            raise SettingsError(
+                f"there is no section {section}",
+                hint=f"Did you mean {near[0]}?" if near else f"The sections are {', '.join(known)}",
+                file=path,
+                line=_line_of(text, section),
+                key=section,
+            )
+        if not isinstance(content, dict):
+            raise SettingsError(
+                f"{section} must be a section, written [{section}]",
+                hint="Put its settings on lines of their own below that",
+                file=path,
+                line=_line_of(text, section),
+                key=section,
+            )
+        for name, value in content.items():
+            dotted = f"{section}.{name}"
+            if section != "agents":
+                yield dotted, value
+            elif isinstance(value, dict):
+                for field, inner in value.items():
+                    yield f"{dotted}.{field}", inner
+            else:
+                raise SettingsError(
+                    f"{dotted} must be a section, written [{dotted}]",
+                    hint=f'Write [agents.{name}] and below it path = "…"',
+                    file=path,
+                    line=_line_of(text, dotted),
+                    key=dotted,
+                )
+
+
+def _check(name: str, value: Any) -> None:
+    """Rules that a kind and a range do not express."""
+    if name == "daemon.port" and value and (value < 1024 or value in FOREIGN_PORTS):
+        raise ValueError(
+            f"must be 0 or from 1024 to 65535 without {FOREIGN_PORTS.start} to {FOREIGN_PORTS.stop - 1} "
+            f"(another program's), not {value}"
+        )
+    if name == "environment.set":
+        for variable in value:
+            if not variable or "=" in variable:
+                raise ValueError(f'has a variable with the impossible name "{variable}"')
+    if name.startswith("agents.") and name.endswith(".path") and value:
+        given = os.path.expanduser(value)
+        if os.sep in given and not os.path.isabs(given):
+            raise ValueError(f'must be an absolute path or a bare name, not "{value}"')
+
+
+def _check_provider(name: str, value: Any, providers: Collection[str], path: Path, line: int | None) -> None:
+    named: Collection[str] = ()
+    if name.startswith("agents."):
+        named = (name.split(".")[1],)
+    elif name == "limits.runtimes":
+        named = value
+    for provider in named:
+        if provider not in providers:
+            near = difflib.get_close_matches(provider, providers, 1, 0.6)
+            raise SettingsError(
+                f"{name}: there is no provider {provider}",
+                hint=f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(providers))}",
+                file=path,
+                line=line,
+                key=name,
+            )
+
+
+def _build(found: Mapping[str, Any]) -> Settings:
+    grouped: dict[str, dict[str, Any]] = {}
+    for name, value in found.items():
+        section, _, field = name.rpartition(".")
+        grouped.setdefault(section, {})[field] = value
+    sections: dict[str, Any] = {name: kind(**grouped.get(name, {})) for name, kind in _sections().items()}
+    agents = {
+        section.partition(".")[2]: AgentSettings(**fields)
+        for section, fields in grouped.items()
+        if section.startswith("agents.")
+    }
+    return Settings(**sections, agents=agents)
+
+
+def _line_of(text: str, name: str) -> int | None:
+    """The line, from 1, on which ``name`` (a key or a section) is set; None if it cannot be told.
+
+    A TOML parser gives no positions, so lines are looked at one by one: headers and the beginnings of
+    assignments are parsed for themselves. Only messages depend on it.
+    """
+    wanted = name.split(".")
+    section: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            section = _path_in(stripped)
+            here = section
+        else:
+            left, sign, _ = stripped.partition("=")
+            here = section + _path_in(f"{left} = 0") if sign and not stripped.startswith("#") else []
+        if here[: len(wanted)] == wanted:
+            return number
+        # An inline table: `agents = { claude = { pth = "x" } }` names its last keys on the same line.
+        if here and here == wanted[: len(here)] and here != section and wanted[-1] in stripped:
+            return number
+    return None
+
+
+def _path_in(line: str) -> list[str]:
+    try:
+        tree: Any = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return []
+    found = []
+    while isinstance(tree, dict | list) and tree:
+        if isinstance(tree, list):
+            tree = tree[0]
+        else:
+            key, tree = next(iter(tree.items()))
+            found.append(key)
+    return found
+
+
+def value_of(settings: Settings, name: str) -> Any:
+    """The value in force of a setting, as it would be written into the file."""
+    entry = find(name)
+    parts = name.split(".")
+    section = settings.agent(parts[1]) if parts[0] == "agents" else getattr(settings, parts[0])
+    return values.to_toml(entry.key, getattr(section, parts[-1]))

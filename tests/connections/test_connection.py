@@ -1,0 +1,352 @@
+"""A connection against a real server: its states with their reasons, its workspaces, its independence."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from daemon_core.connections.client import ServerClient
+from daemon_core.connections.clock import Clock
+from daemon_core.connections.connection import Connection, ConnectionListener, WorkspaceSync
+from daemon_core.connections.health import Health, State, diagnose
+from daemon_core.connections.timing import Timeouts, Timing
+from daemon_core.protocol import errors, wire
+from tests.support.fake_server import (
+    TOKEN,
+    FakeRuntime,
+    FakeServer,
+    Hang,
+    Status,
+    html_502,
+    refuse,
+    too_many,
+)
+
+FAST = Timing(
+    sync_s=60, first_retry_s=0.02, retry_limit_s=0.08, close_s=0.1, reconcile_quiet_s=0, handshake_s=0.5
+)
+
+
+class Witness(ConnectionListener):
+    """Notes what the connection says."""
+
+    def __init__(self) -> None:
+        self.states: list[Health] = []
+        self.wakes = 0
+        self.syncs: list[WorkspaceSync] = []
+        self.hints: list[tuple[str, str]] = []
+        self.refuse: errors.ServerError | None = None
+        self._more = asyncio.Event()
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 10) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                self._more.clear()
+                await self._more.wait()
+
+    def health_changed(self, connection: Connection, health: Health) -> None:
+        assert connection.health is health
+        self.states.append(health)
+        self._more.set()
+
+    def wake_all(self, connection: Connection) -> None:
+        self.wakes += 1
+        self._more.set()
+
+    def task_available(self, connection: Connection, runtime_id: str) -> None:
+        self.hints.append(("task", runtime_id))
+        self._more.set()
+
+    def task_changed(self, connection: Connection, task_id: str) -> None:
+        self.hints.append(("changed", task_id))
+        self._more.set()
+
+    def heartbeat_acked(self, connection: Connection, ack: wire.HeartbeatResponse, asked_at: float) -> None:
+        self.hints.append(("ack", ack.runtime_id))
+        self._more.set()
+
+    def work_pending(self, connection: Connection, runtime_id: str) -> None:
+        self.hints.append(("pending", runtime_id))
+        self._more.set()
+
+    def profiles_changed(self, connection: Connection, workspace_id: str) -> None:
+        self.hints.append(("profiles", workspace_id))
+        self._more.set()
+
+    async def workspaces_synced(self, connection: Connection, sync: WorkspaceSync) -> None:
+        self.syncs.append(sync)
+        self._more.set()
+        if self.refuse is not None:
+            error, self.refuse = self.refuse, None
+            raise error
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    async with FakeServer() as server:
+        server.add_workspace(id_="w1")
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    url: str, *, token: Callable[[], str] = lambda: TOKEN, timing: Timing = FAST, clock: Clock | None = None
+) -> AsyncIterator[tuple[Connection, Witness]]:
+    """A running connection with its witness."""
+    short = Timeouts(control_s=0.5, workspaces_s=0.5, renew_s=0.5)
+    connection = Connection("server", ServerClient(url, token, timeouts=short), timing, clock=clock)
+    witness = Witness()
+    connection.add_listener(ConnectionListener())
+    connection.add_listener(witness)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(connection.run())
+        try:
+            yield connection, witness
+        finally:
+            task.cancel()
+
+
+def ids(workspaces: tuple[wire.Workspace, ...]) -> list[str]:
+    return [workspace.id for workspace in workspaces]
+
+
+async def test_the_token_is_renewed_before_anything_else_and_workspaces_are_handed_over(
+    server: FakeServer,
+) -> None:
+    async with connected(server.url) as (connection, witness):
+        assert connection.health.state is State.STARTING
+        await witness.until(lambda: connection.health.state is State.OK)
+        assert [r.route for r in server.requests] == ["renew", "workspaces"]
+        server.add_workspace(id_="w2")
+        connection.sync_now()
+        await witness.until(lambda: len(witness.syncs) == 2)
+        del server.workspaces["w1"]
+        connection.sync_now()
+        await witness.until(lambda: len(witness.syncs) == 3)
+        assert [(ids(s.current), ids(s.joined), ids(s.left)) for s in witness.syncs] == [
+            (["w1"], ["w1"], []),
+            (["w1", "w2"], ["w2"], []),
+            (["w2"], [], ["w1"]),
+        ]
+        assert list(connection.workspaces) == ["w2"]
+        assert len(server.seen("renew")) == 1
+        assert [h.state for h in witness.states] == [State.OK]
+        assert "ok" in repr(connection)
+
+
+async def test_the_token_is_renewed_every_three_days(server: FakeServer) -> None:
+    now = [1000.0]
+    async with connected(server.url, clock=Clock(lambda: now[0])) as (connection, witness):
+        for sync, days in enumerate((2.9, 0.2, 2.7, 0.2), start=1):
+            await witness.until(lambda sync=sync: len(witness.syncs) == sync)  # type: ignore[misc]
+            now[0] += days * 86400
+            connection.sync_now()
+        await witness.until(lambda: len(witness.syncs) == 5)
+        assert len(server.seen("renew")) == 2
+
+
+@pytest.mark.parametrize("fault", [refuse(400, "only personal access tokens can be renewed"), html_502()])
+async def test_a_renewal_that_fails_does_no_harm(server: FakeServer, fault: Status) -> None:
+    server.script("renew", fault)
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        connection.sync_now()
+        await witness.until(lambda: len(witness.syncs) == 2)
+        assert len(server.seen("renew")) == 1
+
+
+@pytest.mark.parametrize("route", ["renew", "workspaces"])
+async def test_a_refused_token_is_a_state_that_waits_for_another(server: FakeServer, route: str) -> None:
+    tokens = ["mul_old"]
+    server.tokens.add("mul_old")
+    server.script(route, refuse(401, "invalid token"))
+    async with connected(server.url, token=lambda: tokens[0]) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.SIGNED_OUT)
+        assert not connection.usable
+        assert (connection.health.code, connection.health.next_try_at) == ("token_refused", None)
+        before = len(server.requests)
+        with pytest.raises(TimeoutError):  # many back-off periods long nothing is tried
+            await witness.until(lambda: connection.usable, timeout_s=0.4)
+        assert len(server.requests) == before
+        tokens[0] = TOKEN
+        connection.token_changed()
+        await connection.wait_usable()
+        await witness.until(lambda: connection.health.state is State.OK)
+        assert [h.state for h in witness.states] == [State.SIGNED_OUT, State.STARTING, State.OK]
+        assert [r.route for r in server.requests][-2:] == ["renew", "workspaces"]
+
+
+async def test_a_401_that_somebody_else_met_signs_out_too(server: FakeServer) -> None:
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        server.tokens.clear()
+        with pytest.raises(errors.UnauthorizedError) as caught:
+            await connection.client.claim("r")
+        connection.report(caught.value)
+        connection.report(caught.value)
+        assert connection.health.state is State.SIGNED_OUT
+        server.tokens.add(TOKEN)
+        connection.token_changed()
+        await witness.until(lambda: connection.health.state is State.OK)
+
+
+async def test_a_token_refused_by_the_websocket_signs_out(server: FakeServer) -> None:
+    server.runtimes["r"] = FakeRuntime("r", "w1", "d", "claude", "Claude", "1")
+    server.script("ws", refuse(401, "invalid token"))
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        connection.link.set_runtimes(["r"])
+        await witness.until(lambda: connection.health.state is State.SIGNED_OUT)
+        connection.token_changed()
+        await witness.until(lambda: ("ack", "r") in witness.hints)
+
+
+async def test_an_unreachable_server_is_tried_again_and_said_when(server: FakeServer) -> None:
+    await server.stop()
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: len(witness.states) == 3)
+        first, second, third = witness.states[:3]
+        assert {h.state for h in (first, second, third)} == {State.SERVER_UNREACHABLE}
+        assert first.code == "refused"
+        assert first.params["host"] == connection.client.host
+        assert first.since == second.since == third.since
+        assert first.next_try_at is not None
+        assert second.next_try_at is not None
+        assert first.next_try_at < second.next_try_at
+        await server.start()
+        await witness.until(lambda: connection.health.state is State.OK)
+        assert witness.wakes >= 1
+        assert connection.health.next_try_at is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "code"),
+    [
+        (html_502(), State.SERVER_UNREACHABLE, "http_status"),
+        (Hang(), State.SERVER_UNREACHABLE, "timeout"),
+        (refuse(403, "account disabled"), State.REFUSED, "http_status"),
+        (refuse(404, "404 page not found"), State.REFUSED, "http_status"),
+        (Status(200, "<html>", "text/html"), State.SERVER_UNREACHABLE, "not_the_server"),
+    ],
+)
+async def test_each_failure_has_its_state_and_passes(
+    server: FakeServer, fault: Status | Hang, state: State, code: str
+) -> None:
+    server.script("workspaces", fault)
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: len(witness.states) == 2)
+        assert [(h.state, h.code) for h in witness.states] == [(state, code), (State.OK, "")]
+        assert connection.workspaces.keys() == {"w1"}
+
+
+def test_no_network_is_not_a_server_that_is_down() -> None:
+    from daemon_core.connections.client import NoAnswerError
+
+    error = NoAnswerError("GET", "/", "name_not_resolved", "the name x was not found", maybe_applied=False)
+    assert diagnose(error, "x").state is State.WAITING_FOR_NETWORK
+
+
+async def test_a_server_that_asks_for_patience_gets_it(server: FakeServer) -> None:
+    server.script("workspaces", too_many("300"))
+    async with connected(server.url, clock=Clock(wall=lambda: 5000.0)) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.SERVER_UNREACHABLE)
+        assert connection.health.next_try_at == 5300
+
+
+async def test_workspaces_are_remembered_while_the_server_is_away(server: FakeServer) -> None:
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        await server.stop()
+        connection.sync_now()
+        await witness.until(lambda: connection.health.state is State.SERVER_UNREACHABLE)
+        assert list(connection.workspaces) == ["w1"]
+
+
+async def test_a_listener_that_is_refused_makes_the_sync_fail_and_be_repeated(server: FakeServer) -> None:
+    async with connected(server.url) as (connection, witness):
+        witness.refuse = errors.TransientError("POST", "/api/daemon/register", 500, "store")
+        await witness.until(lambda: connection.health.state is State.OK)
+        assert [h.state for h in witness.states] == [State.SERVER_UNREACHABLE, State.OK]
+        assert [ids(s.joined) for s in witness.syncs] == [["w1"], []]
+
+
+async def test_hints_come_through_and_a_new_link_reconciles(server: FakeServer) -> None:
+    server.runtimes["r"] = FakeRuntime("r", "w1", "d", "claude", "Claude", "1")
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        connection.link.set_runtimes(["r"])
+        await witness.until(lambda: ("ack", "r") in witness.hints and len(witness.syncs) == 2)
+        assert witness.wakes == 1
+        server.push("daemon:task_available", {"runtime_id": "r"})
+        server.push("daemon:task_changed", {"task_id": "t"})
+        server.push("daemon:pending_work", {"runtime_id": "r"})
+        server.push("daemon:runtime_profiles_changed", {"workspace_id": "w1"})
+        await witness.until(lambda: len(witness.syncs) == 3)
+        server.push("daemon:workspaces_changed", {})
+        await witness.until(lambda: len(witness.syncs) == 4)
+        assert witness.hints[1:] == [("task", "r"), ("changed", "t"), ("pending", "r"), ("profiles", "w1")]
+        server.drop_sockets()
+        await witness.until(lambda: witness.wakes == 2)
+
+
+async def test_a_lost_link_makes_the_connection_look_for_itself(server: FakeServer) -> None:
+    server.runtimes["r"] = FakeRuntime("r", "w1", "d", "claude", "Claude", "1")
+    async with connected(server.url) as (connection, witness):
+        connection.link.set_runtimes(["r"])
+        await witness.until(lambda: ("ack", "r") in witness.hints)
+        await server.stop()
+        await witness.until(lambda: connection.health.state is State.SERVER_UNREACHABLE)
+
+
+async def test_requests_to_sync_in_a_row_are_one(server: FakeServer) -> None:
+    timing = dataclasses.replace(FAST, reconcile_quiet_s=1)
+    now = [1000.0]
+    async with connected(server.url, timing=timing, clock=Clock(lambda: now[0])) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        connection.sync_now()  # just looked
+        now[0] += 1
+        connection.sync_now()
+        connection.sync_now()
+        await witness.until(lambda: len(witness.syncs) == 2)
+        server.add_workspace(id_="w2")
+        now[0] += 1
+        connection.sync_now()
+        await witness.until(lambda: len(witness.syncs) == 3)
+        assert len(server.seen("workspaces")) == 3
+
+
+async def test_after_a_sleep_everything_is_checked_at_once(server: FakeServer) -> None:
+    server.runtimes["r"] = FakeRuntime("r", "w1", "d", "claude", "Claude", "1")
+    wall = [1000.0]
+    timing = dataclasses.replace(FAST, reconcile_quiet_s=60)
+    async with connected(server.url, timing=timing, clock=Clock(wall=lambda: wall[0])) as (
+        connection,
+        witness,
+    ):
+        await witness.until(lambda: connection.health.state is State.OK)
+        connection.link.set_runtimes(["r"])
+        await witness.until(lambda: ("ack", "r") in witness.hints)
+        assert len(witness.syncs) == 1
+        wall[0] += 9
+        assert not connection.check_clock()
+        wall[0] += 3600
+        assert connection.check_clock()
+        await witness.until(lambda: len(witness.syncs) == 2 and witness.hints.count(("ack", "r")) == 2)
+        assert witness.wakes == 3  # link up, jump, link up
+
+
+async def test_one_failing_connection_delays_no_other(server: FakeServer) -> None:
+    async with FakeServer() as dead:
+        dead.always("renew", Hang())
+        dead.always("workspaces", Hang())
+        async with connected(dead.url) as (bad, _), connected(server.url) as (good, witness):
+            async with asyncio.timeout(0.4):  # less than one time-out of the dead one
+                await witness.until(lambda: good.health.state is State.OK)
+                server.add_workspace(id_="w2")
+                good.sync_now()
+                await witness.until(lambda: len(witness.syncs) == 2)
+            assert bad.health.state is State.STARTING

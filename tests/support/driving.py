@@ -1,0 +1,145 @@
+"""Runs an agent straight from its family's plan, without daemon and shim: the smallest thing that can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from daemon_core.agents.events import Event, Outcome
+from daemon_core.agents.family import Family, LaunchRequest, Reader
+
+MARK_VARIABLE = "OSTLER_TEST_MARK"
+STEP_S = 20.0
+"""How long anything a test waits for may take."""
+
+
+@dataclass
+class Driven:
+    """What a run came to."""
+
+    outcome: Outcome
+    exit_code: int
+    """Negative: ended by that signal."""
+    stdout: bytes = b""
+    stderr: str = ""
+    events: list[Event] = field(default_factory=list)
+    survivors: list[str] = field(default_factory=list)
+    """Command lines of what was left of the run's process tree (killed by now)."""
+
+    def of(self, kind: type[Event]) -> list[Event]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def drive(
+    family: Family,
+    request: LaunchRequest,
+    environ: Mapping[str, str],
+    on_event: Callable[[Event, Reader, subprocess.Popen[bytes]], None] = lambda event, reader, process: None,
+) -> Driven:
+    """Start what the family plans, read it to its end and judge it. Leaves no process."""
+    plan = family.plan(request)
+    for name, data in plan.files.items():
+        path = Path(request.run_dir, name)
+        path.touch(0o600)
+        path.write_bytes(data)
+    mark = uuid.uuid4().hex
+    process_env = {name: value for name, value in environ.items() if not _dropped(name, plan.drop_env)}
+    process_env |= {**plan.env, MARK_VARIABLE: mark}
+    reader = family.reader(request)
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            plan.argv,
+            cwd=request.work_dir,
+            env=process_env,
+            stdin=subprocess.DEVNULL if plan.stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if plan.merge_stderr else stderr,
+            start_new_session=True,
+        )
+        try:
+            driven = _read(process, plan.stdin, reader, on_event)
+            process.wait(STEP_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            survivors = sweep(mark)
+        driven.events += reader.finish()
+        driven.survivors = survivors
+        stderr.seek(0)
+        driven.stderr = stderr.read().decode("utf-8", "replace")
+    code = process.returncode
+    driven.exit_code = code
+    driven.outcome = reader.outcome(
+        code if code >= 0 else None, -code if code < 0 else None, driven.stderr[-8192:]
+    )
+    return driven
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Return once a condition holds. Raises ``TimeoutError``."""
+    deadline = time.monotonic() + STEP_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited in vain for {what}")
+        time.sleep(0.01)
+
+
+def sweep(mark: str) -> list[str]:
+    """Kill every process that has the mark in its environment; gives their command lines."""
+    killed = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK_VARIABLE) == mark:
+                killed.append(" ".join(process.cmdline()))
+                process.kill()
+        except (psutil.Error, OSError):
+            continue
+    return killed
+
+
+def _read(
+    process: subprocess.Popen[bytes],
+    first: bytes | None,
+    reader: Reader,
+    on_event: Callable[[Event, Reader, subprocess.Popen[bytes]], None],
+) -> Driven:
+    driven = Driven(Outcome(success=False), 0)
+    assert process.stdout is not None
+    if process.stdin is not None:
+        assert first is not None
+        process.stdin.write(first)
+        process.stdin.flush()
+    with process.stdout:
+        while data := os.read(process.stdout.fileno(), 1 << 16):
+            driven.stdout += data
+            events = reader.feed(data)
+            driven.events += events
+            for event in events:
+                on_event(event, reader, process)
+            for write in reader.pending_writes():
+                assert process.stdin is not None
+                if write.data is None:
+                    process.stdin.close()
+                else:
+                    process.stdin.write(write.data)
+                    process.stdin.flush()
+                reader.acknowledged(write.number)
+    if process.stdin is not None and not process.stdin.closed:
+        try:
+            process.stdin.close()
+        except BrokenPipeError:
+            pass
+    return driven
+
+
+def _dropped(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(name == one or (one.endswith("*") and name.startswith(one[:-1])) for one in patterns)
