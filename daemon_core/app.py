@@ -216,7 +216,8 @@ class Daemon:
         self._take_agents(found)
         await engine.recover()
         if hub is not None:
-            hub.start_timers([life.record.task_id for life in engine.lives.values()])
+            await hub.take_stock(engine.known_tasks(HUB_NAME))
+            hub.start_timers(engine.known_tasks(HUB_NAME))
             group.create_task(hub.run(), name="hub")
         for connection in connections.values():
             self._serve(group, connection, identity)
@@ -319,7 +320,10 @@ class Daemon:
                 legacy_daemon_ids=identity.legacy_ids,
             ),
             [agent for agent in self.facade.found if agent.usable],
-            lives=lambda runtime_id: engine.has_live_run(connection.name, runtime_id),
+            # The hub takes stock by itself: it is told which tasks are here.
+            lives=lambda runtime_id: (
+                connection.timing.loopback or engine.has_live_run(connection.name, runtime_id)
+            ),
             changed=self._runtimes_changed,
         )
         heartbeat = Heartbeat(connection, gone=registration.runtime_gone)

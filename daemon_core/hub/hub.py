@@ -146,6 +146,15 @@ class Hub:
         self._timers_started = True
         self._timer.ring()
 
+    async def take_stock(self, known_tasks: Collection[str]) -> int:
+        """Fail as lost what runs here by the record and is not with the daemon any more; gives how many.
+
+        Called once the daemon has taken up its runs again and before it registers. Tasks that were claimed
+        and never started are left to :meth:`start_timers`, which hands them out again.
+        """
+        known = frozenset(known_tasks)
+        return await self.store.write(lambda tx: service.fail_unknown(tx, known))
+
     async def run(self) -> None:
         """Do what falls due, until cancelled. Belongs in the daemon's task group."""
         while True:

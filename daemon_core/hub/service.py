@@ -27,7 +27,7 @@ from daemon_core.hub.clock import SECOND, rfc3339
 from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
 from daemon_core.hub.limits import Limits
 from daemon_core.hub.rows import load_task, load_tasks
-from daemon_core.hub.states import FINAL, TaskEvent, TaskState, TransitionError, step
+from daemon_core.hub.states import ACTIVE, FINAL, TaskEvent, TaskState, TransitionError, step
 from daemon_core.hub.store import Hint, Tx
 from daemon_core.hub.views import ChatMessage, Conversation, DeletedConversation, HubChange, HubTask, NewTask
 from daemon_core.protocol import failures, wire
@@ -417,6 +417,16 @@ def recover_orphans(tx: Tx, runtime_id: str) -> wire.OrphansResponse:
     return wire.OrphansResponse(orphaned=len(rows), retried=retried)
 
 
+def fail_unknown(tx: Tx, known: frozenset[str]) -> int:
+    """Fail what is recorded as running and is not among the tasks that the daemon has."""
+    rows = tx.all("SELECT * FROM task WHERE status IN ('running', 'waiting_local_directory') ORDER BY no")
+    lost = [row for row in rows if row["id"] not in known]
+    for row in lost:
+        error = "The daemon was restarted and its record of the run is gone."
+        _fail(tx, row, failures.RUNTIME_RECOVERY, error, None, None)
+    return len(lost)
+
+
 def _fail(
     tx: Tx, row: sqlite3.Row, reason: str, error: str, session_id: str | None, work_dir: str | None
 ) -> bool:
@@ -491,7 +501,7 @@ def cancel(tx: Tx, task_id: str) -> sqlite3.Row:
         return row
     # The agent may have got as far as a session: the next turn goes on from there.
     _point(tx, row, row["session_id"], row["work_dir"])
-    if row["runtime_id"] is not None:
+    if row["status"] in ACTIVE:
         tx.hints.append(Hint("changed", row["runtime_id"], task_id, TaskState.CANCELLED))
     _let_next_go(tx, row)
     return task_row(tx, task_id)
@@ -543,7 +553,7 @@ def delete(tx: Tx, conversation_id: str) -> DeletedConversation:
     if row["work_dir"]:
         work_dirs[row["work_dir"]] = None
     for task in tasks:
-        if TaskState(task["status"]) not in FINAL and task["runtime_id"] is not None:
+        if task["status"] in ACTIVE:
             tx.hints.append(Hint("changed", task["runtime_id"], task["id"], "deleted"))
         tx.run("DELETE FROM message WHERE task_no = ?", (task["no"],))
     tx.run("DELETE FROM conversation WHERE id = ?", (conversation_id,))

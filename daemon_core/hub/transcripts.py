@@ -41,7 +41,7 @@ class _Incoming(msgspec.Struct):
     type: str
     tool: str | None = None
     content: str | None = None
-    input: msgspec.Raw | None = None
+    input: msgspec.Raw = msgspec.Raw(b"null")
     output: str | None = None
 
 
@@ -63,7 +63,8 @@ def decode(body: bytes) -> list[Line]:
     for each in _decoder.decode(body).messages or ():
         if not 0 < each.seq < 1 << 62:
             raise ValueError(each.seq)
-        given = None if each.input is None else bytes(each.input).decode()
+        raw = bytes(each.input)
+        given = None if raw == b"null" else raw.decode()
         lines.append((each.seq, each.type, each.tool, each.content, given, each.output))
     return lines
 

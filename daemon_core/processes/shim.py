@@ -337,9 +337,9 @@ class Connection:
 class Shim:
     """The state of one run."""
 
-    def __init__(self, lock_fd: int, lock_fds: list[int], spec: Spec) -> None:
-        # Open for as long as this process lives. The child has none of them.
-        self.lock_fds = [lock_fd, *lock_fds]
+    def __init__(self, lock_fds: list[int], spec: Spec) -> None:
+        # Open for as long as the run lasts, the run directory's first. The child has none of them.
+        self.lock_fds = lock_fds
         self.spec = spec
         self.mark = b"OSTLER_MARK=" + spec.mark if spec.mark else b""
         self.socket_path = spec.socket
@@ -1159,33 +1159,39 @@ def take_lock() -> int:
             if e.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         if exists("shim.json") or exists("exit.json"):
+            posix.close(fd)
             raise RefusedError("already")
         if not held:
             return fd
         # Another start that has not got so far yet, or somebody looking whether the lock is free.
         time.sleep(0.001 if attempt < 20 else 0.02)
+    posix.close(fd)
     raise RefusedError("busy")
 
 
 def open_run(spec_name: str, lock_fds: list[int]) -> Shim:
     """From the run directory to a running child. Raises RefusedError or OSError."""
+    held = list(lock_fds)
     try:
-        lock_fd = take_lock()
+        held.insert(0, take_lock())
         posix.rename(spec_name, "spec")
+        shim = Shim(held, Spec(read_file("spec")))
+        shim.take_signals()
+        try:
+            shim.reserve()
+            shim.listen()
+            shim.start()
+        except OSError:
+            shim.discard()
+            raise
+        return shim
     except BaseException:
-        # It is not ours to start; and a run that has ended will not remove this any more.
+        # If it was not ours to start, the one who starts it may be over and not remove this any more.
         remove(spec_name)
+        # Before the refusal is told: the answer to it may be another start.
+        for fd in reversed(held):
+            posix.close(fd)
         raise
-    shim = Shim(lock_fd, lock_fds, Spec(read_file("spec")))
-    shim.take_signals()
-    try:
-        shim.reserve()
-        shim.listen()
-        shim.start()
-    except OSError:
-        shim.discard()
-        raise
-    return shim
 
 
 def main(argv: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 Rules:
 
-- A setting names a program and nothing else is looked for then; otherwise PATH, the provider's own places and
-  the common ones are looked at, in this order.
+- A setting names a program and nothing else is looked for then; otherwise PATH, the provider's own places,
+  the common ones and the login shell's PATH are looked at, in this order.
 - All versions are asked for at once, each within ``PROBE_LIMIT_S``. What is known from before is not asked
   again: the cache is keyed by real path, size and modification time, so with a warm cache no process is
   started.
@@ -27,7 +27,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from daemon_core.runtimes import probes
+from daemon_core.runtimes import login_path, probes
+from daemon_core.runtimes.probes import Answer
 from daemon_core.runtimes.providers import COMMON_PLACES, PROVIDERS, Provider
 from daemon_core.settings.atomic import write_private
 
@@ -92,6 +93,9 @@ class _Entry(msgspec.Struct, frozen=True):
 class _Cache(msgspec.Struct):
     version: int = 1
     entries: dict[str, _Entry] = {}
+    login_path: str = ""
+    login_state: str = ""
+    """What the login shell's answer depended on; empty: it has not been asked."""
 
 
 class _Located(msgspec.Struct, frozen=True):
@@ -114,6 +118,7 @@ async def discover(
     refresh: bool = False,
     common_places: Sequence[str] = COMMON_PLACES,
     limit_s: float = PROBE_LIMIT_S,
+    login_shell: bool = False,
 ) -> list[FoundAgent]:
     """Look for all providers; one entry each, in their order. Never raises but for cancellation.
 
@@ -125,6 +130,9 @@ async def discover(
         refresh: Ask all programs again, whatever the cache says.
         common_places: Directories to look in after PATH.
         limit_s: Time for each program.
+        login_shell: Whether to ask the login shell for its PATH when something is missing. Its answer is
+        cached
+            until its start files change.
 
     Cancelling is safe: programs being asked are killed first.
     """
@@ -139,6 +147,7 @@ async def discover(
         refresh,
         common_places,
         limit_s,
+        login_shell,
         cancelled,
     )
     try:
@@ -175,40 +184,51 @@ def _discover(
     refresh: bool,
     common_places: Sequence[str],
     limit_s: float,
+    login_shell: bool,
     cancelled: threading.Event,
 ) -> list[FoundAgent]:
     known = _read_cache(cache_path)
+    fresh = _Cache(login_path=known.login_path, login_state=known.login_state)
     places = _expand(common_places, environ)
     found: dict[str, FoundAgent] = {}
-    entries: dict[str, _Entry] = {}
-    to_ask: list[_Located] = []
-    for provider in providers:
-        located = _locate(provider, environ, overrides, places)
-        if isinstance(located, FoundAgent):
-            found[provider.id] = located
-            continue
-        entry = known.entries.get(located.key)
-        if entry is None or refresh or not _still_true(entry, located):
-            to_ask.append(located)
-            continue
-        entries[located.key] = entry
-        found[provider.id] = _verdict(located, entry, None, limit_s)
-    questions = [
-        probes.Question(
-            argv=(located.path, *located.provider.version_args), env=_probe_env(environ, located.path)
-        )
-        for located in to_ask
-    ]
-    for located, answer in zip(to_ask, probes.ask_all(questions, limit_s, cancelled), strict=True):
-        version = _version_of(answer)
-        entry = _Entry(located.size, located.mtime_ns, version)
-        if answer.failure == "timed_out":
-            entry = msgspec.structs.replace(entry, hanging_until=time.time() + HANGING_FOR_S)
-        if version or answer.failure == "timed_out" or located.provider.version_optional:
-            entries[located.key] = entry
-        found[located.provider.id] = _verdict(located, entry, answer, limit_s)
-    if cache_path is not None and entries != known.entries and not cancelled.is_set():
-        _write_cache(cache_path, _Cache(entries=entries))
+
+    def look(
+        wanted: Sequence[Provider], beyond: Sequence[str], extra: Sequence[probes.Question]
+    ) -> list[Answer]:
+        """Find these providers and ask what is not known, and the extra questions with them."""
+        to_ask: list[_Located] = []
+        for provider in wanted:
+            located = _locate(provider, environ, overrides, beyond)
+            if isinstance(located, FoundAgent):
+                found[provider.id] = located
+                continue
+            entry = known.entries.get(located.key)
+            if entry is None or refresh or not _still_true(entry, located):
+                to_ask.append(located)
+                continue
+            fresh.entries[located.key] = entry
+            found[provider.id] = _verdict(located, entry, None, limit_s)
+        questions = [_question(located, environ, limit_s) for located in to_ask]
+        answers = probes.ask_all([*questions, *extra], cancelled)
+        for located, answer in zip(to_ask, answers, strict=False):
+            entry = _entry_of(located, answer)
+            if entry.version or entry.hanging_until or located.provider.version_optional:
+                fresh.entries[located.key] = entry
+            found[located.provider.id] = _verdict(located, entry, answer, limit_s)
+        return answers[len(questions) :]
+
+    state = login_path.state(environ) if login_shell else ""
+    asks_shell = login_shell and (refresh or known.login_state != state)
+    shell = login_path.question(environ) if asks_shell else None
+    shell_said = look(providers, places, [shell] if shell is not None else [])
+    if shell is not None:
+        fresh.login_path = login_path.path_in(shell_said[0])
+        fresh.login_state = state
+    missing = [provider for provider in providers if found[provider.id].status == "missing"]
+    if login_shell and missing and fresh.login_path:
+        look(missing, fresh.login_path.split(os.pathsep), [])
+    if cache_path is not None and fresh != known and not cancelled.is_set():
+        _write_cache(cache_path, fresh)
     return [found[provider.id] for provider in providers]
 
 
@@ -297,13 +317,23 @@ def _probe_env(environ: Mapping[str, str], path: str) -> dict[str, str]:
 # --- judging -------------------------------------------------------------------------------------
 
 
-def _version_of(answer: probes.Answer) -> str:
+def _question(located: _Located, environ: Mapping[str, str], limit_s: float) -> probes.Question:
+    argv = (located.path, *located.provider.version_args)
+    return probes.Question(argv=argv, env=_probe_env(environ, located.path), limit_s=limit_s)
+
+
+def _entry_of(located: _Located, answer: Answer) -> _Entry:
+    hanging_until = time.time() + HANGING_FOR_S if answer.failure == "timed_out" else 0.0
+    return _Entry(located.size, located.mtime_ns, _version_of(answer), hanging_until)
+
+
+def _version_of(answer: Answer) -> str:
     if answer.failure or answer.exit_code != 0:
         return ""
     return version_in(answer.stdout) or version_in(answer.stderr)
 
 
-def _verdict(located: _Located, entry: _Entry, answer: probes.Answer | None, limit_s: float) -> FoundAgent:
+def _verdict(located: _Located, entry: _Entry, answer: Answer | None, limit_s: float) -> FoundAgent:
     """What a program is good for; ``answer`` None: the cache knows."""
     provider = located.provider
 
@@ -326,7 +356,8 @@ def _verdict(located: _Located, entry: _Entry, answer: probes.Answer | None, lim
         return verdict("broken", FAILED, exit_code="", output="")
     if answer.failure == "not_started":
         return verdict("broken", NOT_STARTED, error=answer.error)
-    output = _ESCAPES.sub("", answer.stdout.strip() or answer.stderr.strip())[:_OUTPUT_CHARS]
+    said = _ESCAPES.sub("", answer.stdout.strip() or answer.stderr.strip())[:_OUTPUT_CHARS]
+    output = "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in said)
     if answer.exit_code:
         return verdict("broken", FAILED, exit_code=str(answer.exit_code), output=output)
     return verdict("broken", UNREADABLE, output=output)

@@ -38,6 +38,8 @@ class Question(msgspec.Struct, frozen=True):
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    limit_s: float
+    """How long it may take."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,14 +101,11 @@ class _Asked:
             self.pidfd = None
 
 
-def ask_all(
-    questions: Sequence[Question], limit_s: float, cancelled: threading.Event | None = None
-) -> list[Answer]:
+def ask_all(questions: Sequence[Question], cancelled: threading.Event | None = None) -> list[Answer]:
     """Ask all at once and give their answers in the same order. Blocks: call it in a thread.
 
     Args:
         questions: What to start.
-        limit_s: How long each may take.
         cancelled: Set by another thread to end everything soon.
     """
     cancelled = cancelled or threading.Event()
@@ -118,7 +117,7 @@ def ask_all(
                 if cancelled.is_set():
                     break
                 try:
-                    asked = _Asked(question, time.monotonic() + limit_s)
+                    asked = _Asked(question, time.monotonic() + question.limit_s)
                 except (OSError, ValueError) as error:
                     answers[number] = Answer(failure="not_started", error=str(error))
                     continue

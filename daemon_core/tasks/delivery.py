@@ -55,6 +55,7 @@ class Delivery:
         client: ServerClient,
         task_key: str,
         task_id: str,
+        runtime_id: str,
         *,
         fresh: bool,
         pause: Callable[[float], Awaitable[None]],
@@ -65,6 +66,7 @@ class Delivery:
         self.pause = pause
         self.task_key = task_key
         self.task_id = task_id
+        self.runtime_id = runtime_id
         self.on_done = on_done
         self._unsure = not fresh
         """Whether the server may have messages that our outbox still holds."""

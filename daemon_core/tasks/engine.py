@@ -154,6 +154,7 @@ class Engine:
             connection.client,
             record.key,
             record.task_id,
+            record.runtime_id,
             fresh=False,
             pause=lambda delay_s: self.pause(record.connection, delay_s),
             on_done=lambda verdict: self._mark_delivered(record, verdict),
@@ -329,7 +330,13 @@ class Engine:
 
     def active_runs(self) -> int:
         """Runs that live now."""
-        return sum(1 for life in self.lives.values() if life.driver is not None)
+        return sum(1 for life in self.lives.values() if life.record.state == "started")
+
+    def known_tasks(self, connection: str) -> list[str]:
+        """Ids of a connection's tasks that are worked on here, or whose reports are still on their way."""
+        prefix = f"{connection}/"
+        keys = self.lives.keys() | self.deliveries.keys()
+        return [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
 
     def undelivered(self) -> int:
         """Tasks whose reports a server does not take at present."""
@@ -340,10 +347,12 @@ class Engine:
         shutil.rmtree(self.runs_dir / run_id, ignore_errors=True)
 
     def has_live_run(self, connection: str, runtime_id: str) -> bool:
-        """Whether a runtime has an unfinished task here."""
+        """Whether a runtime has a task here that has not ended at its server: worked on, or its result on
+        its way. A server's "fail everything of this runtime" would hit it."""
+        prefix = f"{connection}/"
         return any(
-            life.record.connection == connection and life.record.runtime_id == runtime_id
-            for life in self.lives.values()
+            key.startswith(prefix) and delivery.runtime_id == runtime_id
+            for key, delivery in self.deliveries.items()
         )
 
     # --- stop ----------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ class TaskLife:
             connection.client,
             record.key,
             record.task_id,
+            record.runtime_id,
             fresh=fresh,
             pause=lambda delay_s: engine.pause(connection.name, delay_s),
             on_done=lambda verdict: engine.delivered(self, verdict),

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from daemon_core.connections.client import ServerClient
+from daemon_core.connections.client import NoAnswerError, ServerClient
 from daemon_core.connections.clock import Clock
 from daemon_core.connections.connection import Connection, ConnectionListener, WorkspaceSync
 from daemon_core.connections.health import Health, State, diagnose
@@ -97,7 +97,7 @@ async def connected(
     url: str, *, token: Callable[[], str] = lambda: TOKEN, timing: Timing = FAST, clock: Clock | None = None
 ) -> AsyncIterator[tuple[Connection, Witness]]:
     """A running connection with its witness."""
-    short = Timeouts(control_s=0.5, workspaces_s=0.5, renew_s=0.5)
+    short = Timeouts(control_s=1, workspaces_s=1, renew_s=1)
     connection = Connection("server", ServerClient(url, token, timeouts=short), timing, clock=clock)
     witness = Witness()
     connection.add_listener(ConnectionListener())
@@ -244,8 +244,6 @@ async def test_each_failure_has_its_state_and_passes(
 
 
 def test_no_network_is_not_a_server_that_is_down() -> None:
-    from daemon_core.connections.client import NoAnswerError
-
     error = NoAnswerError("GET", "/", "name_not_resolved", "the name x was not found", maybe_applied=False)
     assert diagnose(error, "x").state is State.WAITING_FOR_NETWORK
 
@@ -344,7 +342,7 @@ async def test_one_failing_connection_delays_no_other(server: FakeServer) -> Non
         dead.always("renew", Hang())
         dead.always("workspaces", Hang())
         async with connected(dead.url) as (bad, _), connected(server.url) as (good, witness):
-            async with asyncio.timeout(0.4):  # less than one time-out of the dead one
+            async with asyncio.timeout(0.9):  # less than one time-out of the dead one
                 await witness.until(lambda: good.health.state is State.OK)
                 server.add_workspace(id_="w2")
                 good.sync_now()

@@ -67,10 +67,14 @@ class Stage:
             if state.phase is RunPhase.ALIVE and state.info is not None:
                 send(Identity(state.info.pid, state.info.started), signal.SIGTERM)
                 send(Identity(state.info.child_pid, state.info.child_started), signal.SIGKILL)
-                await until(lambda run_dir=spec.run_dir: read_state(run_dir).phase is not RunPhase.ALIVE)
+                await until_not_alive(spec.run_dir)
                 state = read_state(spec.run_dir)
             if state.phase is RunPhase.LOST:
                 end_survivors(spec.mark, state.info.cgroup if state.info else None)
+
+
+async def until_not_alive(run_dir: Path) -> None:
+    await until(lambda: read_state(run_dir).phase is not RunPhase.ALIVE)
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 20) -> None:

@@ -64,7 +64,10 @@ async def test_a_hundred_megabytes_of_anything(stage: Stage) -> None:
 
 
 async def test_a_million_lines_take_seconds_and_no_memory(stage: Stage) -> None:
-    code = "import sys\nfor i in range(1000000): sys.stdout.write('%07d %s\\n' % (i, 'x' * 72))\nsys.stdout.flush(); sys.stdin.read()"
+    code = (
+        "import sys\nfor i in range(1000000): sys.stdout.write('%07d %s\\n' % (i, 'x' * 72))\n"
+        "sys.stdout.flush(); sys.stdin.read()"
+    )
     started = time.monotonic()
     shim = await stage.spawn("python3", "-c", code)
     size = 1_000_000 * 81

@@ -112,7 +112,7 @@ async def test_first_beats_are_spread_over_the_interval_or_together_on_loopback(
 async def test_a_fresh_acknowledgement_over_the_link_saves_the_http_beat(server: FakeServer) -> None:
     async with beating(server, "r1", "r2", link=True) as (connection, _, _gone):
         await server.until(lambda: bool(server.sockets) and len(server.sockets[0].frames) >= 2)
-        await server.until(lambda: connection.link.fresh("r1") and connection.link.fresh("r2"))
+        await eventually(lambda: connection.link.fresh("r1") and connection.link.fresh("r2"))
         before = len(server.seen("heartbeat"))
         await server.until(lambda: len(server.sockets[0].frames) >= 12)
         assert len(server.seen("heartbeat")) == before
@@ -140,7 +140,7 @@ async def test_a_lost_runtime_is_told_with_the_time_of_the_question(server: Fake
 async def test_a_loss_told_over_the_link_counts_too(server: FakeServer) -> None:
     slow = dataclasses.replace(FAST, heartbeat_s=30)
     async with beating(server, "r1", link=True, timing=slow) as (connection, _, gone):
-        await server.until(lambda: connection.link.fresh("r1"))
+        await eventually(lambda: connection.link.fresh("r1"))
         del server.runtimes["r1"]
         connection.link.beat("r1")
         await gone.event.wait()
@@ -279,7 +279,7 @@ async def test_a_result_is_reported_again_unless_it_is_refused(
 async def test_pending_work_makes_a_beat_at_once(server: FakeServer) -> None:
     slow = dataclasses.replace(FAST, heartbeat_s=30)
     async with beating(server, "r1", link=True, timing=slow) as (connection, _, _gone):
-        await server.until(lambda: connection.link.fresh("r1"))
+        await eventually(lambda: connection.link.fresh("r1"))
         server.actions["r1"] = {"pending_model_list": {"id": "m"}}
         server.push("daemon:pending_work", {"runtime_id": "r1"})
         server.push("daemon:pending_work", {"runtime_id": "elsewhere"})

@@ -113,6 +113,7 @@ def _read(
     on_event: Callable[[Event, Reader, subprocess.Popen[bytes]], None],
 ) -> Driven:
     driven = Driven(Outcome(success=False), 0)
+    output = bytearray()
     assert process.stdout is not None
     if process.stdin is not None:
         assert first is not None
@@ -120,7 +121,7 @@ def _read(
         process.stdin.flush()
     with process.stdout:
         while data := os.read(process.stdout.fileno(), 1 << 16):
-            driven.stdout += data
+            output += data
             events = reader.feed(data)
             driven.events += events
             for event in events:
@@ -133,6 +134,7 @@ def _read(
                     process.stdin.write(write.data)
                     process.stdin.flush()
                 reader.acknowledged(write.number)
+    driven.stdout = bytes(output)
     if process.stdin is not None and not process.stdin.closed:
         try:
             process.stdin.close()

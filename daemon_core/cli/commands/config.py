@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import click
@@ -161,9 +162,7 @@ def edit(session: Session) -> None:
         except SettingsError as error:
             draft = edited
             session.note(f"Line {error.line}: {error.what}" if error.line else error.what, error.hint)
-            if click.get_text_stream("stdin").isatty() and click.confirm(
-                "Edit again?", default=True, err=True
-            ):
+            if sys.stdin.isatty() and click.confirm("Edit again?", default=True, err=True):
                 continue
             kept = target.with_name("config.toml.rejected")
             kept.write_text(edited, "utf-8")

@@ -40,7 +40,7 @@ task = LazyGroup(
         "retry": ("task:retry", "Do it again."),
         "delete": ("task:delete", "Delete its conversation."),
     },
-    help="Start, watch and end tasks. Ids may be shortened to a unique beginning of at least four characters.",
+    help="Start, watch and end tasks. Ids may be shortened to a unique beginning, at least four characters.",
 )
 
 
@@ -291,7 +291,7 @@ def _run_line(run: object) -> str:
 def logs(session: Session, ident: str, follow: bool, after: int) -> None:
     """The transcript of a task; with --json one object a line."""
     if session.json:
-        out = click.get_binary_stream("stdout")
+        out = sys.stdout.buffer
         for line in raw_lines(session, ident, after=after, follow=follow):
             out.write(line + b"\n")
             if follow:
