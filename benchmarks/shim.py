@@ -82,7 +82,7 @@ async def memory(base: Path, count: int = 10) -> list[Row]:
 
 
 async def start(base: Path, count: int = 100) -> list[Row]:
-    """From the call of `spawn` until the child is executed, one after the other; and from its exit to the news."""
+    """From the call of `spawn` until the child is executed; and from the end of its input to the news."""
     times = []
     ends = []
     plain = []
@@ -96,7 +96,7 @@ async def start(base: Path, count: int = 100) -> list[Row]:
         ends.append((time.perf_counter() - began) * 1000)
         await shim.close()
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)  # noqa: ASYNC221
+        subprocess.run([sys.executable, "-I", "-S", "-c", ""], check=True)
         plain.append((time.perf_counter() - began) * 1000)
     times, ends, plain = sorted(times[5:]), sorted(ends[5:]), sorted(plain[5:])
     return [
@@ -131,9 +131,9 @@ def _to_file(base: Path, code: str) -> float:
 
 def _to_cat(base: Path, code: str) -> float:
     began = time.perf_counter()
-    with (base / "plain").open("wb") as file:
-        with subprocess.Popen([*PYTHON, code], stdout=subprocess.PIPE) as writer:
-            subprocess.run(["cat"], stdin=writer.stdout, stdout=file, check=True)
+    pipe = subprocess.PIPE
+    with (base / "plain").open("wb") as file, subprocess.Popen([*PYTHON, code], stdout=pipe) as writer:
+        subprocess.run(["cat"], stdin=writer.stdout, stdout=file, check=True)
     return time.perf_counter() - began
 
 

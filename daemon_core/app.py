@@ -406,6 +406,7 @@ class Daemon:
             overrides=overrides,
             refresh=refresh,
             limit_s=self.settings.discovery.timeout,
+            login_shell=self.settings.discovery.login_shell,
         )
 
     def _take_agents(self, found: list[FoundAgent]) -> None:

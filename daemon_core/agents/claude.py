@@ -42,8 +42,8 @@ from daemon_core.protocol.wire import Usage
 
 FAMILY_NAME: Final = "claude-stream-json"
 
-MCP_FILE: Final = "mcp.json"
-INSTRUCTIONS_FILE: Final = "instructions.md"
+MCP_FILE: Final = "spec.mcp.json"
+INSTRUCTIONS_FILE: Final = "spec.instructions.md"
 
 # Inherited from a Claude Code session that the daemon (or its terminal) may have been started in; with
 # them the child would think that it is part of that session.

@@ -45,7 +45,8 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
     drop_env: tuple[str, ...] = ()
     """Names (or prefixes ending in ``*``) of inherited variables that the agent must not see."""
     files: dict[str, bytes] = {}
-    """Files to write into the run directory (0600) first; names are plain file names."""
+    """Files to write into the run directory (0600) first; names are plain file names. Those that begin with
+    ``spec.`` may hold secrets and are removed by the shim when the run is over."""
     stdin: bytes | None = None
     """First bytes of standard input, delivered exactly once as write number 1; None: no standard input."""
     merge_stderr: bool = False

@@ -104,6 +104,8 @@ class Connection:
         """Monotonic: the next token renewal is due."""
         self._renewed = False
         """Whether the present token has had its renewal before the first other call."""
+        self._token_at = float("-inf")
+        """Monotonic: when the present credential came; refusals of earlier requests mean the one before."""
         self._slept = False
         """The machine slept: pooled connections are suspect."""
         self._usable = asyncio.Event()
@@ -144,6 +146,7 @@ class Connection:
 
     def token_changed(self) -> None:
         """There is a new credential: start over with it."""
+        self._token_at = self._clock.monotonic()
         self._renew_at = 0.0
         self._renewed = False
         self._backoff.reset()
@@ -152,13 +155,17 @@ class Connection:
         self.link.release()
         self._sync_wanted.set()
 
-    def report(self, error: errors.ServerError) -> None:
+    def report(self, error: errors.ServerError, asked_at: float | None = None) -> None:
         """A call that somebody else made through :attr:`client` failed.
 
         A refused credential signs the connection out; other failures make it look for itself.
+
+        Args:
+            asked_at: when the call began (monotonic); a refusal from before a change of token is ignored.
         """
         if isinstance(error, errors.UnauthorizedError):
-            self._sign_out(error)
+            if asked_at is None or asked_at >= self._token_at:
+                self._sign_out(error)
         elif isinstance(error, errors.TransientError) and self._health.state is State.OK:
             self.sync_now()
 
@@ -208,11 +215,12 @@ class Connection:
 
     async def _sync_once(self) -> float:
         """One look at the server. Returns the pause until the next one, in seconds."""
+        asked_at = self._clock.monotonic()
         try:
             await self._renew_if_due()
             await self._look()
         except errors.UnauthorizedError as error:
-            self._sign_out(error)
+            self.report(error, asked_at)
             return 0.0
         except errors.ServerError as error:
             pause_s = self._backoff.next()
@@ -309,8 +317,8 @@ class _Hints:
         if not expected:
             self._connection.sync_now()  # is the server still there?
 
-    def link_refused(self, error: errors.ServerError) -> None:
-        self._connection.report(error)
+    def link_refused(self, error: errors.ServerError, asked_at: float) -> None:
+        self._connection.report(error, asked_at)
 
     def heartbeat_acked(self, ack: wire.HeartbeatResponse, asked_at: float) -> None:
         for listener in self._connection._listeners:

@@ -54,8 +54,8 @@ class LinkListener(Protocol):
     def link_down(self, reason: str, *, expected: bool) -> None:
         """No longer connected; ``expected`` if we ended it ourselves."""
 
-    def link_refused(self, error: errors.ServerError) -> None:
-        """The handshake failed."""
+    def link_refused(self, error: errors.ServerError, asked_at: float) -> None:
+        """The handshake that began at ``asked_at`` (monotonic) failed."""
 
     def heartbeat_acked(self, ack: wire.HeartbeatResponse, asked_at: float) -> None:
         """An acknowledgement of a beat that was sent at ``asked_at`` (monotonic)."""
@@ -154,7 +154,7 @@ class Link:
                 await self._attention.wait()
                 continue
             began = self._clock.monotonic()
-            reason = await self._connect_once()
+            reason = await self._connect_once(began)
             if reason in _AT_ONCE:
                 self._backoff.reset()
                 continue
@@ -167,7 +167,7 @@ class Link:
             except TimeoutError:
                 pass
 
-    async def _connect_once(self) -> str:
+    async def _connect_once(self, began: float) -> str:
         """One life of the link, from handshake to close. Returns why it ended."""
         timing, wanted = self._timing, self._wanted
         live = None
@@ -191,7 +191,7 @@ class Link:
                     self._live = None
         except errors.ServerError as error:
             log.info("no link to %s: %s", self._client.host, error)
-            self._listener.link_refused(error)
+            self._listener.link_refused(error, began)
             return str(error)
         finally:
             if live is not None:

@@ -134,7 +134,8 @@ def _view(row: sqlite3.Row, usage: list[wire.Usage]) -> HubTask:
 
 def on_the_wire(task: wire.Task) -> dict[str, object]:
     """A task as JSON will have it."""
-    return {name: getattr(task, name) for name in _ALWAYS} | msgspec.to_builtins(task)
+    said: dict[str, object] = msgspec.to_builtins(task)
+    return {name: getattr(task, name) for name in _ALWAYS} | said
 
 
 def wire_task(row: sqlite3.Row, workspace_id: str) -> wire.Task:

@@ -129,7 +129,9 @@ class Store:
     async def write(self, rule: Callable[[Tx], _T]) -> _T:
         """Run ``rule`` in a transaction of its own, committed when it returns, rolled back when it raises.
 
-        Being cancelled here does not undo what has begun: it is committed and published all the same.
+        Being cancelled here does not undo what has begun: it is committed and published all the same. Where
+        damage shows, ``rule`` is run a second time on what could be saved: it must have no effects but on
+        its transaction.
 
         Raises:
             StorageError: SQLite refused. Whatever ``rule`` raises is passed on.

@@ -37,6 +37,7 @@ there.
 
 import _signal  # type: ignore[import-not-found]  # `signal` would import enum, types and more
 import _socket
+import _thread
 import errno
 import fcntl
 import posix
@@ -148,6 +149,27 @@ def sync(name: str) -> None:
         pass
     finally:
         posix.close(fd)
+
+
+def sync_later(*names: str) -> None:
+    """`sync` in a thread: neither the start nor the output waits for a busy disk.
+
+    A power cut meanwhile can lose what was written.
+    """
+    fds = [posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC) for name in names]
+
+    def work() -> None:
+        for fd in fds:
+            try:
+                posix.fsync(fd)
+            except OSError:
+                pass
+            posix.close(fd)
+
+    try:
+        _thread.start_new_thread(work, ())
+    except RuntimeError:  # a limit on threads: so be it
+        work()
 
 
 def remove(name: str | bytes) -> None:
@@ -1225,9 +1247,7 @@ def main(argv: list[str]) -> None:
         except OSError:
             pass  # whoever asked has died: all the more reason to go on
         posix.close(ready)
-        # Only now: the start waits for no disk. A power cut in between can lose shim.json.
-        sync("shim.json")
-        sync(".")
+        sync_later("shim.json", ".")
         shim.run()
     except BaseException:
         # A fault in this program: the interpreter prints it when it leaves, so give it a place to print to.

@@ -60,7 +60,7 @@ class WorkspaceRepos(WireFull):
     settings: dict[str, Any] | None = None
 
 
-class RuntimeEntry(Wire):
+class RuntimeEntry(WireFull):
     """One runtime as the daemon registers it. ``type`` is the provider (of a profile: its family)."""
 
     name: str
@@ -387,7 +387,7 @@ class UsageRequest(WireFull):
     usage: list[Usage] = []
 
 
-class CompleteRequest(Wire):
+class CompleteRequest(WireFull):
     """A complete without session and directory erases what was pinned, so both are always given."""
 
     output: str = ""
@@ -396,7 +396,7 @@ class CompleteRequest(Wire):
     work_dir: str | None = None
 
 
-class FailRequest(Wire):
+class FailRequest(WireFull):
     error: str = ""
     session_id: str | None = None
     work_dir: str | None = None

@@ -192,10 +192,10 @@ class Heartbeat(ConnectionListener):
             self._failures += 1
             if self._failures == _FAILURES_BEFORE_NEW_CONNECTIONS:
                 await self._connection.client.drop_idle()
-            self._connection.report(error)
+            self._connection.report(error, asked_at)
         except errors.ServerError as error:
             log.info("%s: heartbeat: %s", self._connection.name, error)
-            self._connection.report(error)
+            self._connection.report(error, asked_at)
         else:
             self._failures = 0
             if runtime_id in self._due:

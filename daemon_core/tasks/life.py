@@ -515,9 +515,12 @@ class TaskLife:
             extra_args=(*runtime.args, *(agent.custom_args or ())),
         )
         try:
-            return runtime.family, request, runtime.family.plan(request)
+            plan = runtime.family.plan(request)
         except LaunchError as error:
             raise _PrepareError(str(error), error.reason) from error
+        if plan.dropped_args:
+            log.warning("task %s: arguments left out: %s", self.record.task_id, ", ".join(plan.dropped_args))
+        return runtime.family, request, plan
 
     def _try_fresh(self, end: RunEnd) -> bool:
         outcome = end.outcome

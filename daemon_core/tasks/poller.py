@@ -93,11 +93,11 @@ class Poller:
                 await runtime.connection.client.fail(error.task_id, fail)
             return False
         except UnauthorizedError as error:
-            runtime.connection.report(error)
+            runtime.connection.report(error, asked_at)
             return False
         except ServerError as error:
             log.warning("claiming for %s: %s", runtime.provider, error)
-            runtime.connection.report(error)
+            runtime.connection.report(error, asked_at)
             return False
         finally:
             if slot is not None:

@@ -52,9 +52,10 @@ class ClaimFile:
 
     def remove(self) -> None:
         """Remove everything secret that is not the shim's to remove."""
-        for name in ("claim.json", "retry.json", "spec"):
+        names = ("claim.json", "retry.json", "spec")
+        for path in (*(self.run_dir / name for name in names), *self.run_dir.glob("spec.*")):
             with contextlib.suppress(FileNotFoundError):
-                (self.run_dir / name).unlink()
+                path.unlink()
 
     def _read(self, name: str) -> Task | None:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from daemon_core.agents import events
+from daemon_core.agents.lines import cut_output
 from daemon_core.protocol.wire import TOOL_OUTPUT_LIMIT_BYTES, TaskMessage
 
 CHUNK_MESSAGES = 500
@@ -34,16 +35,6 @@ class Digest(msgspec.Struct, kw_only=True):
     last_action: str = ""
     notice: str | None = None
     """The newest notice, "" if what came after it ended it, None if there was none."""
-
-
-def cut_utf8(text: str, limit_bytes: int) -> str:
-    """The text cut to a number of bytes of UTF-8, never inside a character."""
-    if len(text) * 4 <= limit_bytes:
-        return text
-    encoded = text.encode("utf-8", "replace")
-    if len(encoded) <= limit_bytes:
-        return text
-    return encoded[:limit_bytes].decode("utf-8", "ignore")
 
 
 def digest(happened: Iterable[events.Event], next_seq: int) -> Digest:
@@ -90,7 +81,7 @@ def _messages(event: events.Event, result: Digest) -> Sequence[TaskMessage]:
         case events.ToolResult(tool=tool, output=output):
             return [
                 TaskMessage(
-                    seq=0, type="tool_result", tool=tool, output=cut_utf8(output, TOOL_OUTPUT_LIMIT_BYTES)
+                    seq=0, type="tool_result", tool=tool, output=cut_output(output, TOOL_OUTPUT_LIMIT_BYTES)
                 )
             ]
         case events.ErrorText(text=text):

@@ -45,11 +45,11 @@ def test_everything_long_or_secret_is_in_files() -> None:
 
     assert "SECRET" not in " ".join(made.argv)
     assert "SECRET" not in json.dumps(made.env)
-    assert json.loads(made.files["mcp.json"])["mcpServers"]["n"]["headers"] == {"Authorization": "SECRET"}
-    assert made.files["instructions.md"] == b"SECRET instructions"
-    assert made.argv[made.argv.index("--mcp-config") + 1] == "/run/mcp.json"
+    assert json.loads(made.files["spec.mcp.json"])["mcpServers"]["n"]["headers"] == {"Authorization": "SECRET"}
+    assert made.files["spec.instructions.md"] == b"SECRET instructions"
+    assert made.argv[made.argv.index("--mcp-config") + 1] == "/run/spec.mcp.json"
     assert "--strict-mcp-config" in made.argv
-    assert made.argv[made.argv.index("--append-system-prompt-file") + 1] == "/run/instructions.md"
+    assert made.argv[made.argv.index("--append-system-prompt-file") + 1] == "/run/spec.instructions.md"
 
 
 def test_without_mcp_servers_the_agents_own_configuration_applies() -> None:

@@ -194,6 +194,19 @@ async def test_a_401_that_somebody_else_met_signs_out_too(server: FakeServer) ->
         await witness.until(lambda: connection.health.state is State.OK)
 
 
+async def test_a_refusal_of_the_token_before_means_nothing_for_the_new_one(server: FakeServer) -> None:
+    now = [1000.0]
+    async with connected(server.url, clock=Clock(lambda: now[0])) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        late = errors.UnauthorizedError("POST", "/api/daemon/heartbeat", 401, "invalid token")
+        now[0] += 10
+        connection.token_changed()
+        connection.report(late, asked_at=1005)
+        await witness.until(lambda: connection.health.state is State.OK)
+        connection.report(late, asked_at=1011)
+        assert connection.health.state is State.SIGNED_OUT
+
+
 async def test_a_token_refused_by_the_websocket_signs_out(server: FakeServer) -> None:
     server.runtimes["r"] = FakeRuntime("r", "w1", "d", "claude", "Claude", "1")
     server.script("ws", refuse(401, "invalid token"))

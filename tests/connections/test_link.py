@@ -57,7 +57,7 @@ class Ears:
     def link_down(self, reason: str, *, expected: bool) -> None:
         self._note("down", (reason, expected))
 
-    def link_refused(self, error: errors.ServerError) -> None:
+    def link_refused(self, error: errors.ServerError, asked_at: float) -> None:
         self._note("refused", error)
 
     def heartbeat_acked(self, ack: wire.HeartbeatResponse, asked_at: float) -> None:

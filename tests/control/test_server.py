@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import resource
@@ -207,9 +208,12 @@ async def test_an_ambiguous_id_names_the_candidates(http: aiohttp.ClientSession)
 
 
 async def test_a_megabyte_of_prompt_is_taken_and_seventeen_are_not(http: aiohttp.ClientSession) -> None:
-    made = await add(http, prompt="\x01" * 1_000_000, title="t")  # six times as long in JSON
-    assert len(made["prompt"]) == 1_000_000
-    async with http.post("/v1/tasks", json={"prompt": "x" * (17 * 2**20)}) as response:
+    large = json.dumps({"prompt": "\x01" * 1_000_000, "title": "t"}).encode()
+    assert len(large) > 6_000_000
+    async with http.post("/v1/tasks", data=io.BytesIO(large)) as response:
+        assert len((await response.json())["prompt"]) == 1_000_000
+    larger = json.dumps({"prompt": "x" * (17 * 2**20)}).encode()
+    async with http.post("/v1/tasks", data=io.BytesIO(larger)) as response:
         assert (await refused(response))[:2] == (413, "too_large")
 
 

@@ -268,3 +268,24 @@ async def test_a_lost_claim_is_hinted_at_when_it_is_due(tmp_path: Path) -> None:
         runner.cancel()
     finally:
         await world.close()
+
+
+async def test_taking_stock_fails_what_runs_by_the_record_alone(world: World) -> None:
+    tasks = []
+    for prompt in ("known", "lost", "waiting", "claimed"):
+        tasks.append(await world.hub.add_task(NewTask(prompt=prompt, provider="shell")))
+        await world.claim()
+    known, lost, waiting, claimed = (task.id for task in tasks)
+    for task_id in (known, lost):
+        await world.task(task_id, "start")
+    await world.task(waiting, "wait-local-directory", {"reason": "taken"})
+    queued = await world.hub.add_task(NewTask(prompt="queued", provider="shell"))
+    assert await world.hub.take_stock([known]) == 2
+    states = [await world.status(each) for each in (known, lost, waiting, claimed, queued.id)]
+    assert states == ["running", "failed", "failed", "dispatched", "queued"]
+    for task_id in (lost, waiting):
+        task = await world.hub.get(task_id)
+        assert task is not None
+        assert task.failure_reason == "runtime_recovery"
+        assert task.retried_as is not None
+    assert await world.hub.take_stock([known]) == 0

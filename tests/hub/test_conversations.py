@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from daemon_core.hub import ConflictError, HubTask, InvalidInputError, NewTask, NotFoundError
+from daemon_core.hub.store import Tx
 from tests.hub.test_states import WIRE_STATES, bring_to
 from tests.hub.world import NOWHERE, World
 
@@ -151,9 +153,7 @@ async def test_a_conversation_is_deleted_in_any_state(world: World, state: str, 
     with pytest.raises(NotFoundError):
         await world.hub.conversation(task.conversation_id)
     rows = await world.hub.store.read(
-        lambda tx: [
-            tx.all(f"SELECT * FROM {table}") for table in ("message", "token", "usage")
-        ]
+        lambda tx: [tx.all(f"SELECT * FROM {table}") for table in ("message", "token", "usage")]
     )
     assert rows == [[], [], []]
     gc = await world.get(f"/api/daemon/chat-sessions/{task.conversation_id}/gc-check")
@@ -244,13 +244,11 @@ async def test_finding_by_the_beginning_of_an_id(world: World) -> None:
 
 async def test_an_ambiguous_beginning_finds_all_of_them(world: World) -> None:
     ids = ["abcd0000-0000-4000-8000-00000000000" + end for end in "123"]
+    sql = "UPDATE task SET id = ?, turn_id = ? WHERE id = ?"
     for wanted in ids:
         task = await world.hub.add_task(NewTask(prompt="x", provider="shell"))
-        await world.hub.store.write(
-            lambda tx, task=task, wanted=wanted: tx.run(
-                "UPDATE task SET id = ?, turn_id = ? WHERE id = ?", (wanted, wanted, task.id)
-            )
-        )
+        change = functools.partial(Tx.run, sql=sql, parameters=(wanted, wanted, task.id))
+        await world.hub.store.write(change)
     assert [each.id for each in await world.hub.find("abcd")] == ids[::-1]
 
 

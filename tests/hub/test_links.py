@@ -22,7 +22,7 @@ async def hints(socket: aiohttp.ClientWebSocketResponse, count: int) -> list[dic
 async def until(condition: Any) -> None:
     """Wait for a condition, in the loop's own turns."""
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0)
 
 

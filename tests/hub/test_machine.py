@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,11 +13,10 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
+    precondition,
     rule,
 )
 
@@ -27,6 +27,9 @@ ACTIVE = ("dispatched", "waiting_local_directory", "running")
 FINAL = ("completed", "failed", "cancelled")
 PROVIDERS = ("shell", "claude")
 REASONS = ("", "runtime_recovery", "timeout", "idle_watchdog", "api_invalid_request")
+
+PICK = st.integers(0, 1000)
+some = precondition(lambda machine: machine.model)
 
 
 @dataclass
@@ -48,8 +51,6 @@ class Task:
 
 class HubMachine(RuleBasedStateMachine):
     """Each rule is one call of a daemon or a user; each has its effect on the model."""
-
-    tasks = Bundle("tasks")
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,36 +74,42 @@ class HubMachine(RuleBasedStateMachine):
         self.do(self.world.open())
         self.do(self.world.register(*PROVIDERS))
 
+    def picked(self, pick: int) -> str:
+        return list(self.model)[pick % len(self.model)]
+
     # --- the user ---------------------------------------------------------------------------------------
 
-    def learn(self, view: Any, conversation: str | None = None) -> str:
+    def learn(self, view: Any) -> None:
         self.places += 1
-        self.model[view.id] = Task(
-            view.id, conversation or view.conversation_id, view.provider, view.priority, self.places
-        )
-        return str(view.id)
+        self.model[view.id] = Task(view.id, view.conversation_id, view.provider, view.priority, self.places)
 
-    @rule(target=tasks, provider=st.sampled_from(PROVIDERS), priority=st.integers(0, 2))
-    def add(self, provider: str, priority: int) -> str:
+    @rule(provider=st.sampled_from(PROVIDERS), priority=st.integers(0, 2))
+    def add(self, provider: str, priority: int) -> None:
         new = NewTask(prompt="x", provider=provider, priority=priority)
-        return self.learn(self.do(self.world.hub.add_task(new)))
+        self.learn(self.do(self.world.hub.add_task(new)))
 
-    @rule(target=tasks, task_id=tasks)
-    def reply(self, task_id: str) -> str:
-        return self.learn(self.do(self.world.hub.reply(task_id, "more")))
+    @some
+    @rule(pick=PICK)
+    def reply(self, pick: int) -> None:
+        task_id = self.picked(pick)
+        self.learn(self.do(self.world.hub.reply(task_id, "more")))
 
-    @rule(target=tasks, task_id=tasks)
-    def retry(self, task_id: str) -> str:
+    @some
+    @rule(pick=PICK)
+    def retry(self, pick: int) -> None:
+        task_id = self.picked(pick)
         try:
             view = self.do(self.world.hub.retry(task_id))
         except ConflictError:
             assert self.model[task_id].status not in FINAL
-            return task_id
+            return
         assert self.model[task_id].status in FINAL
-        return self.learn(view)
+        self.learn(view)
 
-    @rule(task_id=tasks)
-    def cancel(self, task_id: str) -> None:
+    @some
+    @rule(pick=PICK)
+    def cancel(self, pick: int) -> None:
+        task_id = self.picked(pick)
         task = self.model[task_id]
         answer = self.do(self.world.post(f"/api/tasks/{task_id}/cancel"))
         if task.status not in FINAL:
@@ -147,8 +154,10 @@ class HubMachine(RuleBasedStateMachine):
         expected.status, expected.token = "dispatched", got["auth_token"]
         expected.dispatched_at, expected.lease_until = now, now + 45_000_000
 
-    @rule(task_id=tasks)
-    def start(self, task_id: str) -> None:
+    @some
+    @rule(pick=PICK)
+    def start(self, pick: int) -> None:
+        task_id = self.picked(pick)
         task = self.model[task_id]
         answer = self.do(self.world.task(task_id, "start"))
         if task.status in ("dispatched", "waiting_local_directory"):
@@ -157,24 +166,30 @@ class HubMachine(RuleBasedStateMachine):
         else:
             assert answer.status == 400
 
-    @rule(task_id=tasks)
-    def wait(self, task_id: str) -> None:
+    @some
+    @rule(pick=PICK)
+    def wait(self, pick: int) -> None:
+        task_id = self.picked(pick)
         task = self.model[task_id]
         answer = self.do(self.world.task(task_id, "wait-local-directory", {"reason": "r"}))
         assert answer.status == (200 if task.status == "dispatched" else 400)
         if answer.status == 200:
             task.status = "waiting_local_directory"
 
-    @rule(task_id=tasks)
-    def lease(self, task_id: str) -> None:
+    @some
+    @rule(pick=PICK)
+    def lease(self, pick: int) -> None:
+        task_id = self.picked(pick)
         task = self.model[task_id]
         answer = self.do(self.world.lease(task_id, task.provider))
         assert answer.status == (200 if task.status in ACTIVE[:2] else 400)
         if answer.status == 200:
             task.lease_until = self.world.clock.now() + 45_000_000
 
-    @rule(task_id=tasks)
-    def complete(self, task_id: str) -> None:
+    @some
+    @rule(pick=PICK)
+    def complete(self, pick: int) -> None:
+        task_id = self.picked(pick)
         task = self.model[task_id]
         answer = self.do(self.world.task(task_id, "complete", {"output": "o"}))
         if task.status == "running":
@@ -193,8 +208,10 @@ class HubMachine(RuleBasedStateMachine):
         else:
             assert again is None
 
-    @rule(task_id=tasks, reason=st.sampled_from(REASONS))
-    def fail(self, task_id: str, reason: str) -> None:
+    @some
+    @rule(pick=PICK, reason=st.sampled_from(REASONS))
+    def fail(self, pick: int, reason: str) -> None:
+        task_id = self.picked(pick)
         task = self.model[task_id]
         answer = self.do(self.world.task(task_id, "fail", {"error": "e", "failure_reason": reason}))
         if task.status in ACTIVE:
@@ -213,8 +230,10 @@ class HubMachine(RuleBasedStateMachine):
         for task in orphans:
             self.failed(task, "runtime_recovery")
 
-    @rule(task_id=tasks, start=st.integers(0, 3), count=st.integers(1, 120))
-    def messages(self, task_id: str, start: int, count: int) -> None:
+    @some
+    @rule(pick=PICK, start=st.integers(0, 3), count=st.integers(1, 120))
+    def messages(self, pick: int, start: int, count: int) -> None:
+        task_id = self.picked(pick)
         task = self.model[task_id]
         first = max(1, task.lines + 1 - start)
         last = max(task.lines, first + count - 1)
@@ -238,16 +257,16 @@ class HubMachine(RuleBasedStateMachine):
         self.world.hub.start_timers()
         self.timers = True
 
-    @rule(task_id=consumes(tasks))
-    def delete(self, task_id: str) -> None:
+    @some
+    @rule(pick=PICK)
+    def delete(self, pick: int) -> None:
+        task_id = self.picked(pick)
         conversation = self.model[task_id].conversation
         deleted = self.do(self.world.hub.delete(task_id))
         gone = {task.id for task in self.model.values() if task.conversation == conversation}
         assert set(deleted.task_ids) == gone
-        # Other names of the same conversation may still be drawn: begin it anew under them.
         for gone_id in gone:
             del self.model[gone_id]
-        self.gone = getattr(self, "gone", set()) | gone
 
     # --- what always holds ------------------------------------------------------------------------------
 
@@ -282,7 +301,7 @@ class HubMachine(RuleBasedStateMachine):
 
 
 HubMachine.TestCase.settings = settings(
-    max_examples=25,
+    max_examples=int(os.environ.get("HUB_MACHINE_EXAMPLES", "40")),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -112,10 +112,15 @@ async def test_usage_is_set_per_model_and_never_below_zero(world: World) -> None
 
     await world.task(task_id, "usage", {"usage": [entry("a", input_tokens=5), entry("zero")]})
     await world.task(
-        task_id, "usage", {"usage": [entry("a", input_tokens=7, output_tokens=-3), entry("b", output_tokens=1)]}
+        task_id,
+        "usage",
+        {"usage": [entry("a", input_tokens=7, output_tokens=-3), entry("b", output_tokens=1)]},
     )
     usage = (await view(world, task_id)).usage
-    assert [(each.model, each.input_tokens, each.output_tokens) for each in usage] == [("a", 7, 0), ("b", 0, 1)]
+    assert [(each.model, each.input_tokens, each.output_tokens) for each in usage] == [
+        ("a", 7, 0),
+        ("b", 0, 1),
+    ]
 
 
 async def test_usage_is_taken_for_a_cancelled_task(world: World) -> None:

@@ -1,4 +1,4 @@
-"""A hub on a real file behind a real socket, a plain HTTP client beside it, and a clock that the test holds."""
+"""A hub on a real file behind a real socket, a plain HTTP client, and a clock that the test holds."""
 
 from __future__ import annotations
 
