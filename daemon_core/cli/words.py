@@ -112,7 +112,7 @@ def _conflict(p: Mapping[str, Any]) -> tuple[str, str]:
         case "agent_removed":
             return f"The agent {p.get('agent', '')} was removed", "Start a new task with another agent"
         case what:
-            return f"This cannot be done now ({what or 'conflict'})", ""
+            return "This cannot be done now" + (f" ({what})" if what else ""), ""
 
 
 def _peer(p: Mapping[str, Any]) -> tuple[str, str]:

@@ -57,7 +57,8 @@ class ControlServer:
         self._backend = backend
         self._keep_alive_s = keep_alive_s
         self._encoder = msgspec.json.Encoder()
-        self._streams: set[asyncio.Task[object]] = set()
+        self._followers: set[asyncio.Task[object]] = set()
+        self._transports: set[asyncio.Transport] = set()
         self._runner: web.AppRunner | None = None
         self._own: tuple[int, int] | None = None
         self.app = web.Application(
@@ -91,9 +92,11 @@ class ControlServer:
         except OSError:
             pass  # gone already, or the directory is: nobody can be misled by it
         self._backend.changes.close()
-        for stream in self._streams:
-            stream.cancel()
+        for follower in self._followers:
+            follower.cancel()
         await runner.cleanup()
+        for transport in self._transports:
+            transport.abort()  # its reader does not read: what is left would wait for ever
 
     @web.middleware
     async def _check_user(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -222,6 +225,15 @@ class ControlServer:
                 page = await self._backend.transcript(task_id, after, PAGE)
 
     async def _wait_transcript(self, request: web.Request, task_id: str, after: int) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._followers.add(task)  # waiting for a line that may never come: ``close`` ends it
+        try:
+            await self._next_line(request, task_id, after)
+        finally:
+            self._followers.discard(task)
+
+    async def _next_line(self, request: web.Request, task_id: str, after: int) -> None:
         while True:
             try:
                 await asyncio.wait_for(self._backend.wait_transcript(task_id, after), self._keep_alive_s)
@@ -255,17 +267,22 @@ class ControlServer:
 
     @asynccontextmanager
     async def _stream(self, request: web.Request, content_type: str) -> AsyncIterator[web.StreamResponse]:
-        """A response that is sent piece by piece and that ``close`` can cut off."""
+        """A response that is sent piece by piece."""
         response = web.StreamResponse(headers={"Content-Type": content_type, "Cache-Control": "no-store"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        task = asyncio.current_task()
-        assert task is not None
-        self._streams.add(task)
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        self._transports.add(transport)
         try:
             yield response
-        finally:
-            self._streams.discard(task)
+        except asyncio.CancelledError:
+            raise  # by close: the transport stays in the set until it is aborted
+        except BaseException:
+            self._transports.discard(transport)
+            raise
+        self._transports.discard(transport)
 
 
 def _check_prompt(prompt: str) -> None:

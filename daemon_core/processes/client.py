@@ -296,13 +296,18 @@ class Shim:
             code = found.get("err")
             if code is None:
                 return
+            if code == "ended":
+                raise EndedError(self.run_dir, await self.wait())
             if code != "disk":
                 raise ValueError(f"write {number} to the stdin of run {self.run_dir.name} is refused: {code}")
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 1.5, DISK_RETRY_LAST_S)
 
     async def signal(self, number: int) -> None:
-        """Signals the child's process group. Of a run that is over or lost there is nobody to signal."""
+        """Signals the child's process group. Of a run that is over or lost there is nobody to signal.
+
+        Raises UnreachableError.
+        """
         with contextlib.suppress(EndedError, LostError):
             await self._call("signal", number)
 

@@ -306,9 +306,9 @@ def _nearest(parts: list[str]) -> str:
     provider = parts[1] if len(parts) == 3 else "claude"
     known = [entry.name.replace("<provider>", provider) for entry in entries()]
     name = ".".join(parts)
-    near = difflib.get_close_matches(name, known, 1, 0.6)
-    if not near:
-        near = [other for other in known if other.rpartition(".")[2] == parts[-1]][:1]
+    # The right name in the wrong section comes before a similar one.
+    near = [other for other in known if other.rpartition(".")[2] == parts[-1]][:1]
+    near = near or difflib.get_close_matches(name, known, 1, 0.6)
     return f"Did you mean {near[0]}?" if near else "`ostler config list` shows every setting"
 
 

@@ -394,7 +394,7 @@ class TaskLife:
             ended_at=end.exit.ended_at if end.exit is not None else clock.now_text(),
             exit_code=end.exit.code if end.exit is not None else None,
             signal=end.exit.signal if end.exit is not None else None,
-            note="" if end.exit is None else end.exit.error,
+            **({"note": end.exit.error} if end.exit is not None and end.exit.error else {}),
         )
         reach("run_ended")
         return end

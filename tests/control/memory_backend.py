@@ -62,7 +62,9 @@ class MemoryBackend:
         seq = len(self.lines[task_id]) + 1
         await self.say(task_id, TranscriptLine(seq=seq, type="text", content=content, at=NOW))
 
-    async def finish(self, task_id: str, status: str = "completed", reason: str = "", error: str = "") -> None:
+    async def finish(
+        self, task_id: str, status: str = "completed", reason: str = "", error: str = ""
+    ) -> None:
         async with self._moved:
             self._put(
                 msgspec.structs.replace(

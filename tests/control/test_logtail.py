@@ -14,7 +14,10 @@ from daemon_core.control import logtail
 
 
 @settings(max_examples=60)
-@given(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line and b"\r" not in line)), st.integers(0, 20))
+@given(
+    st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line and b"\r" not in line)),
+    st.integers(0, 20),
+)
 def test_the_tail_is_the_last_lines(tmp_path_factory: object, lines: list[bytes], count: int) -> None:
     import tempfile
 

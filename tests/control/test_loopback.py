@@ -64,7 +64,11 @@ async def test_mounted_routes_are_behind_the_same_guard(url: str) -> None:
     async with aiohttp.ClientSession() as http:
         async with http.get(f"{url}/api/extra") as response:
             assert await response.json() == {"mounted": True}
-        for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        for headers in (
+            {"Host": "evil.example"},
+            {"Origin": "http://evil.example"},
+            {"Sec-Fetch-Site": "cross-site"},
+        ):
             for path in ("/health", "/api/extra", "/nothing"):
                 async with http.get(url + path, headers=headers) as response:
                     assert response.status == 403, (headers, path)

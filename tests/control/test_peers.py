@@ -20,7 +20,7 @@ def test_both_ends_of_a_unix_socket_know_process_and_user() -> None:
 
 def test_the_user_of_a_loopback_connection_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as client:
+        with socket.create_connection(listener.getsockname()):
             served, address = listener.accept()
             with served:
                 assert peers.tcp_peer_uid(served.getsockname(), address) == os.geteuid()

@@ -26,7 +26,8 @@ import os, socket, sys
 if len(sys.argv) > 4:
     os.setgroups([]); os.setgid(int(sys.argv[4])); os.setuid(int(sys.argv[4]))
 s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
-s.sendall(f"{sys.argv[2]} {sys.argv[3]} HTTP/1.1\\r\\nHost: ostler\\r\\nConnection: close\\r\\n\\r\\n".encode())
+s.sendall(f"{sys.argv[2]} {sys.argv[3]} HTTP/1.1\\r\\nHost: ostler\\r\\n".encode())
+s.sendall(b"Connection: close\\r\\n\\r\\n")
 data = b""
 while piece := s.recv(65536): data += piece
 print(data.decode())
@@ -48,7 +49,15 @@ async def refused(response: aiohttp.ClientResponse) -> tuple[int, str, dict[str,
 
 async def ask_as(server: ControlServer, method: str, path: str, *user: str, **options: Any) -> str:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", ASK, str(server.socket_path), method, path, *user, stdout=subprocess.PIPE, **options
+        sys.executable,
+        "-c",
+        ASK,
+        str(server.socket_path),
+        method,
+        path,
+        *user,
+        stdout=subprocess.PIPE,
+        **options,
     )
     out, _ = await process.communicate()
     return out.decode()
@@ -81,7 +90,9 @@ async def test_the_socket_is_for_its_owner_alone(server: ControlServer) -> None:
     assert stat.S_IMODE(os.stat(server.socket_path).st_mode) == 0o600
 
 
-async def test_a_second_start_takes_over_what_a_dead_daemon_left(backend: MemoryBackend, tmp_path: Path) -> None:
+async def test_a_second_start_takes_over_what_a_dead_daemon_left(
+    backend: MemoryBackend, tmp_path: Path
+) -> None:
     path = tmp_path / "s"
     first = ControlServer(backend, path)
     await first.start()
@@ -149,7 +160,9 @@ async def test_a_run_cannot_stop_or_pause_its_keeper(server: ControlServer, back
 
 async def test_a_run_is_known_by_its_ancestors_too(server: ControlServer, backend: MemoryBackend) -> None:
     backend.own_marks.add("abc")
-    inner = f"import os, subprocess, sys; subprocess.run([sys.executable, '-c', {ASK!r}, *sys.argv[1:]], env={{}})"
+    inner = (
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {ASK!r}, *sys.argv[1:]], env={{}})"
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -275,7 +288,10 @@ async def test_changes_arrive_and_a_reader_that_was_away_gets_what_it_missed(
         kind, first = await event(response)
         assert (kind, first["data"]["id"]) == ("task", made["id"])
     await backend.finish(made["id"])
-    for options in ({"params": {"since": str(first["revision"])}}, {"headers": {"Last-Event-ID": str(first["revision"])}}):
+    for options in (
+        {"params": {"since": str(first["revision"])}},
+        {"headers": {"Last-Event-ID": str(first["revision"])}},
+    ):
         async with http.get("/v1/events", **options) as response:  # type: ignore[arg-type]
             assert (await event(response))[0] == "hello"
             kind, second = await event(response)
@@ -337,12 +353,16 @@ async def test_a_transcript_is_streamed_until_the_task_has_ended(
         assert [json.loads(line)["seq"] for line in (await response.text()).splitlines()] == [2]
 
 
-async def test_a_transcript_of_an_unknown_task_is_refused_before_it_begins(http: aiohttp.ClientSession) -> None:
+async def test_a_transcript_of_an_unknown_task_is_refused_before_it_begins(
+    http: aiohttp.ClientSession,
+) -> None:
     async with http.get("/v1/tasks/ffffffff/transcript") as response:
         assert (await refused(response))[:2] == (404, "not_found")
 
 
-async def test_200000_lines_pass_with_flat_memory(http: aiohttp.ClientSession, backend: MemoryBackend) -> None:
+async def test_200000_lines_pass_with_flat_memory(
+    http: aiohttp.ClientSession, backend: MemoryBackend
+) -> None:
     made = await add(http)
     line = TranscriptLine(seq=1, type="text", content="x" * 100)
     backend.lines[made["id"]] = [

@@ -142,6 +142,19 @@ async def test_a_marked_process_that_is_no_descendant_is_ended(stage: Stage) -> 
     other.wait()
 
 
+@needs_root
+@pytest.mark.root
+async def test_the_child_is_in_a_cgroup_of_its_own(stage: Stage) -> None:
+    shim = await stage.spawn("cat")
+    if shim.info.cgroup is None:
+        pytest.skip("no writable cgroup of version 2 here")
+    place = Path(shim.info.cgroup)
+    assert (place / "cgroup.procs").read_text().split() == [str(shim.info.child_pid)]
+    await shim.end(1)
+    await shim.wait()
+    assert not place.exists()
+
+
 async def test_zombies_and_orphans_are_buried_meanwhile(stage: Stage) -> None:
     shim = await stage.spawn(
         "sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.01 &); done; sleep 0.3; echo x; cat"

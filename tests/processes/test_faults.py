@@ -24,8 +24,9 @@ from daemon_core.processes import (
     read_state,
     read_stdin_record,
 )
+from daemon_core.processes.tree import Identity, is_alive
 
-from .conftest import Stage, needs_root
+from .conftest import Stage, needs_root, until
 
 LINES = 200_000
 WRITER = f"""
@@ -130,6 +131,7 @@ async def test_no_start_on_a_full_disk(stage: Stage, small_disk: Path) -> None:
     assert "disk is full" in str(caught.value)
     # Nothing was executed: with space it can be tried again.
     assert read_state(spec.run_dir).phase is RunPhase.NEVER_STARTED
+    assert not list(spec.run_dir.glob("spec*"))
     (small_disk / "filler").unlink()
     shim = stage.keep(await client.spawn(spec))
     await shim.end(1)
@@ -221,3 +223,29 @@ async def test_another_user_is_not_served(stage: Stage) -> None:
     if not run.stdout:
         assert b"BrokenPipe" in run.stderr or b"ConnectionReset" in run.stderr
     assert not (await shim.status()).ending
+
+
+async def test_faults_of_the_shim_itself_end_the_child(stage: Stage) -> None:
+    """A run directory that is removed under a living run: nothing goes on for ever."""
+    shim = await stage.spawn("cat")
+    shutil.rmtree(shim.run_dir)
+    await shim.end(1)
+    child = Identity(shim.info.child_pid, shim.info.child_started)
+    program = Identity(shim.info.pid, shim.info.started)
+    await until(lambda: not is_alive(child) and not is_alive(program))
+
+
+async def test_two_hundred_starts_and_ends_leave_nothing_open(stage: Stage) -> None:
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    await (await stage.spawn("true")).wait()
+    before = descriptors()
+    for _ in range(20):
+        shims = await asyncio.gather(*(stage.spawn("true") for _ in range(10)))
+        statuses = await asyncio.gather(*(shim.wait() for shim in shims))
+        assert {status.code for status in statuses} == {0}
+        for shim in shims:
+            await shim.close()
+    await asyncio.sleep(0)
+    assert descriptors() <= before

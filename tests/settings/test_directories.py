@@ -38,7 +38,9 @@ def test_a_profile_has_places_of_its_own(tmp_path: Path) -> None:
     assert resolve(environ, "other").state == tmp_path / "state" / "profiles" / "other"
 
 
-def test_without_a_home_the_platforms_places_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_the_platforms_places_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for kind in ("CONFIG", "DATA", "STATE", "CACHE"):
         monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind.lower()))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "gone at logout"))
@@ -63,7 +65,15 @@ def test_directories_are_made_private_and_made_so_again(tmp_path: Path) -> None:
     os.umask(old := os.umask(0))
     found = resolve({"OSTLER_HOME": str(tmp_path / "a" / "b"), "OSTLER_PROFILE": "p"})
     found.ensure()
-    for path in (found.config, found.data, found.state, found.cache, found.run, found.log_dir, tmp_path / "a"):
+    for path in (
+        found.config,
+        found.data,
+        found.state,
+        found.cache,
+        found.run,
+        found.log_dir,
+        tmp_path / "a",
+    ):
         assert mode(path) == 0o700
     os.chmod(found.state, 0o755)
     found.ensure()

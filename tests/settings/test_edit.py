@@ -98,7 +98,12 @@ def test_two_that_change_it_at_once_lose_nothing(path: Path) -> None:
     for thread in threads:
         thread.join()
     settings = load(path, {})
-    assert {settings.daemon.slots, settings.retention.days, settings.retention.run_days, settings.log.files} == {7}
+    assert {
+        settings.daemon.slots,
+        settings.retention.days,
+        settings.retention.run_days,
+        settings.log.files,
+    } == {7}
 
 
 @pytest.mark.root

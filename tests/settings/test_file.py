@@ -129,7 +129,7 @@ def test_all_kinds_are_read() -> None:
         ("[daemon]\nslots = \n", 2, "", "not valid TOML"),
         ("[daemon]\nslots = 1\nslots = 2", 3, "", "not valid TOML"),
         ("[daemon\n", 1, "", "not valid TOML"),
-        ("[daemon]\nname = \"x", 2, "", "not valid TOML"),
+        ('[daemon]\nname = "x', 2, "", "not valid TOML"),
     ],
 )
 def test_a_mistake_is_told_with_line_key_and_what_to_write(text: str, line: int, key: str, said: str) -> None:
@@ -223,6 +223,10 @@ def test_a_value_of_any_shape_is_read_or_refused_in_words(entry: typing.Any, val
     try:
         read = values.from_toml(entry.key, value)
     except ValueError as error:
-        assert str(error).startswith(("must", "needs", "has"))
+        refused = str(error)
+    else:
+        refused = ""
+    if refused:
+        assert refused.startswith(("must", "needs", "has"))
     else:
         assert values.from_toml(entry.key, values.to_toml(entry.key, read)) == read

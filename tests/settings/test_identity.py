@@ -29,14 +29,14 @@ def test_it_is_made_once_and_kept(tmp_path: Path) -> None:
     assert path.read_text() == f"{made.daemon_id}\n"
 
 
-@pytest.mark.parametrize("left", ["", "\0" * 40, "{old} and more", "garbage\n{old}\n", "{old}x"])
+@pytest.mark.parametrize("left", ["", "\0" * 40, "{old} and more", "garbage\n{old}\n", "{old}f"])
 def test_a_damaged_one_is_set_aside_and_what_it_named_is_kept(tmp_path: Path, left: str) -> None:
     path = tmp_path / "daemon.id"
     old = new_id()
     path.write_text(left.format(old=old))
     made = load_or_create(path)
     assert made.daemon_id != old
-    assert made.legacy_ids == ((old,) if "{old}" in left and "}x" not in left else ())
+    assert made.legacy_ids == ((old,) if "{old}" in left and "}f" not in left else ())
     assert made.damaged is not None
     assert made.damaged.read_text() == left.format(old=old)
     again = load_or_create(path)

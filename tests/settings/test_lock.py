@@ -23,6 +23,16 @@ sys.stdin.read()
 """
 
 
+LOOK = """
+import sys, pathlib
+from daemon_core.settings import lock
+lock._kernel_holder = lambda descriptor: None
+print(flush=True)
+while True:
+    lock.held(pathlib.Path(sys.argv[1]))
+"""
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "daemon.lock"
@@ -62,8 +72,7 @@ def test_looking_never_keeps_a_daemon_from_starting(path: Path) -> None:
         [
             sys.executable,
             "-c",
-            "import sys, pathlib\nfrom daemon_core.settings import lock\nlock._kernel_holder = lambda d: None\n"
-            "print(flush=True)\nwhile True: lock.held(pathlib.Path(sys.argv[1]))",
+            LOOK,
             str(path),
         ],
         stdout=subprocess.PIPE,
