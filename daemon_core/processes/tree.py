@@ -95,10 +95,16 @@ def end_survivors(mark: str, cgroup: str | None) -> list[int]:
     killed: set[int] = set()
     deadline = time.monotonic() + SWEEP_LIMIT_S
     rounds = 0
+    empty = 0
     while time.monotonic() < deadline:
         found = _survivors(mark, cgroup)
         if not found:
-            break
+            empty += 1
+            if empty == 2:
+                break
+            time.sleep(0.005)  # a process in the middle of execve(2) shows no environment
+            continue
+        empty = 0
         rounds += 1
         if rounds > 3:
             # Something forks faster than it is killed: stop all of it first.

@@ -80,7 +80,10 @@ async def test_a_waiting_reader_is_woken_by_an_event_and_by_the_end() -> None:
     assert log.readers == 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans())), st.integers(1, 8), st.integers(1, 6))
+STEPS = st.lists(st.tuples(st.integers(0, 4), st.booleans()))
+
+
+@given(STEPS, st.integers(1, 8), st.integers(1, 6))
 def test_applying_events_over_a_snapshot_gives_the_state(
     steps: list[tuple[int, bool]], history: int, pending: int
 ) -> None:
