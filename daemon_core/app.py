@@ -252,6 +252,7 @@ class Daemon:
         if hub is not None:
             stack.push_async_callback(_limited, hub.close, "the hub")
             self.hub = facade.hub = hub
+            hub.on_expired = facade.conversation_gone
             if hub.damage is not None:
                 facade.set_condition("hub_damaged", path=str(hub.damage.set_aside))
         return journal, hub

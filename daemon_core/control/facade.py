@@ -49,6 +49,7 @@ from daemon_core.hub import (
     AgentChanges,
     AgentSpec,
     ConflictError,
+    DeletedConversation,
     Hub,
     HubChange,
     HubError,
@@ -505,18 +506,26 @@ class Facade:
         return await self._view(cancelled, await self._record(cancelled.id))
 
     async def delete(self, task_id: str) -> Deleted:
-        engine, _ = self._ready()
+        self._ready()
         task, _ = await self._find(task_id, local=True)
         assert task is not None
         deleted = await _asked(self._hub().delete(task.id))
-        own = [path for path in deleted.work_dirs if engine.task_directories.owns(path)]
-        self._nursery.start(self._clear(deleted.task_ids, own), f"clear {deleted.conversation_id}")
+        own = self.conversation_gone(deleted)
         return Deleted(
             id=task.id,
             conversation_id=deleted.conversation_id,
             tasks=len(deleted.task_ids),
             work_dir=own[0] if own else "",
         )
+
+    def conversation_gone(self, deleted: DeletedConversation) -> list[str]:
+        """The hub has deleted a conversation: clear up after it; gives the directories that will go."""
+        engine = self.engine
+        if engine is None:
+            return []
+        own = [path for path in deleted.work_dirs if engine.task_directories.owns(path)]
+        self._nursery.start(self._clear(deleted.task_ids, own), f"clear {deleted.conversation_id}")
+        return own
 
     async def _clear(self, task_ids: list[str], own: list[str]) -> None:
         """Once its runs have ended, remove what a deleted conversation had on this machine."""

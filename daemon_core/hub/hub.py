@@ -66,6 +66,8 @@ class Hub:
         self.store = store
         self.links = Links(scope.limits, self.beat)
         self.retention = DEFAULT_RETENTION
+        self.on_expired: Callable[[DeletedConversation], object] = lambda deleted: None
+        """Hears of each conversation that aged out, so that its directories can go, too; must be cheap."""
         self._clock = clock
         self._on_change = on_change
         self._timer = Timer(clock, scope.limits.longest_sleep_s)
@@ -211,8 +213,11 @@ class Hub:
         if self.retention <= timedelta(0):
             return None
         keep = int(self.retention.total_seconds() * SECOND)
-        while await self.store.write(lambda tx: service.delete_oldest(tx, now - keep)) is not None:
-            pass  # one transaction each: a claim may come in between
+        while True:  # one transaction each: a claim may come in between
+            deleted = await self.store.write(lambda tx: service.delete_oldest(tx, now - keep))
+            if deleted is None:
+                break
+            self.on_expired(deleted)
         oldest = await self.store.read(service.oldest_ended)
         return None if oldest is None else oldest + keep
 

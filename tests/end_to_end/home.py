@@ -139,10 +139,15 @@ class OstlerHome:
         if self.daemon is not None and self.daemon.poll() is None:
             self.daemon.kill()
             self.daemon.wait()
-        for pid in self.processes():
+        wait_until(self._none_left, "the processes of the home to end")
+
+    def _none_left(self) -> bool:
+        """Kill what is there; a daemon that was killed in mid-start may have left something that begins late."""
+        found = self.processes()
+        for pid in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not self.processes(), "the processes of the home to end")
+        return not found
 
     # --- tasks -----------------------------------------------------------------------------------
 
