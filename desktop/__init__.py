@@ -1,1 +1,4 @@
-"""The Ostler desktop application (Qt). It talks to the daemon through the control API's client alone."""
+"""The Ostler desktop application (Qt) will live here. It will talk to the daemon through the control API alone.
+
+Nothing of it exists yet; `ostler` without a command says so.
+"""
