@@ -69,12 +69,14 @@ class Session:
         """Ask the daemon. Inside a run there is one, so a missing one is waited for: it restarts."""
         return self.patiently(lambda: self.client.call(kind, method, path, body, timeout_s=timeout_s))
 
-    def patiently(self, ask: Callable[[], _Answer]) -> _Answer:
-        """``ask``, again and again for 30 s while nothing listens, if this is inside a run."""
+    def patiently(self, ask: Callable[[], _Answer], patience_s: float | None = None) -> _Answer:
+        """``ask``, again and again while nothing listens: for ``patience_s``, or 30 s inside a run."""
         from daemon_core.control.client import DaemonUnreachableError
         from daemon_core.control.errors import ControlError
 
-        deadline = time.monotonic() + (RESTART_S if self.inside_run else 0.0)
+        if patience_s is None:
+            patience_s = RESTART_S if self.inside_run else 0.0
+        deadline = time.monotonic() + patience_s
         while True:
             try:
                 return ask()

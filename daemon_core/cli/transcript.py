@@ -38,7 +38,13 @@ class WaitedTooLongError(CliError):
 
 
 def raw_lines(
-    session: Session, ident: str, *, after: int = 0, follow: bool, deadline: float | None = None
+    session: Session,
+    ident: str,
+    *,
+    after: int = 0,
+    follow: bool,
+    deadline: float | None = None,
+    reached: bool = False,
 ) -> Iterator[bytes]:
     """The transcript's lines as JSON, each once and in order.
 
@@ -46,6 +52,7 @@ def raw_lines(
 
     Args:
         deadline: On the monotonic clock.
+        reached: Whether the daemon answered just before; one that never did is not waited for.
 
     Raises:
         WaitedTooLongError: The deadline has passed.
@@ -57,7 +64,7 @@ def raw_lines(
         left = None if deadline is None else max(0.001, deadline - time.monotonic())
         try:
             for line in session.client.lines(path, timeout_s=left):
-                after, lost_at = _LINE.decode(line).seq, None
+                after, lost_at, reached = _LINE.decode(line).seq, None, True
                 yield line
                 if deadline is not None and time.monotonic() >= deadline:
                     raise WaitedTooLongError(ident)
@@ -67,7 +74,8 @@ def raw_lines(
             if deadline is not None and now >= deadline:
                 raise WaitedTooLongError(ident) from error
             lost_at = lost_at or now
-            patient = follow or session.inside_run
+            reached = reached or error.why == "broken"
+            patient = (follow and reached) or session.inside_run
             if not patient or error.why == "foreign" or now - lost_at >= RESTART_S:
                 raise
         except ControlError as error:

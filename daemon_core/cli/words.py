@@ -85,6 +85,8 @@ def _invalid(p: Mapping[str, Any]) -> tuple[str, str]:
         return f"{p.get('id', '')!r} is too short for an id", "Give at least four of its characters"
     if why == "not_a_number":
         return f"{field} must be a whole number, not {p.get('given', '')!r}", ""
+    if why == "not_a_time":
+        return f"The {field} is not a time", "Give an RFC 3339 time"
     if why == "past":
         return f"The {field} is in the past", "Give a later time"
     detail = p.get("detail") or why
@@ -106,6 +108,8 @@ def _conflict(p: Mapping[str, Any]) -> tuple[str, str]:
             return f"The task {ident} has not ended yet", f"Wait for it, or `ostler task cancel {ident}`"
         case "no_session":
             return f"The task {ident} left nothing to continue", "Start a new one with `ostler task add`"
+        case "not_local":
+            return f"The task {ident} belongs to another server", "Change it there"
         case "agent_in_use":
             count = plural(int(p.get("active_tasks") or 1), "task")
             return f"The agent {p.get('agent', '')} has {count} that did not end yet", "Wait, or cancel them"
@@ -169,6 +173,13 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
             f"The runtime {p.get('runtime', '')} cannot be used: "
             f"{runtime_reason(str(p.get('reason', '')), p.get('reason_params') or {})}",
             "`ostler runtimes` shows what can",
+        ),
+    ),
+    "no_agent": (
+        EXIT_NOT_FOUND,
+        lambda p: (
+            "No agent was found on this machine",
+            "Install one, or add `--runtime shell` to run the prompt as a command",
         ),
     ),
     "no_such_agent": (
@@ -380,6 +391,11 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
     "conversation_busy": (lambda p: "An earlier task of this conversation goes on", ""),
     "agent_busy": (lambda p: "Its agent has as many tasks as it may have at once", ""),
     "local_directory": (lambda p: str(p.get("detail") or "Another task works in the directory"), ""),
+    "hub_damaged": (
+        lambda p: f"The local tasks were damaged; they were set aside as {p.get('path', 'a copy')}",
+        "",
+    ),
+    "waiting_turn": (lambda p: "An earlier task of this conversation goes on", ""),
     "waiting_slot": (lambda p: "All slots are in use", ""),
     "waiting_directory": (lambda p: f"Another task works in {p.get('path', 'the directory')}", ""),
     "waiting_runtime": (lambda p: f"{p.get('runtime', 'Its runtime')} is not online", ""),

@@ -16,6 +16,7 @@ STATUS: Final[dict[str, int]] = {
     "invalid_input": 400,  # field, why (empty, too_long, too_short, schema, past, provider_missing, …)
     "unknown_runtime": 404,  # runtime, known
     "runtime_unusable": 409,  # runtime, reason, reason_params
+    "no_agent": 409,  # known: none was named and none but the shell is usable
     "no_such_agent": 404,  # agent, known
     "agent_exists": 409,  # agent
     "directory_not_found": 400,  # path

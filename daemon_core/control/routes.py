@@ -40,6 +40,7 @@ _ADD: Final = (
     "invalid_input",
     "unknown_runtime",
     "runtime_unusable",
+    "no_agent",
     "no_such_agent",
     "directory_not_found",
     "directory_not_a_directory",

@@ -36,6 +36,7 @@ from daemon_core.control.views import (
     TaskReply,
 )
 from daemon_core.control.web import BODY_LIMIT_BYTES, answer, body, errors, flag, guard, number
+from daemon_core.settings.directories import make_private
 
 HOSTS: Final = frozenset({"", "localhost", "127.0.0.1", "ostler"})
 """What stands in ``Host`` on a unix socket is the client's invention; these are the ones in use."""
@@ -61,6 +62,7 @@ class ControlServer:
         self._transports: set[asyncio.Transport] = set()
         self._runner: web.AppRunner | None = None
         self._own: tuple[int, int] | None = None
+        self._made_directory = False
         self.app = web.Application(
             middlewares=[errors, self._check_user, guard(HOSTS)], client_max_size=BODY_LIMIT_BYTES
         )
@@ -72,7 +74,10 @@ class ControlServer:
 
         Raises:
             OSError: The socket cannot be bound.
+            SettingsError: Its directory is not this user's own.
         """
+        self._made_directory = not self.socket_path.parent.exists()
+        make_private(self.socket_path.parent)
         listener = _listen(self.socket_path)
         facts = os.lstat(self.socket_path)
         self._own = (facts.st_dev, facts.st_ino)
@@ -89,6 +94,8 @@ class ControlServer:
             facts = os.lstat(self.socket_path)
             if (facts.st_dev, facts.st_ino) == self._own:
                 os.unlink(self.socket_path)
+                if self._made_directory:
+                    os.rmdir(self.socket_path.parent)  # below /tmp: nothing is left behind
         except OSError:
             pass  # gone already, or the directory is: nobody can be misled by it
         self._backend.changes.close()

@@ -8,6 +8,7 @@ count with both outcomes (which is what a crash at this point amounts to, too).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
@@ -34,7 +35,8 @@ _RUN_FIELDS = tuple(field.name for field in msgspec.structs.fields(RunRecord))
 
 class JournalError(Exception):
     """The journal cannot be used now: ``damaged`` (set aside at the next start) or ``full`` (no room on the
-    disk or it cannot be written at the moment: the same transaction may succeed later)."""
+    disk or it cannot be written at the moment: the same transaction may succeed later). Neither: the
+    transaction breaks a rule of the schema, and would again."""
 
     def __init__(self, message: str, *, damaged: bool = False, full: bool = False) -> None:
         super().__init__(message)
@@ -123,12 +125,15 @@ class Journal:
 
         return await self._transaction(add)
 
-    async def add_run(self, run: RunRecord) -> None:
-        """Record a further run of a task and make it the current one."""
+    async def add_run(self, run: RunRecord, **changes: object) -> None:
+        """Record a further run of a task and make it the current one, with these changes of the task.
+
+        One transaction: usage that the earlier run is leaving behind must not be added twice.
+        """
 
         def add(db: sqlite3.Connection) -> None:
             _insert(db, "runs", _RUN_FIELDS, run)
-            db.execute("UPDATE tasks SET run_id = ? WHERE key = ?", (run.run_id, run.task_key))
+            _update(db, "tasks", "key", run.task_key, {**changes, "run_id": run.run_id})
 
         await self._transaction(add)
 
@@ -284,7 +289,8 @@ class Journal:
     async def acknowledge(self, report_ids: Sequence[int]) -> None:
         """Reports have reached the server: take them out of the outbox."""
         await self._transaction(
-            lambda db: db.executemany("DELETE FROM outbox WHERE id = ?", [(number,) for number in report_ids])
+            # Closed here: a cursor that dies in another thread resets a statement that this one is using.
+            lambda db: db.executemany("DELETE FROM outbox WHERE id = ?", [(id_,) for id_ in report_ids]).close()
         )
 
     async def replace_report(self, report_id: int, kind: str, body: bytes) -> None:
@@ -342,12 +348,20 @@ class Journal:
                     self._connection.execute("BEGIN IMMEDIATE")
                     return work(self._connection)
             except sqlite3.DatabaseError as error:
-                raise _explain(self.path, error) from error
+                explained = _explain(self.path, error)
+                if explained.damaged:
+                    self._suspect()
+                raise explained from error
 
         return await self._run(transact)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, work))
+
+    def _suspect(self) -> None:
+        """Leave a note for the next start: a journal too large to be checked then is checked all the same."""
+        with contextlib.suppress(OSError):
+            _suspected(self.path).touch(mode=0o600)
 
     def _open(self) -> None:
         try:
@@ -357,7 +371,14 @@ class Journal:
                 raise
             self.set_aside = salvage.set_aside(self.path)
             self._connection = self._connect()
-            self.salvaged = salvage.copy_readable(self.set_aside, self._connection)
+            try:
+                self.salvaged = salvage.copy_readable(self.set_aside, self._connection)
+            except sqlite3.Error as failure:
+                # No room for the copy, most likely: back to where it was, for a start with more room.
+                self._connection.close()
+                self._connection = None
+                salvage.put_back(self.set_aside, self.path)
+                raise _explain(self.path, failure) from failure
             log.error(
                 "the journal was damaged (%s); it was set aside as %s and %s of its rows were carried over",
                 error,
@@ -380,10 +401,12 @@ class Journal:
             connection.execute("PRAGMA busy_timeout = 5000")
             connection.execute("PRAGMA cache_size = -1024")
             connection.execute("PRAGMA journal_size_limit = 4194304")
-            if self.path.stat().st_size <= QUICK_CHECK_LIMIT_BYTES:
+            suspected = _suspected(self.path)
+            if suspected.exists() or self.path.stat().st_size <= QUICK_CHECK_LIMIT_BYTES:
                 verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if verdict != "ok":
                     raise JournalError(str(verdict), damaged=True)
+                suspected.unlink(missing_ok=True)
             schema.migrate(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
@@ -435,8 +458,27 @@ def _update(db: sqlite3.Connection, table: str, key: str, value: str, changes: d
     db.execute(f"UPDATE {table} SET {names} WHERE {key} = ?", (*changes.values(), value))
 
 
-def _explain(path: Path, error: sqlite3.DatabaseError) -> JournalError:
+def _suspected(path: Path) -> Path:
+    return path.with_name(f"{path.name}.check")
+
+
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+
+
+def _explain(path: Path, error: sqlite3.Error) -> JournalError:
     text = str(error)
-    damaged = "malformed" in text or "not a database" in text or "disk image" in text
-    full = "is full" in text or "disk I/O error" in text or "readonly database" in text or "locked" in text
-    return JournalError(f"the journal {path}: {text}", damaged=damaged, full=full)
+    # The extended code has the primary one in its lowest byte.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return JournalError(f"the journal {path}: {text}", damaged=code in _DAMAGED, full=code in _PASSING)

@@ -118,14 +118,13 @@ class Directories:
         return path
 
     def ensure(self) -> None:
-        """Make all five directories, 0700, and the one of the control socket.
+        """Make all five directories, 0700. A place for the socket below ``/tmp`` is the server's to make.
 
         Raises:
             SettingsError: One belongs to another user, is no directory, or cannot be made.
         """
         for directory in (self.config, self.data, self.state, self.cache, self.run, self.log_dir):
             make_private(directory)
-        make_private(self.control_socket.parent)
 
 
 def resolve(environ: Mapping[str, str], profile: str | None = None) -> Directories:

@@ -56,7 +56,12 @@ def child_environment(
 ) -> dict[str, str]:
     """The environment of a run, before the family's own additions."""
     agent = task.agent or Agent()
-    env = {name: value for name, value in base.items() if not name.startswith(_OWN_PREFIXES) or name in _KEPT}
+    token = task.auth_token.strip()
+    env = {
+        name: value
+        for name, value in base.items()
+        if name in _KEPT or not name.upper().startswith(_OWN_PREFIXES)
+    }
     for name, value in (agent.custom_env or {}).items():
         if name and "=" not in name and "\0" not in name + value and not is_blocked(name):
             env[name] = value
@@ -72,7 +77,7 @@ def child_environment(
             "OSTLER_AGENT_NAME": agent.name,
             "OSTLER_TASK_SLOT": str(slot),
             "OSTLER_SERVER_URL": server_url,
-            "OSTLER_TOKEN": task.auth_token,
+            "OSTLER_TOKEN": token,
             "OSTLER_CONTROL_URL": control_url,
             MARK_NAME: mark,
         }
@@ -84,7 +89,7 @@ def child_environment(
     if not is_hub:
         env.update(
             {
-                "MULTICA_TOKEN": task.auth_token,
+                "MULTICA_TOKEN": token,
                 "MULTICA_SERVER_URL": server_url,
                 "MULTICA_DAEMON_PORT": str(loopback_port),
                 "MULTICA_WORKSPACE_ID": task.workspace_id,

@@ -52,7 +52,8 @@ class ClaimFile:
 
     def remove(self) -> None:
         """Remove everything secret that is not the shim's to remove."""
-        names = ("claim.json", "retry.json", "spec")
+        # The .new ones are left by a death in the middle of writing.
+        names = ("claim.json", "claim.json.new", "retry.json", "retry.json.new", "spec")
         for path in (*(self.run_dir / name for name in names), *self.run_dir.glob("spec.*")):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

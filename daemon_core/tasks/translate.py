@@ -15,11 +15,16 @@ CHUNK_MESSAGES = 500
 CHUNK_BYTES = 512 * 1024
 """One chunk becomes one request to the server (unless several small ones are joined): bounded in both."""
 
+TOOL_NAME_CHARS = 200
+
 TEXT_PIECE_CHARS = 128 * 1024
 """A longer text becomes several messages of its kind, which readers join again."""
 
 INPUT_LIMIT_BYTES = 256 * 1024
 """A tool's input above this is replaced by its beginning and its true size."""
+
+DEPTH_LIMIT = 64
+"""Deeper nesting of an input that has to be mended is told in words."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -34,7 +39,7 @@ class Digest(msgspec.Struct, kw_only=True):
     tool_calls: int = 0
     last_action: str = ""
     notice: str | None = None
-    """The newest notice, "" if what came after it ended it, None if there was none."""
+    """The newest notice, "" if something came that ends any notice, None if neither did."""
 
 
 def digest(happened: Iterable[events.Event], next_seq: int) -> Digest:
@@ -56,12 +61,12 @@ def digest(happened: Iterable[events.Event], next_seq: int) -> Digest:
         for message in _messages(event, result):
             message.seq = result.next_seq
             encoded = _encode(message)
+            if len(pieces) >= CHUNK_MESSAGES or size + len(encoded) > CHUNK_BYTES:
+                close_chunk()
             result.next_seq += 1
             result.messages += 1
             pieces.append(encoded)
             size += len(encoded)
-            if len(pieces) >= CHUNK_MESSAGES or size >= CHUNK_BYTES:
-                close_chunk()
     close_chunk()
     return result
 
@@ -69,19 +74,23 @@ def digest(happened: Iterable[events.Event], next_seq: int) -> Digest:
 def _messages(event: events.Event, result: Digest) -> Sequence[TaskMessage]:
     match event:
         case events.Text(text=text):
-            result.notice = "" if result.notice is not None else None
+            result.notice = ""
             return _texts("text", text)
         case events.Thinking(text=text):
             return _texts("thinking", text)
         case events.ToolUse(tool=tool, input=given):
+            tool = tool[:TOOL_NAME_CHARS]
             result.tool_calls += 1
             result.last_action = tool
-            result.notice = "" if result.notice is not None else None
+            result.notice = ""
             return [TaskMessage(seq=0, type="tool_use", tool=tool, input=_bounded_input(given))]
         case events.ToolResult(tool=tool, output=output):
             return [
                 TaskMessage(
-                    seq=0, type="tool_result", tool=tool, output=cut_output(output, TOOL_OUTPUT_LIMIT_BYTES)
+                    seq=0,
+                    type="tool_result",
+                    tool=tool[:TOOL_NAME_CHARS],
+                    output=cut_output(output, TOOL_OUTPUT_LIMIT_BYTES),
                 )
             ]
         case events.ErrorText(text=text):
@@ -112,7 +121,11 @@ def _texts(kind: str, text: str) -> list[TaskMessage]:
 def _bounded_input(given: Any) -> Any:
     if given is None:
         return {}
-    encoded = _encoder.encode(given)
+    try:
+        encoded = _encoder.encode(given)
+    except (ValueError, TypeError, RecursionError):
+        given = _storable(given)
+        encoded = _encoder.encode(given)
     if not isinstance(given, dict):
         given = {"value": given}
     if len(encoded) <= INPUT_LIMIT_BYTES:
@@ -121,14 +134,27 @@ def _bounded_input(given: Any) -> Any:
 
 
 def _encode(message: TaskMessage) -> bytes:
+    """A message as it is stored and sent. A character that no server can store must not hold up what follows:
+    a NUL, or a lone surrogate from an agent's JSON, which has no UTF-8 form."""
     try:
-        return _encoder.encode(message)
-    except UnicodeEncodeError:
-        # A lone surrogate from an agent's JSON: no UTF-8 form exists, so it is shown as what it is.
-        for name in ("content", "output", "tool"):
-            value = getattr(message, name)
-            if isinstance(value, str):
-                setattr(message, name, value.encode("utf-8", "backslashreplace").decode())
-        if message.input is not None:
-            message.input = {"unreadable": repr(message.input)[:4096].encode("ascii", "replace").decode()}
-        return _encoder.encode(message)
+        encoded = _encoder.encode(message)
+    except (ValueError, TypeError, RecursionError):
+        encoded = b""
+    if encoded and b"\\u0000" not in encoded:
+        return encoded
+    for name in ("content", "output", "tool", "input"):
+        setattr(message, name, _storable(getattr(message, name)))
+    return _encoder.encode(message)
+
+
+def _storable(value: Any, depth: int = 0) -> Any:
+    """The same, with every text storable and everything else that JSON has no form for in words."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return value.replace("\0", "\u2400").encode("utf-8", "backslashreplace").decode()
+    if depth < DEPTH_LIMIT and isinstance(value, dict):
+        return {_storable(str(name)): _storable(entry, depth + 1) for name, entry in value.items()}
+    if depth < DEPTH_LIMIT and isinstance(value, list | tuple):
+        return [_storable(entry, depth + 1) for entry in value]
+    return _storable(f"{type(value).__name__} that cannot be shown")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,8 @@ _PROTECTED_WINDOWS = (
     "C:\\Windows",
 )
 _STAMP_NAME = ".gc_meta.json"
+_OWNER_NAME = ".ostler_task"
+"""Beside a work directory: the id of the task that it was made for."""
 _SEGMENT = re.compile(r"[0-9a-zA-Z_-]+")
 
 
@@ -68,17 +71,15 @@ def validate_user_directory(path: str) -> Path:
     Raises ``DirectoryRefusedError`` with the first rule it breaks: absolute, not protected, exists, is a
     directory, can be listed, can be written to (tried with a file that is removed again).
     """
-    if not path.strip() or not os.path.isabs(path) or "\0" in path:
+    if not path.strip() or not os.path.isabs(path) or "\0" in path or not _encodable(path):
         raise DirectoryRefusedError("not_absolute", path)
     cleaned = os.path.normpath(path)
     if is_protected(cleaned, os.path.expanduser("~")):
         raise DirectoryRefusedError("protected", cleaned)
     try:
-        mode_is_directory = os.path.isdir(cleaned)
-        if not mode_is_directory:
-            os.stat(cleaned)
+        if not stat.S_ISDIR(os.stat(cleaned).st_mode):
             raise DirectoryRefusedError("not_a_directory", cleaned)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:  # ValueError: no file name on this system
         raise DirectoryRefusedError("not_found", cleaned) from error
     except OSError as error:
         raise DirectoryRefusedError("not_readable", cleaned, error.strerror or "") from error
@@ -93,6 +94,14 @@ def validate_user_directory(path: str) -> Path:
     except OSError as error:
         raise DirectoryRefusedError("not_writable", cleaned, error.strerror or "") from error
     return Path(cleaned)
+
+
+def _encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Stamp(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -117,50 +126,63 @@ class TaskDirectories:
     def prepare(self, workspace_id: str, task_id: str, prior_work_dir: str) -> Path:
         """A task's own directory: the one its conversation used before, if it is still there, else a new one.
 
-        Only a prior directory below our root is taken over: the path comes from a server. Raises ``OSError``.
+        Only a prior directory that is one of ours is taken over: the path comes from a server. A directory
+        made for another task is never shared, however alike the ids begin; one that an earlier try of this
+        task made is taken again. Raises ``OSError``.
         """
-        if prior_work_dir:
-            prior = Path(os.path.realpath(prior_work_dir))
-            if prior.is_relative_to(os.path.realpath(self.root)) and prior.is_dir():
-                return prior
+        if prior_work_dir and self.owns(prior_work_dir) and os.path.isdir(prior_work_dir):
+            return Path(os.path.realpath(prior_work_dir))
         name = re.sub("[^0-9a-f]", "", task_id.lower())[:8] or "task"
         workspace = "-".join(_SEGMENT.findall(workspace_id)) or "workspace"
         parent = self.root / workspace
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment = parent / name
         number = 1
-        while True:
-            try:
-                environment.mkdir(mode=0o700)
-                break
-            except FileExistsError:
-                # Left by a task whose id begins alike, or by a try of this one that died: never wiped here,
-                # since it may hold somebody's work.
-                if not any((environment / "workdir").glob("*")) and not (environment / _STAMP_NAME).exists():
-                    break
-                number += 1
-                environment = parent / f"{name}-{number}"
+        while not self._make(environment, task_id):
+            number += 1
+            environment = parent / f"{name}-{number}"
         work_dir = environment / "workdir"
         work_dir.mkdir(mode=0o700, exist_ok=True)
         return Path(os.path.realpath(work_dir))
 
+    def _make(self, environment: Path, task_id: str) -> bool:
+        """Make it, or find it made for this task by a try that died before it had begun; else False."""
+        owner = environment / _OWNER_NAME
+        try:
+            environment.mkdir(mode=0o700)
+        except FileExistsError:
+            try:
+                made_for = owner.read_text(errors="replace")
+            except OSError:
+                return False  # never wiped here: it may hold somebody's work
+            return made_for == task_id and not (environment / _STAMP_NAME).exists()
+        owner.write_text(task_id, errors="replace")
+        return True
+
     def owns(self, work_dir: str) -> bool:
-        """Whether a directory is one of ours (and so may be removed with its conversation)."""
-        real = Path(os.path.realpath(work_dir))
-        return real.name == "workdir" and real.is_relative_to(os.path.realpath(self.root))
+        """Whether a directory is one of ours (and so may be removed with its conversation).
+
+        It has to be ``<root>/<workspace>/<name>/workdir`` itself, and no link to somewhere else.
+        """
+        if not work_dir or "\0" in work_dir or not _encodable(work_dir):
+            return False
+        parent, name = os.path.split(work_dir.rstrip(os.sep))
+        path = Path(os.path.realpath(parent), name)
+        root = Path(os.path.realpath(self.root))
+        return path.name == "workdir" and path.parent.parent.parent == root and not path.is_symlink()
 
     def stamp(self, work_dir: str, stamp: Stamp) -> None:
         """Write the clean-up metadata beside one of our directories; never into the user's own."""
         if not self.owns(work_dir):
             return
-        target = Path(work_dir).parent / _STAMP_NAME
+        target = Path(os.path.realpath(work_dir)).parent / _STAMP_NAME
         temporary = target.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(stamp))
         os.replace(temporary, target)
 
     def remove(self, work_dir: str) -> bool:
         """Remove one of our directories with all that is in it; False if it is not ours or not there."""
-        if not work_dir or not self.owns(work_dir) or not os.path.isdir(work_dir):
+        if not self.owns(work_dir) or not os.path.isdir(work_dir):
             return False
         shutil.rmtree(Path(os.path.realpath(work_dir)).parent)
         return True

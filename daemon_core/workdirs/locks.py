@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 from collections import OrderedDict
@@ -27,7 +28,11 @@ class _Holder(msgspec.Struct):
 
 
 class DirectoryLock:
-    """A held lock. ``fd`` is handed to the run's shim; ``release`` gives back this daemon's share."""
+    """A held lock. ``fd`` is handed to the run's shim; ``release`` gives back this daemon's share.
+
+    ``fd`` is None where only the book is ours, because the shim of a run holds the file: before another run
+    is started under this lock, the file must be had as well (``DirectoryLocks.secure``).
+    """
 
     def __init__(self, locks: DirectoryLocks, key: str, fd: int | None) -> None:
         self._locks = locks
@@ -41,7 +46,7 @@ class DirectoryLock:
             if self.fd is not None:
                 os.close(self.fd)
                 self.fd = None
-            self._locks._released(key)
+            self._locks._released(key, self)
 
 
 class DirectoryLocks:
@@ -49,7 +54,7 @@ class DirectoryLocks:
 
     def __init__(self, lock_dir: Path) -> None:
         self.lock_dir = lock_dir
-        self._held: dict[str, str] = {}
+        self._held: dict[str, tuple[str, DirectoryLock]] = {}
         self._waiting: dict[str, OrderedDict[int, asyncio.Future[None]]] = {}
         self._ticket = 0
 
@@ -57,7 +62,7 @@ class DirectoryLocks:
         """Id of the task that holds a directory in this daemon, or that a lock file names; None if free."""
         key = self._key(directory)
         if key in self._held:
-            return self._held[key]
+            return self._held[key][0]
         fd = self._try(key)
         if fd is None:
             return self._read_holder(key)
@@ -75,8 +80,48 @@ class DirectoryLocks:
         return self._take(key, task_id, fd)
 
     async def acquire(self, directory: Path, task_id: str) -> DirectoryLock:
-        """Wait for the lock; cancelling gives up the place in the queue."""
-        key = self._key(directory)
+        """Wait for the lock; cancelling gives up the place in the queue.
+
+        Raises ``OSError`` if the directory is gone, also if it went while this waited: what is there then
+        is another directory, with a lock of its own.
+        """
+        while True:
+            key = self._key(directory)
+            lock = await self._acquire(key, task_id)
+            try:
+                if self._key(directory) == key:
+                    return lock
+            except OSError:
+                lock.release()
+                raise
+            lock.release()
+
+    def adopt(self, directory: Path, task_id: str) -> DirectoryLock:
+        """Take over the lock of a re-attached run: its shim holds the file, we only keep the book.
+
+        Called before anything else takes locks, so that a live run comes before whoever waits.
+        """
+        try:
+            key = self._key(directory)
+            fd = self._try(key)
+        except OSError:
+            # The user removed the directory under the run, or its lock: nothing is left to guard.
+            return DirectoryLock(self, "", None)
+        lock = DirectoryLock(self, key, fd)
+        self._held.setdefault(key, (task_id, lock))
+        return lock
+
+    async def secure(self, lock: DirectoryLock) -> None:
+        """Wait until the lock's file is ours, too: the run whose shim held it is over, and another process
+        may have been quicker. Cancelling leaves everything as it was. Raises ``OSError``."""
+        while lock.fd is None and lock._key:
+            lock.fd = self._try(lock._key)
+            if lock.fd is None:
+                await asyncio.sleep(RETRY_S)
+
+    # --- inside --------------------------------------------------------------------------------
+
+    async def _acquire(self, key: str, task_id: str) -> DirectoryLock:
         self._ticket += 1
         ticket = self._ticket
         queue = self._waiting.setdefault(key, OrderedDict())
@@ -90,34 +135,29 @@ class DirectoryLocks:
                     if fd is not None:
                         return self._take(key, task_id, fd)
                     retry_s = RETRY_S  # another process holds it
+                # Not wait_for: on Python 3.11 it can swallow a cancellation that meets the wake-up.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(woken, retry_s)
+                    async with asyncio.timeout(retry_s):
+                        await woken
         finally:
             queue.pop(ticket, None)
-            if not queue:
-                self._waiting.pop(key, None)
+            if not queue and self._waiting.get(key) is queue:
+                del self._waiting[key]
             self._wake(key)
 
-    def adopt(self, directory: Path, task_id: str) -> DirectoryLock:
-        """Take over the lock of a re-attached run: its shim holds the file, we only keep the book."""
-        try:
-            key = self._key(directory)
-        except OSError:
-            key = f"gone-{task_id}"  # the user removed the directory under the run: nothing left to guard
-        self._held[key] = task_id
-        return DirectoryLock(self, key, self._try(key))
-
-    # --- inside --------------------------------------------------------------------------------
-
     def _take(self, key: str, task_id: str, fd: int) -> DirectoryLock:
-        self._held[key] = task_id
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, msgspec.json.encode(_Holder(task_id, os.getpid())), 0)
-        return DirectoryLock(self, key, fd)
+        with contextlib.suppress(OSError):  # on a full disk: the name is for whoever waits, no more
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, msgspec.json.encode(_Holder(task_id, os.getpid())), 0)
+        lock = DirectoryLock(self, key, fd)
+        self._held[key] = (task_id, lock)
+        return lock
 
-    def _released(self, key: str) -> None:
-        self._held.pop(key, None)
-        self._wake(key)
+    def _released(self, key: str, lock: DirectoryLock) -> None:
+        held = self._held.get(key)
+        if held is not None and held[1] is lock:
+            del self._held[key]
+            self._wake(key)
 
     def _wake(self, key: str) -> None:
         for future in self._waiting.get(key, {}).values():
@@ -137,9 +177,11 @@ class DirectoryLocks:
         fd = os.open(self._path(key), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
             _lock_file(fd)
-        except OSError:
+        except OSError as error:
             os.close(fd)
-            return None
+            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                return None
+            raise  # a file system without locks: waiting would never end
         return fd
 
     def _read_holder(self, key: str) -> str:

@@ -66,6 +66,7 @@ async def test_wrong_usage_is_one_line_and_exit_code_2(
         ["task", "list"],
         ["task", "show", "abcdef"],
         ["task", "logs", "abcdef"],
+        ["task", "logs", "abcdef", "-f"],
         ["daemon", "pause"],
         ["daemon", "resume"],
         ["agent", "list"],

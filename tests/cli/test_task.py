@@ -179,6 +179,26 @@ async def test_inside_a_run_a_restarting_daemon_is_waited_for(ostler: Ostler) ->
     assert (done.code, done.document) == (0, [])
 
 
+async def test_waiting_goes_on_over_a_restart_to_the_result(ostler: Ostler, backend: MemoryBackend) -> None:
+    process = await ostler.begin("task", "add", "x", "--wait")
+    await until(lambda: bool(backend.tasks))
+    ident = only(backend).id
+    await backend.text(ident, "one")
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"one\n"
+    backend.stopped.set()
+    await until(lambda: not ostler.directories.control_socket.exists())
+    after = MemoryBackend()
+    after.tasks, after.lines = backend.tasks, backend.lines
+    server = ControlServer(after, ostler.directories.control_socket)
+    await server.start()
+    await after.text(ident, "two")
+    await after.finish(ident)
+    done = await end(process)
+    await server.close()
+    assert (done.code, done.out) == (0, "two\n")
+
+
 async def test_an_empty_list_says_what_to_do(ostler: Ostler, backend: MemoryBackend) -> None:
     done = await ostler("task", "list")
     assert (done.code, done.out) == (0, "")

@@ -87,7 +87,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 4), st.booleans()))
 def test_applying_events_over_a_snapshot_gives_the_state(
     steps: list[tuple[int, bool]], history: int, pending: int
 ) -> None:
-    """Whatever is merged or dropped: a reader that takes a snapshot at each reset ends with the true state."""
+    """Whatever is merged or dropped: one that takes a snapshot at each reset ends with the true state."""
 
     async def scenario() -> None:
         log = ChangeLog(first=0, history=history, pending=pending)

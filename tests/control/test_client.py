@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +19,15 @@ from daemon_core.control.errors import ControlError
 from daemon_core.control.server import ControlServer
 from daemon_core.control.views import DaemonStatus, TaskAdd, TaskView, TranscriptLine
 from tests.control.memory_backend import MemoryBackend
+
+LISTEN = """
+import os, socket, sys
+sock = socket.socket(fileno=int(sys.argv[1]))
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+sock.listen()
+print("listening", flush=True)
+print(len(sock.accept()[0].recv(10)), "bytes")
+"""
 
 
 async def test_answers_are_decoded_and_refusals_raised(server: ControlServer) -> None:
@@ -158,21 +169,16 @@ def test_a_daemon_that_does_not_answer_is_a_timeout(tmp_path: Path) -> None:
 def test_another_users_listener_is_told_nothing(tmp_path: Path) -> None:
     """A credential of the socket is that of whoever called listen."""
     path = tmp_path / "s"
-    ready, go = os.pipe()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
-        child = os.fork()
-        if child == 0:
-            os.setgid(65534)
-            os.setuid(65534)
-            sock.listen()
-            os.write(go, b"x")
-            connection, _ = sock.accept()
-            os._exit(1 if connection.recv(10) else 0)
-        os.read(ready, 1)
-        with pytest.raises(DaemonUnreachableError) as error:
-            ControlClient(path).call(DaemonStatus, "GET", "/v1/status")
-        assert error.value.why == "foreign"
-        assert os.waitpid(child, 0)[1] == 0
-    os.close(ready)
-    os.close(go)
+        with subprocess.Popen(
+            [sys.executable, "-c", LISTEN, str(sock.fileno())],
+            pass_fds=[sock.fileno()],
+            stdout=subprocess.PIPE,
+        ) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"listening\n"
+            with pytest.raises(DaemonUnreachableError) as error:
+                ControlClient(path).call(DaemonStatus, "GET", "/v1/status")
+            assert error.value.why == "foreign"
+            assert other.stdout.read() == b"0 bytes\n"

@@ -16,6 +16,7 @@ from daemon_core.settings.directories import (
     socket_path,
 )
 from daemon_core.settings.errors import SettingsError
+from tests.settings.another_user import open_to_all, run_as_another
 
 
 def mode(path: Path) -> int:
@@ -101,24 +102,18 @@ def test_another_users_directory_is_refused(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
-    read, write = os.pipe()
-    os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents:
-        if parent.name.startswith("pytest-"):
-            os.chmod(parent, 0o755)
-    child = os.fork()
-    if child == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-        try:
-            resolve({"OSTLER_HOME": str(tmp_path / "x")}).ensure()
-        except SettingsError as error:
-            os.write(write, str(error).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.close(write)
-    with os.fdopen(read) as told:
-        assert "Permission denied" in told.read()
+    open_to_all(tmp_path)
+    told = run_as_another(
+        """
+become_another()
+try:
+    directories.resolve({"OSTLER_HOME": sys.argv[1]}).ensure()
+except errors.SettingsError as error:
+    print(error)
+""",
+        str(tmp_path / "x"),
+    )
+    assert "cannot be made: Permission denied" in told
 
 
 def test_a_socket_path_that_is_too_long_gets_a_private_place(tmp_path: Path) -> None:
@@ -128,7 +123,7 @@ def test_a_socket_path_that_is_too_long_gets_a_private_place(tmp_path: Path) -> 
     assert len(os.fsencode(path)) <= SOCKET_PATH_LIMIT_BYTES
     assert path == socket_path(deep / "run", "control.sock"), "the same for every process"
     assert path != resolve({"OSTLER_HOME": str(deep)}, "p").control_socket
-    found.ensure()
+    make_private(path.parent)
     try:
         assert mode(path.parent) == 0o700
         assert found.checked_socket() == path
@@ -148,7 +143,7 @@ def test_a_private_place_that_somebody_else_made_first_is_refused(tmp_path: Path
     try:
         os.chown(place, 65534, 65534)
         with pytest.raises(SettingsError, match="belongs to another user"):
-            path.ensure()
+            make_private(place)
         with pytest.raises(SettingsError, match="belongs to another user"):
             path.checked_socket()
     finally:

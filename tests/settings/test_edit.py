@@ -12,6 +12,7 @@ import pytest
 from daemon_core.settings.edit import replace_text, set_value, unset_value
 from daemon_core.settings.errors import SettingsError
 from daemon_core.settings.file import load
+from tests.settings.another_user import open_to_all, run_as_another
 
 BEFORE = """# mine
 [daemon]   # about the daemon
@@ -109,22 +110,16 @@ def test_two_that_change_it_at_once_lose_nothing(path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_a_directory_that_cannot_be_written_to_is_told(path: Path) -> None:
-    os.chmod(path, 0o644)
-    for parent in path.parents:
-        if parent.name.startswith("pytest-") or parent == path.parent:
-            os.chmod(parent, 0o755)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.setgid(65534)
-        os.setuid(65534)
-        try:
-            replace_text(path, "")
-        except SettingsError as error:
-            os.write(write, str(error).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    os.close(write)
-    with os.fdopen(read) as told:
-        assert "cannot be written: Permission denied" in told.read()
+    open_to_all(path)
+    told = run_as_another(
+        """
+become_another()
+try:
+    edit.replace_text(__import__("pathlib").Path(sys.argv[1]), "")
+except errors.SettingsError as error:
+    print(error)
+""",
+        str(path),
+    )
+    assert "cannot be written: Permission denied" in told
     assert path.read_text() == BEFORE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -11,7 +12,7 @@ import click
 
 from daemon_core.cli import show
 from daemon_core.cli.base import Command, LazyGroup, pass_session
-from daemon_core.cli.session import Session, pages, quoted
+from daemon_core.cli.session import RESTART_S, Session, pages, quoted
 from daemon_core.cli.transcript import Printer, WaitedTooLongError, raw_lines
 from daemon_core.cli.words import (
     EXIT_FAILED,
@@ -143,7 +144,7 @@ def _begun(session: Session, made: TaskView, wait: bool, deadline: float | None)
         return 0
     printer = None if session.json else Printer(made.runtime)
     try:
-        for line in raw_lines(session, made.id, follow=True, deadline=deadline):
+        for line in raw_lines(session, made.id, follow=True, deadline=deadline, reached=True):
             if printer is not None:
                 printer.show(line)
         done = _ended(session, made.id, deadline)
@@ -167,7 +168,8 @@ def _begun(session: Session, made: TaskView, wait: bool, deadline: float | None)
 def _ended(session: Session, ident: str, deadline: float | None) -> TaskView:
     """The task once its state is final: its transcript may be complete a moment before."""
     while True:
-        found = session.call(TaskView, "GET", f"/v1/tasks/{ident}")
+        ask = functools.partial(session.client.call, TaskView, "GET", f"/v1/tasks/{ident}")
+        found = session.patiently(ask, RESTART_S)
         if found.status in ("completed", "failed", "cancelled"):
             return found
         if deadline is not None and time.monotonic() >= deadline:
@@ -300,7 +302,7 @@ def logs(session: Session, ident: str, follow: bool, after: int) -> None:
     found = session.call(TaskView, "GET", f"/v1/tasks/{quoted(ident)}")
     printer = Printer(found.runtime)
     try:
-        for line in raw_lines(session, found.id, after=after, follow=follow):
+        for line in raw_lines(session, found.id, after=after, follow=follow, reached=True):
             printer.show(line)
     finally:
         printer.end()

@@ -1,0 +1,82 @@
+"""``python -m benchmarks [NAME…]``: run these benchmarks (all without a name) and print a table."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from benchmarks import idle, shim, start, status, tasks, transcript, wakeup
+from benchmarks.rows import Report, Result, Row, about, as_markdown, as_text, machine
+
+
+def _shim() -> list[Row]:
+    """Its module stands alone; what it says beside a value is an aim only if it is a limit."""
+    rows = []
+    for found in asyncio.run(shim.measure()):
+        said = str(found.get("aim", ""))
+        is_limit = said.startswith(("< ", "> "))
+        rows.append(
+            Row(
+                found["what"], float(found["value"]), found["unit"], said if is_limit else "",
+                str(found.get("note", "")) if is_limit else said,
+            )
+        )  # fmt: skip
+    return rows
+
+
+BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
+    "start": (start.measure, "daemon start to running, 1, 5 and 20 agents, cold and warm cache"),
+    "status": (status.measure, "ostler daemon status as a whole command"),
+    "wakeup": (wakeup.measure, "task added to process started"),
+    "tasks": (tasks.measure, "short tasks a second"),
+    "transcript": (transcript.measure, "200,000 messages from an agent to the server"),
+    "idle": (idle.measure, "an idle daemon over 60 s"),
+    "shim": (_shim, "memory, start and relaying of a shim"),
+}
+
+
+def main() -> int:
+    """Run what was asked for; a benchmark that breaks does not take the others with it."""
+    listing = "\n".join(f"  {name:12}{what}" for name, (_, what) in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures Ostler. Nothing of yours is touched: every daemon has a home of its own.",
+        epilog=f"benchmarks:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which; all without a name")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file as well")
+    parser.add_argument("--markdown", action="store_true", help="print a table for a README")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)} (there are {', '.join(BENCHMARKS)})")
+    if sys.platform != "linux":
+        parser.error("the benchmarks read /proc, which only Linux has")
+    where = machine()
+    results = []
+    for name in options.names or BENCHMARKS:
+        measure, what = BENCHMARKS[name]
+        print(f"{name}: {what} …", end="", file=sys.stderr, flush=True)
+        began = time.monotonic()
+        try:
+            results.append(Result(name, measure()))
+        except Exception as error:  # noqa: BLE001 - told in the table
+            results.append(Result(name, [], f"{type(error).__name__}: {error}"))
+        print(f" {time.monotonic() - began:.0f} s", file=sys.stderr)
+        if options.json is not None:
+            report = msgspec.json.encode(Report(where, results))
+            options.json.write_bytes(msgspec.json.format(report, indent=2) + b"\n")
+    print(about(where) + "\n")
+    print(as_markdown(results) if options.markdown else as_text(results))
+    return 1 if any(result.error for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
