@@ -104,13 +104,18 @@ class Daemon:
         self.heartbeats: dict[str, Heartbeat] = {}
         self._stop = asyncio.Event()
         self._end_runs = False
+        self._restart = False
         self._ready = asyncio.Event()
 
     # --- what the facade may ask for -------------------------------------------------------------
 
-    def request_stop(self, *, end_runs: bool) -> None:
-        """Begin to stop; a second wish can only add the end of the runs."""
+    def request_stop(self, *, end_runs: bool, restart: bool = False) -> None:
+        """Begin to stop; a second wish can only add the end of the runs.
+
+        ``restart``: another daemon follows at once, so the runtimes stay registered.
+        """
         self._end_runs = self._end_runs or end_runs
+        self._restart = restart
         self._stop.set()
 
     async def discover(self, refresh: bool) -> list[FoundAgent]:
@@ -355,7 +360,7 @@ class Daemon:
             left = await engine.stop(
                 end_runs=self._end_runs, deadline_s=max(self.settings.daemon.stop_timeout, 30.0)
             )
-        for registration in facade.registrations.values():
+        for registration in () if self._restart else facade.registrations.values():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_LIMIT_S):
                     await registration.deregister()
@@ -425,6 +430,7 @@ class Daemon:
                     executable=agent.path,
                     family=known[agent.family],
                     model=self.settings.agent(agent.provider).model,
+                    thinking=self.settings.agent(agent.provider).thinking,
                     args=self.settings.agent(agent.provider).args,
                 )
                 for agent in usable

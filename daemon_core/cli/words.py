@@ -350,6 +350,12 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
         lambda p: f"{p.get('server', 'The server')} does not answer; tasks that run here go on",
         "",
     ),
+    "server_refuses": (
+        lambda p: (
+            f"{p.get('server', 'The server')} answers and refuses ({p.get('text') or p.get('status', '?')})"
+        ),
+        "Check its address and your account there",
+    ),
     "runtime_lost": (lambda p: f"{p.get('server', 'The server')} forgot {p.get('runtime', 'a runtime')}", ""),
     "no_agents": (
         lambda p: "No agent was found on this machine; the shell runtime is always there",

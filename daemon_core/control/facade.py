@@ -97,7 +97,7 @@ class Host(Protocol):
 
     async def discover(self, refresh: bool) -> list[FoundAgent]: ...
 
-    def request_stop(self, *, end_runs: bool) -> None: ...
+    def request_stop(self, *, end_runs: bool, restart: bool = False) -> None: ...
 
     async def reload(self) -> ReloadAnswer: ...
 
@@ -356,7 +356,7 @@ class Facade:
         answer = StopAnswer(
             runs_alive=0 if request.runs else runs, runs_ended=runs if request.runs else 0, pid=os.getpid()
         )
-        self.host.request_stop(end_runs=request.runs)
+        self.host.request_stop(end_runs=request.runs, restart=request.restart)
         return answer
 
     async def reload_settings(self) -> ReloadAnswer:

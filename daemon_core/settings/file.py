@@ -65,26 +65,6 @@ class DaemonSettings(Section, frozen=True, kw_only=True):
     name: Annotated[
         str, Key("text", "Name of this machine at a server; empty: its host name.", live=False)
     ] = ""
-    poll_interval: Annotated[
-        float,
-        Key(
-            "duration",
-            "How often each runtime asks for a task when no wake-up came.",
-            "A safety net: wake-ups bring tasks at once",
-            least=1,
-            most=HOUR_S,
-        ),
-    ] = 30.0
-    heartbeat_interval: Annotated[
-        float,
-        Key(
-            "duration",
-            "How often each runtime says that it is there.",
-            "Servers give a runtime up after 45 s of silence or more",
-            least=1,
-            most=40,
-        ),
-    ] = 15.0
     stop_timeout: Annotated[
         float,
         Key(
@@ -109,10 +89,6 @@ class LimitSettings(Section, frozen=True, kw_only=True):
             "Most runs at once of a provider, instead of per_runtime: { claude = 2 }.",
             most=256,
         ),
-    ] = {}
-    models: Annotated[
-        dict[str, int],
-        Key("counts", "Most runs at once with a model: { opus = 1 }.", most=256),
     ] = {}
 
 
@@ -224,7 +200,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         Key("text", "Its program (for shell: the shell); empty: looked for in PATH. ~ is your home."),
     ] = ""
     args: Annotated[
-        tuple[str, ...], Key("words", "Arguments added to each start, after those that Ostler gives.")
+        tuple[str, ...], Key("words", "Arguments added to each start, before those that Ostler gives (so its own win).")
     ] = ()
     model: Annotated[
         str, Key("text", "Model where neither task nor agent names one; empty: its own choice.")
