@@ -12,7 +12,8 @@ import datetime as dt
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -532,8 +533,11 @@ class Facade:
         engine, journal = self._ready(starting=True)
         for task_id in task_ids:
             for record in await journal.tasks_by_id(task_id):
-                while record.key in engine.lives or record.key in engine.deliveries:
-                    await self._changed(task_id)
+                while True:
+                    with self._listening(task_id) as changed:
+                        if record.key not in engine.lives and record.key not in engine.deliveries:
+                            break
+                        await changed
                 for run in await journal.runs(record.key):
                     await asyncio.to_thread(engine.remove_run, run.run_id)
                 await journal.delete_task(record.key)
@@ -601,22 +605,24 @@ class Facade:
         return TranscriptPage(lines=lines, ended=ended)
 
     async def wait_transcript(self, task_id: str, after: int) -> None:
+        task, record = await self._find(task_id)
+        full_id = task.id if task is not None else record.task_id if record is not None else task_id
         while True:
-            page = await self.transcript(task_id, after, 1)
-            if page.lines or page.ended:
-                return
-            task, record = await self._find(task_id)
-            await self._changed(task.id if task is not None else record.task_id if record else task_id)
+            with self._listening(full_id) as changed:
+                page = await self.transcript(full_id, after, 1)
+                if page.lines or page.ended:
+                    return
+                await changed
 
-    async def _changed(self, task_id: str) -> None:
-        """Until something of a task changes (or a moment has passed: it may have changed in between)."""
+    @contextmanager
+    def _listening(self, task_id: str) -> Iterator[asyncio.Future[None]]:
+        """A future that is done when something of a task changes. Begin to listen, then look, then wait:
+        so nothing is missed in between."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(task_id, set())
         waiting.add(future)
         try:
-            await asyncio.wait_for(future, 5.0)
-        except TimeoutError:
-            pass
+            yield future
         finally:
             waiting.discard(future)
             if not waiting:

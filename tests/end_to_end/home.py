@@ -41,6 +41,30 @@ def wait_until(condition: Callable[[], Any], what: str, patience_s: float = PATI
         time.sleep(0.01)
 
 
+def wait_gone(*pids: int) -> None:
+    """Wait until processes have ended."""
+    for pid in pids:
+        wait_until(_absent(pid), f"{pid} to end")
+
+
+def _absent(pid: int) -> Callable[[], bool]:
+    return lambda: not Path(f"/proc/{pid}").exists()
+
+
+def _reserve_port(port_file: Path) -> None:
+    """A stored port of this home's own, as after an earlier start: tests that run side by side would take
+    each other's default port while one of them has no daemon."""
+    port_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    number = os.getpid() * 37 + int.from_bytes(os.urandom(2), "big")
+    while True:
+        port = 24000 + number % 8000
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                port_file.write_text(f"{port}\n")
+                return
+        number += 1
+
+
 class OstlerHome:
     """One OSTLER_HOME with an own HOME and PATH."""
 
@@ -67,6 +91,7 @@ class OstlerHome:
         if claude:
             install_scripted_agent(self.bin)
         self.daemon: subprocess.Popen[bytes] | None = None
+        _reserve_port(root / "o" / "state" / "port")
         self.directories: Directories = resolve(self.environ)
         self.client = ControlClient(self.directories.control_socket)
 
@@ -132,7 +157,7 @@ class OstlerHome:
         return {}
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        return self.client.call(Any, method, path, body, timeout_s=30)  # type: ignore[arg-type]
+        return self.client.call(Any, method, path, body, timeout_s=30)
 
     def close(self) -> None:
         """End everything of this home: daemon, shims, agents."""
@@ -142,7 +167,7 @@ class OstlerHome:
         wait_until(self._none_left, "the processes of the home to end")
 
     def _none_left(self) -> bool:
-        """Kill what is there; a daemon that was killed in mid-start may have left something that begins late."""
+        """Kill what is there; a daemon killed in mid-start may have left something that begins late."""
         found = self.processes()
         for pid in found:
             with contextlib.suppress(ProcessLookupError):

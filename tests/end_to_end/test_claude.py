@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.home import OstlerHome, check_transcript, wait_until
+from tests.end_to_end.home import OstlerHome, check_transcript, wait_gone, wait_until
 from tests.support.claude_cli import claude_env, link_claude
 from tests.support.model_server import CallTool, Fail, Hang, ModelServer, Say, Step, user_texts
 
@@ -127,8 +127,7 @@ def test_cancel_in_mid_tool_ends_agent_tool_and_task(home: ClaudeHome, tmp_path:
     tool, agent = int(pid_file.read_text()), home.shim(task)["child_pid"]
     home.call("POST", f"/v1/tasks/{task}/cancel")
     home.wait(task, "cancelled")
-    for pid in (tool, agent):
-        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"{pid} to end")
+    wait_gone(tool, agent)
     wait_until(lambda: home.status()["active_runs"] == 0, "the run to be over")
     assert len(home.processes()) == 1
     home.wait_delivered(task)

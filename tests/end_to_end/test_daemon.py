@@ -129,7 +129,7 @@ def test_deleting_a_conversation_ends_its_run_and_removes_its_own_directory(
 ) -> None:
     home.start()
     task = home.add(script({"text": "here"}, {"wait_for": str(tmp_path / "never")}))
-    wait_until(lambda: home.transcript is not None and len(home.server_messages(task)) == 1, "the first line")
+    wait_until(lambda: len(home.server_messages(task)) == 1, "the first line")
     shown = home.task(task)
     run_dir, agent = home.run_dir(task), home.shim(task)["child_pid"]
     work_dir = Path(home.journal("SELECT work_dir FROM tasks WHERE task_id = ?", task)[0][0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.home import OstlerHome, check_transcript, wait_until
+from tests.end_to_end.home import OstlerHome, check_transcript, wait_gone, wait_until
 from tests.support.scripted_agent import script
 
 PLACES = [
@@ -161,8 +161,7 @@ def test_a_run_whose_shim_died_is_lost_its_agent_ended_and_the_next_attempt_resu
     done = home.wait(task, "failed")
     assert done["failure_reason"] == "runtime_recovery"
     assert done["session_id"]
-    for pid in (shim["child_pid"], int(child.read_text())):
-        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"{pid} to be ended")
+    wait_gone(shim["child_pid"], int(child.read_text()))
     # The hub tries once more, in the same session and directory.
     (again,) = [row[0] for row in home.hub("SELECT id FROM task WHERE parent_task_id = ?", task)]
     home.wait(again, "running")

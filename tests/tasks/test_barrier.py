@@ -33,7 +33,9 @@ async def test_waits_for_the_claim_in_flight_and_refuses_new_ones_meanwhile() ->
         await asyncio.sleep(0)
         assert not waiting.done()
     await asyncio.wait_for(waiting, 1)
-    assert barrier.state is BarrierState.UP
+    barrier.assert_valid()
+    with pytest.raises(BarrierUpError), barrier.claiming():
+        pass
 
 
 async def test_is_down_only_when_every_holder_has_let_go() -> None:

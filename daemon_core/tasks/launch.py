@@ -1,0 +1,128 @@
+"""From a task as claimed to what is started for it: its user directory, the launch request, the run's files.
+
+Everything that a task can ask for and that cannot be done ends in a ``PrepareError``, which is what its server
+is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from daemon_core.agents.family import Family, LaunchPlan, LaunchRequest
+from daemon_core.processes.errors import SpawnError
+from daemon_core.protocol import failures
+from daemon_core.protocol.wire import Agent, LocalDirectoryRef, Task
+from daemon_core.tasks import environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """How a provider is started on this machine."""
+
+    provider: str
+    executable: str
+    family: Family
+    model: str = ""
+    thinking: str = ""
+    args: tuple[str, ...] = ()
+
+
+class PrepareError(Exception):
+    """The task cannot be run; reported as failed with this reason."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def named_directory(claim: Task, daemon_id: str) -> str:
+    """The user directory of this machine that the task names, or "".
+
+    Raises ``PrepareError`` as protocol section 15 says: also for a resource that is meant for another
+    machine but cannot be understood.
+    """
+    mine: list[str] = []
+    for resource in claim.project_resources or []:
+        if resource.resource_type != "local_directory":
+            continue
+        try:
+            found = msgspec.convert(resource.resource_ref, LocalDirectoryRef)
+        except msgspec.ValidationError as error:
+            raise PrepareError(
+                f"a local directory of the task cannot be read: {error}", failures.LOCAL_DIRECTORY_ERROR
+            ) from error
+        if not found.daemon_id.strip():
+            raise PrepareError(
+                "a local directory of the task does not say whose machine it is on",
+                failures.LOCAL_DIRECTORY_ERROR,
+            )
+        if found.daemon_id.strip() == daemon_id:
+            if not found.local_path.strip():
+                raise PrepareError(
+                    "a local directory of the task names no path", failures.LOCAL_DIRECTORY_ERROR
+                )
+            mine.append(found.local_path)
+    if len(mine) > 1:
+        raise PrepareError(
+            "the task names two local directories on this machine", failures.LOCAL_DIRECTORY_ERROR
+        )
+    return mine[0] if mine else ""
+
+
+def request_of(claim: Task, launcher: Launcher, work_dir: str, run_dir: Path) -> LaunchRequest:
+    """What is wanted of a run of this task."""
+    agent = claim.agent or Agent()
+    prior_dir = claim.prior_work_dir or ""
+    # A session is bound to its directory: resumed only in the identical one.
+    same = bool(prior_dir) and os.path.realpath(prior_dir) == os.path.realpath(work_dir)
+    servers = agent.mcp_config if isinstance(agent.mcp_config, dict) else None
+    if servers is not None and isinstance(servers.get("mcpServers"), dict):
+        servers = servers["mcpServers"]
+    return LaunchRequest(
+        executable=launcher.executable,
+        prompt=environment.prompt_of(claim),
+        work_dir=work_dir,
+        run_dir=str(run_dir),
+        resume_session_id=(claim.prior_session_id or "") if same else "",
+        model=agent.model or launcher.model,
+        thinking_level=agent.thinking_level or launcher.thinking,
+        instructions=agent.instructions,
+        mcp_servers=servers,
+        extra_args=(*launcher.args, *(agent.custom_args or ())),
+    )
+
+
+def without_dropped(env: dict[str, str], patterns: Sequence[str]) -> dict[str, str]:
+    """An environment less the names that match; a pattern may end in ``*``."""
+
+    def dropped(name: str) -> bool:
+        return any(
+            name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+            for pattern in patterns
+        )
+
+    return {name: value for name, value in env.items() if not dropped(name)}
+
+
+def write_files(run_dir: Path, plan: LaunchPlan) -> None:
+    """Write the plan's files, 0600 (in a thread). Raises ``OSError``."""
+    for name, content in plan.files.items():
+        if os.path.basename(name) != name or name in ("", ".", ".."):
+            raise OSError(errno.EINVAL, "not a plain file name", name)
+        path = run_dir / name
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "wb") as stream:
+            stream.write(content)
+
+
+def spawn_reason(error: SpawnError) -> str:
+    """The failure reason of a run that could not be started."""
+    if error.what == "exec" and error.errno == errno.ENOENT:
+        return failures.AGENT_MISSING
+    return failures.AGENT_PROCESS
