@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,8 +12,20 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import idle, shim, start, status, tasks, transcript, wakeup
-from benchmarks.rows import Report, Result, Row, about, as_markdown, as_text, machine
+from benchmarks import (
+    cleanup,
+    environments,
+    idle,
+    processes,
+    repositories,
+    shim,
+    start,
+    status,
+    tasks,
+    transcript,
+    wakeup,
+)
+from benchmarks.rows import Report, Result, Row, about, as_markdown, as_text, contention, machine
 
 
 def _shim() -> list[Row]:
@@ -37,6 +50,9 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "tasks": (tasks.measure, "short tasks a second"),
     "transcript": (transcript.measure, "200,000 messages from an agent to the server"),
     "idle": (idle.measure, "an idle daemon over 60 s"),
+    "repositories": (repositories.measure, "first and repeated checkout of 5,000 files"),
+    "environments": (environments.measure, "preparing a task's directory: brief, skills, manifest"),
+    "cleanup": (cleanup.measure, "clean-up over 5,000 work directories"),
     "shim": (_shim, "memory, start and relaying of a shim"),
 }
 
@@ -59,21 +75,29 @@ def main() -> int:
         parser.error(f"no such benchmark: {', '.join(unknown)} (there are {', '.join(BENCHMARKS)})")
     if sys.platform != "linux":
         parser.error("the benchmarks read /proc, which only Linux has")
+    # Ended from outside, it still takes its daemons and directories with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     where = machine()
     results = []
     for name in options.names or BENCHMARKS:
         measure, what = BENCHMARKS[name]
         print(f"{name}: {what} …", end="", file=sys.stderr, flush=True)
-        began = time.monotonic()
+        began, waited_s = time.monotonic(), processes.waited_s()
         try:
-            results.append(Result(name, measure()))
+            result = Result(name, measure())
         except Exception as error:  # noqa: BLE001 - told in the table
-            results.append(Result(name, [], f"{type(error).__name__}: {error}"))
+            first = str(error).partition("\n")[0][:300]
+            result = Result(name, [], f"{type(error).__name__}: {first}")
+        waited_after_s = processes.waited_s()
+        if waited_s is not None and waited_after_s is not None:
+            part = (waited_after_s - waited_s) / (time.monotonic() - began) * 100
+            result = msgspec.structs.replace(result, contention=round(part, 1))
+        results.append(result)
         print(f" {time.monotonic() - began:.0f} s", file=sys.stderr)
         if options.json is not None:
             report = msgspec.json.encode(Report(where, results))
             options.json.write_bytes(msgspec.json.format(report, indent=2) + b"\n")
-    print(about(where) + "\n")
+    print(f"{about(where)}\n{contention(results)}\n")
     print(as_markdown(results) if options.markdown else as_text(results))
     return 1 if any(result.error for result in results) else 0
 

@@ -16,7 +16,7 @@ from tests.end_to_end.home import PATIENCE_S, OstlerHome
 from tests.support.scripted_agent import install_scripted_agent
 
 LAUNCH = Path(__file__).with_name("launch.py")
-LONG_S = 300.0
+LONG_S = 120.0
 
 
 class BenchHome(OstlerHome):

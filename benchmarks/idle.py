@@ -46,7 +46,7 @@ def measure() -> list[Row]:
             "wake-ups a second", sum(woken.values()) / took_s, "1/s", "< 1",
             f"by thread: {by_thread or 'none'}",
         ),
-        Row("PSS", memory["Pss"], "MiB", "< 45", "after one task on each runtime"),
+        Row("PSS", memory["Pss"], "MiB", "< 45", "after a task on each; more where no other Python runs"),
         Row("RSS", memory["Rss"], "MiB"),
         Row("USS", private, "MiB"),
         Row("threads", len(after), ""),

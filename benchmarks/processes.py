@@ -61,3 +61,12 @@ def peak_mib(pid: int) -> float:
 def forget_peak(pid: int) -> None:
     """Let the peak begin anew at the present size."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def waited_s() -> float | None:
+    """How long something on this machine has waited for a processor, since its start; None: not told."""
+    try:
+        line = Path("/proc/pressure/cpu").read_text().splitlines()[0]
+    except OSError:
+        return None
+    return int(line.rpartition("total=")[2]) / 1e6

@@ -39,6 +39,9 @@ class Result(msgspec.Struct, frozen=True):
     benchmark: str
     rows: list[Row]
     error: str = ""
+    contention: float | None = None
+    """Part of its time (%) in which something on the machine waited for a processor: its own processes or
+    others. Times of a benchmark that stands beside a high one tell little; None: the kernel does not say."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -140,6 +143,12 @@ def about(where: Machine) -> str:
         f"Ostler {where.version}, {where.python}, {where.system}, {where.cores} cores of {where.processor},"
         f" {where.memory_gib:g} GiB, {where.date}, load before: {where.load_before:g}"
     )
+
+
+def contention(results: Sequence[Result]) -> str:
+    """How much each benchmark was in the company of others."""
+    told = [f"{each.benchmark} {each.contention:.0f} %" for each in results if each.contention is not None]
+    return f"Time in which something waited for a processor: {', '.join(told)}" if told else ""
 
 
 def as_text(results: Sequence[Result]) -> str:

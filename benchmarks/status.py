@@ -11,6 +11,8 @@ from benchmarks.homes import home
 from benchmarks.rows import Row, median, spread
 
 ROUNDS = 21
+EXIT_UNREACHABLE = 3
+"""What the command says of a daemon that does not run."""
 
 
 def measure() -> list[Row]:
@@ -26,10 +28,13 @@ def measure() -> list[Row]:
     stopped: list[float] = []
     with home() as place:
 
-        def timed(argv: list[str], times: list[float]) -> None:
+        def timed(argv: list[str], times: list[float], code: int = 0) -> None:
+            null = subprocess.DEVNULL
             began = time.perf_counter()
-            subprocess.run(argv, env=place.environ, stdout=subprocess.DEVNULL, check=False)
+            ended = subprocess.run(argv, env=place.environ, stdout=null, stderr=null, check=False)
             times.append(time.perf_counter() - began)
+            if ended.returncode != code:
+                raise RuntimeError(f"{' '.join(argv)} ended with {ended.returncode}, not {code}")
 
         place.start()
         timed([ostler, "daemon", "status"], [])
@@ -38,7 +43,7 @@ def measure() -> list[Row]:
                 timed(argv, found[name])
         place.stop()
         for _ in range(ROUNDS):
-            timed([ostler, "daemon", "status"], stopped)
+            timed([ostler, "daemon", "status"], stopped, EXIT_UNREACHABLE)
     rows = [
         Row(name, median(times), "s", "< 0.2" if "status" in name else "", spread(times, "s"))
         for name, times in found.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from benchmarks import processes
 from benchmarks.homes import home
 from benchmarks.rows import Row, median, spread
@@ -33,16 +35,27 @@ def measure() -> list[Row]:
             times = place.hub("SELECT dispatched_at, ended_at FROM task WHERE no > ?", first)
             began = min(dispatched for dispatched, _ in times)
             rates.append(TASKS / ((max(ended for _, ended in times) - began) / 1e6))
-            most.append(_most_at_once(times))
+            # By the journal: a slot is held from the claim until the result is durable here. The hub hears of
+            # the end a moment later, when the next task may have been claimed already.
+            held = place.journal(
+                "SELECT claimed_at, ended_at FROM tasks ORDER BY claimed_at DESC LIMIT ?", TASKS
+            )
+            most.append(_most_at_once([(_us(claimed), _us(ended)) for claimed, ended in held]))
             failed = place.hub("SELECT count(*) FROM task WHERE status <> 'completed'")[0][0]
             if failed:
                 raise RuntimeError(f"{failed} tasks did not complete")
+        memory = processes.memory_mib(place.pid)
         place.stop()
     return [
         Row(f"short tasks a second, {SLOTS} slots", median(rates), "1/s", note=spread(rates, "1/s")),
         Row("processor time of the daemon a task", median(cpu), "ms"),
-        Row("tasks at once at the hub", max(most), "", f"< {SLOTS + 1}"),
+        Row("most slots held at once", max(most), "", f"< {SLOTS + 1}"),
+        Row("PSS of the daemon afterwards", memory["Pss"], "MiB", "< 45", f"after {total} tasks"),
     ]
+
+
+def _us(moment: str) -> int:
+    return round(dt.datetime.fromisoformat(moment).timestamp() * 1e6)
 
 
 def _most_at_once(times: list[tuple[int, ...]]) -> int:

@@ -13,6 +13,8 @@ from tests.support.scripted_agent import script
 MESSAGES = 200_000
 SMALL = 20_000
 ROUNDS = 3
+LONG = 50_000
+LONG_TEXT = "line {n} " + "x" * 1000
 
 
 class _Found(NamedTuple):
@@ -22,6 +24,7 @@ class _Found(NamedTuple):
     before_mib: float
     peak_mib: float
     after_mib: float
+    after_pss_mib: float
 
 
 def measure() -> list[Row]:
@@ -31,6 +34,7 @@ def measure() -> list[Row]:
         _run(place, 1000, 1)
         small = _run(place, SMALL, 2)
         large = [_run(place, MESSAGES, 3 + number) for number in range(ROUNDS)]
+        long = _run(place, LONG, 3 + ROUNDS, LONG_TEXT)
         place.stop()
     rates = [each.rate for each in large]
     cpu = [each.cpu_s for each in large]
@@ -47,17 +51,20 @@ def measure() -> list[Row]:
             note="; ".join(f"peak {each.peak_mib:.1f}" for each in large)
             + f"; {small.peak_mib:.1f} with {SMALL:,} messages",
         ),
-        Row("resident size after all", large[-1].after_mib, "MiB"),
+        Row("resident size afterwards", large[-1].after_mib, "MiB"),
+        Row("PSS afterwards", large[-1].after_pss_mib, "MiB", "< 45"),
+        Row("messages of 1 KB a second at the hub", long.rate, "1/s", "> 20000", f"{LONG:,} of them, once"),
+        Row("peak with messages of 1 KB", long.peak_mib, "MiB"),
     ]
 
 
-def _run(place: BenchHome, messages: int, tasks: int) -> _Found:
+def _run(place: BenchHome, messages: int, tasks: int, text: str = "line {n}") -> _Found:
     pid = place.pid
     processes.forget_peak(pid)
     before_mib = processes.memory_mib(pid)["Rss"]
     cpu_before = processes.cpu_s(pid)
     began = time.time_ns() / 1e9
-    task_id = place.add(script({"lines": messages}))
+    task_id = place.add(script({"lines": messages, "text": text}))
     place.settle(tasks)
     cpu_s = processes.cpu_s(pid) - cpu_before
     times = place.hub(
@@ -68,11 +75,13 @@ def _run(place: BenchHome, messages: int, tasks: int) -> _Found:
     if sum(count for _, count in times) != messages:
         raise RuntimeError(f"{sum(count for _, count in times)} messages of {messages} arrived")
     after_first = messages - times[0][1]
+    after = processes.memory_mib(pid)
     return _Found(
         rate=after_first / max((times[-1][0] - times[0][0]) / 1e6, 1e-6),
         whole_s=place.task_times(task_id)["ended_at"] / 1e6 - began,
         cpu_s=cpu_s,
         before_mib=before_mib,
         peak_mib=processes.peak_mib(pid),
-        after_mib=processes.memory_mib(pid)["Rss"],
+        after_mib=after["Rss"],
+        after_pss_mib=after["Pss"],
     )

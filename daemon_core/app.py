@@ -32,6 +32,7 @@ from daemon_core.connections.client import ServerClient
 from daemon_core.connections.connection import Connection, ConnectionListener
 from daemon_core.connections.health import Health
 from daemon_core.connections.timing import HUB
+from daemon_core.control.checkout import checkout_route
 from daemon_core.control.facade import Facade
 from daemon_core.control.loopback import LoopbackServer, build_app, make_token
 from daemon_core.control.server import ControlServer
@@ -53,11 +54,21 @@ from daemon_core.settings.file import Settings
 from daemon_core.settings.ports import PortInUseError, open_loopback
 from daemon_core.tasks import clock
 from daemon_core.tasks.barrier import Barrier
-from daemon_core.tasks.engine import Engine, Launcher
+from daemon_core.tasks.engine import Engine
+from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.housekeeping import CleanRules, Housekeeper
+from daemon_core.tasks.launch import Launcher
 from daemon_core.tasks.owned import Nursery
+from daemon_core.tasks.repositories import OwnRepositories, TaskRepositories
+from daemon_core.tasks.room import RoomGuard
 from daemon_core.tasks.run import WatchLimits
+from daemon_core.tasks.skills import CACHE_NAME, SkillCache
 from daemon_core.tasks.slots import Slots
 from daemon_core.workdirs import DirectoryLocks, TaskDirectories
+from daemon_core.workdirs.changes import ChangeStore
+from daemon_core.workdirs.disk import Room, Space
+from daemon_core.workdirs.environments import Environments
+from daemon_core.workdirs.repositories import Repositories
 
 log = logging.getLogger("ostler")
 
@@ -68,6 +79,10 @@ EXIT_CONFLICT = 6
 CLOSE_LIMIT_S = 5.0
 """Each step of the end may take this long; then the next one begins all the same."""
 HOUSEKEEPING_S = 6 * 3600.0
+FIRST_HOUSEKEEPING_S = 5 * 60.0
+"""A machine that is on for some hours a day has its disk kept in order, too; not in the rush of a start."""
+LOW_DISK_ROUND_S = 10 * 60.0
+"""A disk that stays low is not cleaned more often than this."""
 REPORTED_CLI_VERSION = "0.4.24"
 """What servers are told as ``cli_version``: their own gates are on the numbers of their own daemon, and this
 is the newest of them whose features are there."""
@@ -100,12 +115,17 @@ class Daemon:
         )
         self.nursery = Nursery("daemon")
         self.engine: Engine | None = None
+        self.housekeeper: Housekeeper | None = None
+        self.room = RoomGuard(
+            Room((directories.data, directories.state), settings.workdirs.free_floor), self._room_changed
+        )
         self.hub: Hub | None = None
         self.heartbeats: dict[str, Heartbeat] = {}
         self._stop = asyncio.Event()
         self._end_runs = False
         self._restart = False
         self._ready = asyncio.Event()
+        self._tidied_at = float("-inf")
 
     # --- what the facade may ask for -------------------------------------------------------------
 
@@ -137,6 +157,8 @@ class Daemon:
         if self.engine is not None:
             self.engine.watch_limits = _watch_limits(new)
             self.engine.accept_claims(new.daemon.claim)
+        self.room.room.floor_bytes = new.workdirs.free_floor
+        self.room.look_again()
         if self.hub is not None:
             self.hub.retention = dt.timedelta(days=new.retention.days)
         self.facade.clear_condition("settings_invalid")
@@ -176,7 +198,8 @@ class Daemon:
             listener = await self._listen()
             facade.port = listener.getsockname()[1]
             token = await asyncio.to_thread(make_token, directories.token_file)
-            app = build_app(facade, token, routes=hub_routes(hub) if hub is not None else ())
+            served = hub_routes(hub) if hub is not None else ()
+            app = build_app(facade, token, routes=[checkout_route(lambda: self.engine, token), *served])
             loopback = LoopbackServer(app, listener)
             await loopback.start()
             stack.push_async_callback(_limited, loopback.close, "the loopback server")
@@ -212,6 +235,7 @@ class Daemon:
         facade.connections = connections
         engine = self._build_engine(journal, connections, identity.daemon_id, port)
         self.engine = facade.engine = engine
+        self.housekeeper = facade.housekeeper = self._build_housekeeper(engine)
         engine.accept_claims(self.settings.daemon.claim)
         await facade.restore_pause()
         stack.push_async_callback(_limited, engine.detach, "the tasks")
@@ -292,6 +316,10 @@ class Daemon:
             launchers={},
             task_directories=TaskDirectories(directories.workspaces),
             directory_locks=DirectoryLocks(_user_lock_directory()),
+            environments=Environments(_user_lock_directory().with_name("prepared")),
+            changes=ChangeStore(directories.state / "changes"),
+            room=self.room,
+            skill_cache=SkillCache(directories.workspaces),
             watch_limits=_watch_limits(self.settings),
             runs_dir=directories.runs,
             socket_dir=directories.run,
@@ -302,6 +330,44 @@ class Daemon:
             profile=directories.profile,
             base_environment=self._base_environment(),
             runtime_gone=self._runtime_gone,
+            repositories=TaskRepositories(
+                Repositories(directories.repositories, self._base_environment(), reach=reach),
+                self.facade.registrations,
+                self._own_repositories,
+            ),
+        )
+
+    def _own_repositories(self) -> OwnRepositories:
+        chosen = self.settings.repositories
+        return OwnRepositories(urls=chosen.urls, co_author=chosen.co_author)
+
+    def _build_housekeeper(self, engine: Engine) -> Housekeeper:
+        directories = self.directories
+        assert engine.changes is not None
+        return Housekeeper(
+            engine=engine,
+            journal=engine.journal,
+            changes=engine.changes,
+            room=self.room.room,
+            root=directories.workspaces,
+            rules=self._clean_rules,
+            state_file=directories.state / "cleanup.json",
+            areas={
+                "journal": directories.journal_file,
+                "hub": directories.hub_file,
+                "logs": directories.log_dir,
+                "skills": directories.workspaces / CACHE_NAME,
+            },
+            repositories=engine.repositories.repositories if engine.repositories is not None else None,
+        )
+
+    def _clean_rules(self) -> CleanRules:
+        retention, workdirs = self.settings.retention, self.settings.workdirs
+        return CleanRules(
+            retention_days=retention.days,
+            run_days=retention.run_days,
+            artifacts=workdirs.artifacts,
+            budget_bytes=workdirs.budget,
         )
 
     def _base_environment(self) -> dict[str, str]:
@@ -442,27 +508,41 @@ class Daemon:
     # --- housekeeping ----------------------------------------------------------------------------
 
     async def _housekeeping(self) -> None:
-        """What is done a few times a day: forget old tasks, remove the raw output of old runs."""
+        """What is done a few times a day: remove what nobody needs any more, see ``tasks.housekeeping``."""
+        assert self.housekeeper is not None
+        try:
+            await self.housekeeper.resume()
+        except OSError as error:
+            log.warning("what was thrown away before the start is still there: %s", error)
+        delay_s = FIRST_HOUSEKEEPING_S
         while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
-            try:
-                await self.tidy()
-            except (JournalError, OSError) as error:
-                log.warning("tidying up failed and is tried again later: %s", error)
+            await asyncio.sleep(delay_s)
+            delay_s = HOUSEKEEPING_S
+            await self._tidy_quietly()
+
+    async def _tidy_quietly(self) -> None:
+        self._tidied_at = asyncio.get_running_loop().time()
+        try:
+            await self.tidy()
+        except (JournalError, OSError) as error:
+            log.warning("tidying up failed and is tried again later: %s", error)
+        except Exception:  # the boundary of a round: whatever it is, the daemon goes on
+            log.exception("tidying up failed and is tried again later")
+        self.room.look_again()
+
+    def _room_changed(self, space: Space | None) -> None:
+        """A disk is nearly full, or not any more: say so, and see what can go."""
+        if space is None:
+            self.facade.clear_condition("disk_low")
+            return
+        self.facade.set_condition("disk_low", path=space.path, free=space.free_bytes, floor=space.floor_bytes)
+        if asyncio.get_running_loop().time() - self._tidied_at >= LOW_DISK_ROUND_S:
+            self.nursery.start(self._tidy_quietly(), "making room")
 
     async def tidy(self) -> None:
         """One round of it."""
-        retention, engine, journal = self.settings.retention, self.engine, self.facade.journal
-        assert engine is not None
-        assert journal is not None
-        now = dt.datetime.now(dt.UTC)
-        if retention.days:
-            for run_id in await journal.prune(clock.text(now - dt.timedelta(days=retention.days))):
-                await asyncio.to_thread(engine.remove_run, run_id)
-        if retention.run_days:
-            before = clock.text(now - dt.timedelta(days=retention.run_days))
-            for run_id in await journal.runs_ended_before(before):
-                await asyncio.to_thread(engine.remove_run, run_id)
+        assert self.housekeeper is not None
+        await self.housekeeper.clean()
 
 
 class _DoneError(Exception):

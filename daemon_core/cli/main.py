@@ -31,8 +31,10 @@ _COMMANDS: Final = {
     "task": ("task:task", "Start, watch and end tasks."),
     "runtimes": ("runtimes:runtimes", "The agents of this machine."),
     "agent": ("agent:agent", "Named configurations of agents."),
+    "repo": ("repo:repo", "Get repositories inside a task."),
     "daemon": ("daemon:daemon", "Start, stop and watch the daemon."),
     "config": ("config:config", "Show and change settings."),
+    "disk": ("disk:disk", "What is on the disk and why, and clean-up."),
     "doctor": ("doctor:doctor", "Check what Ostler needs."),
     "version": ("version:version", "Print the version."),
 }

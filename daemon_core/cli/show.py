@@ -63,6 +63,16 @@ def span(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
+def size(count: int) -> str:
+    """Bytes in the unit that fits: "0 B", "4.2 MB", "18 GB"."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
 def between(start: str | None, end: str | None) -> str:
     """Time from one RFC 3339 time to another (None: until now), empty where it did not begin."""
     if not start:

@@ -93,6 +93,13 @@ def _invalid(p: Mapping[str, Any]) -> tuple[str, str]:
     return f"The daemon does not accept the {field}: {detail}", "`--help` shows what can be given"
 
 
+def _waiting_directory(params: Mapping[str, Any]) -> str:
+    title = params.get("held_by_title")
+    holder = str(params.get("held_by") or "")[:8]
+    who = f"{title} ({holder})" if title else f"Task {holder}" if holder else "Another task"
+    return f"{who} works in {params.get('path', 'the directory')}"
+
+
 def _place(p: Mapping[str, Any]) -> str:
     if not p.get("file"):
         return ""
@@ -125,7 +132,25 @@ def _peer(p: Mapping[str, Any]) -> tuple[str, str]:
     return "The daemon does not take requests from this caller", ""
 
 
+def _repository(p: Mapping[str, Any]) -> tuple[str, str]:
+    repo = str(p.get("repo", ""))
+    match p.get("why", ""):
+        case "credentials_in_url":
+            return (
+                "The address of the repository has a user name or password in it",
+                f"Give {repo}; git's credential helper knows the rest (`git help credentials`)",
+            )
+        case "not_found":
+            return f"There is no directory for the repository {repo}", "Give its address or path"
+        case "directory_too":
+            return "A task has either a directory of yours or a repository", "Leave --dir or --repo out"
+        case why:
+            detail = str(p.get("detail") or why)
+            return f"This repository cannot be used: {detail}", "Give https://host/path or user@host:path"
+
+
 _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
+    "repository_refused": (EXIT_USAGE, _repository),
     "not_found": (
         EXIT_NOT_FOUND,
         lambda p: (
@@ -369,7 +394,10 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
     "agent_not_signed_in": (lambda p: f"{p.get('provider', 'An agent')} is not signed in", "Sign in with it"),
     "path_not_found": (lambda p: "The PATH of your login shell could not be read", ""),
     "disk_full": (lambda p: f"The disk of {p.get('path', 'the data')} is full", "Free some space"),
-    "disk_low": (lambda p: f"The disk of {p.get('path', 'the data')} is nearly full", "Free some space"),
+    "disk_low": (
+        lambda p: f"The disk of {p.get('path', 'the data')} is nearly full: no tasks are taken",
+        "Free some space; `ostler disk` shows what Ostler has there",
+    ),
     "usage_limit": (lambda p: f"{p.get('provider', 'An agent')} has reached its usage limit", ""),
     "crash_loop": (lambda p: "The daemon crashed several times", "`ostler daemon logs` shows the last lines"),
     "version_mismatch": (
@@ -403,7 +431,7 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
     ),
     "waiting_turn": (lambda p: "An earlier task of this conversation goes on", ""),
     "waiting_slot": (lambda p: "All slots are in use", ""),
-    "waiting_directory": (lambda p: f"Another task works in {p.get('path', 'the directory')}", ""),
+    "waiting_directory": (_waiting_directory, ""),
     "waiting_runtime": (lambda p: f"{p.get('runtime', 'Its runtime')} is not online", ""),
     "result_not_wanted": (
         lambda p: "A server had ended a task that still ran here; its result is kept on this machine",
@@ -418,6 +446,61 @@ def condition(code: str, params: Mapping[str, Any]) -> tuple[str, str]:
         maker, hint = _CONDITIONS[code]
         return maker(params), hint
     return code.replace("_", " ").capitalize() + (f" ({dict(params)})" if params else ""), ""
+
+
+_DISK_REASONS: Final = {
+    "in_use": "a task works in it",
+    "conversation": "its conversation is kept",
+    "conversation_gone": "its conversation was deleted",
+    "archived": "its conversation was archived",
+    "issue_open": "its issue is open",
+    "issue_done": "its issue is done",
+    "run_open": "its task goes on",
+    "run_over": "its task is over",
+    "orphan": "nothing is known of it",
+    "not_known": "its server does not know it",
+    "no_answer": "its server does not answer",
+    "local_directory": "it belongs to a directory of yours",
+    "over_budget": "the directories take more than the budget",
+}
+
+
+def disk_reason(code: str) -> str:
+    """Why a directory is kept, or goes."""
+    return _DISK_REASONS.get(code, code.replace("_", " "))
+
+
+_CHANGE_NOTES: Final[dict[str, Callable[[Mapping[str, Any]], tuple[str, str]]]] = {
+    "bounded": lambda p: (
+        f"The directory is too large to see all of it: {p.get('count', 'some')} directories were left out",
+        "In a git repository everything is seen",
+    ),
+    "copies_cut": lambda p: ("Not every file was kept to compare with, so some have no diff", ""),
+    "diff_cut": lambda p: ("Long diffs were cut", "Look at the files themselves"),
+    "files_cut": lambda p: (f"{p.get('total', 'More')} files changed; the first ones are shown", ""),
+    "before_unknown": lambda p: (
+        f"Your own changes of before cannot be told apart in {p.get('path') or 'the directory'}: too large",
+        "",
+    ),
+    "base_unknown": lambda p: (
+        f"Where {p.get('path', 'a repository')} began is not known: only what is not committed is shown",
+        "",
+    ),
+    "not_compared": lambda p: (
+        f"{p.get('path') or 'The directory'} could not be compared: {p.get('why', 'no reason given')}",
+        "",
+    ),
+    "no_baseline": lambda p: (
+        "What it changed is not known: it has not begun, or began before there was anything to compare with",
+        "",
+    ),
+}
+
+
+def change_note(code: str, params: Mapping[str, Any]) -> tuple[str, str]:
+    """What the reader of a diff has to know, and what to do about it."""
+    maker = _CHANGE_NOTES.get(code)
+    return maker(params) if maker is not None else (code.replace("_", " ").capitalize(), "")
 
 
 _STATES: Final = {

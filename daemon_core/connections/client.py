@@ -55,6 +55,7 @@ NoAnswerCode = Literal[
     "not_the_server",
     "closed",
 ]
+GcSubject = Literal["issues", "chat-sessions", "autopilot-runs", "tasks"]
 ActionRoute = Literal["update", "models", "local-skills", "local-skills/import"]
 
 _OS_NAMES: Final = {"darwin": "macos", "win32": "windows"}
@@ -109,6 +110,14 @@ class _TaskRow(wire.Wire):
     """What is read of a task that a state change answers with: a daemon needs no more of it."""
 
     status: str = ""
+
+
+class GcCheck(wire.Wire):
+    """What a server says about the thing that a directory belongs to (protocol section 25)."""
+
+    status: str = ""
+    updated_at: str | None = None
+    completed_at: str | None = None
 
 
 class _Bundles(wire.Wire):
@@ -387,6 +396,16 @@ class ServerClient:
     async def fail(self, task_id: str, result: wire.FailRequest) -> str:
         """Report a failure. Returns the status that the task then has."""
         return (await self._ask(_TaskRow, f"{_task(task_id)}/fail", result)).status
+
+    # --- clean-up ----------------------------------------------------------------------------------
+
+    async def gc_check(self, subject: GcSubject, ident: str) -> GcCheck:
+        """Whether an issue, a conversation, an autopilot's run or a task goes on.
+
+        Raises:
+            ServerError: with status 404 the server does not have it, or not for us.
+        """
+        return await self._get(GcCheck, f"/api/daemon/{subject}/{_segment(ident)}/gc-check")
 
     # --- websocket ---------------------------------------------------------------------------------
 

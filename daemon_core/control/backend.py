@@ -18,8 +18,11 @@ from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
     AgentView,
+    CleanRequest,
+    CleanRound,
     DaemonStatus,
     Deleted,
+    DiskReport,
     Health,
     Pause,
     ReloadAnswer,
@@ -27,6 +30,7 @@ from daemon_core.control.views import (
     Stop,
     StopAnswer,
     TaskAdd,
+    TaskChanges,
     TaskReply,
     TaskRow,
     TaskView,
@@ -117,6 +121,18 @@ class Backend(Protocol):
 
     async def wait_transcript(self, task_id: str, after: int) -> None:
         """Return when there is a line above ``after`` or the task has ended. Safe to cancel."""
+        ...
+
+    async def task_changes(self, task_id: str, stat: bool) -> TaskChanges:
+        """What the task changed; ``stat``: without the diffs. Errors: not_found, ambiguous_id."""
+        ...
+
+    async def disk(self) -> DiskReport:
+        """What is used by what, and why it is kept."""
+        ...
+
+    async def clean_disk(self, request: CleanRequest) -> CleanRound:
+        """Remove now what may go, or say what would."""
         ...
 
     async def agents(self) -> list[AgentView]: ...

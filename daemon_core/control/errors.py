@@ -25,6 +25,7 @@ STATUS: Final[dict[str, int]] = {
     "directory_not_readable": 400,  # path
     "directory_protected": 400,  # path
     "directory_not_absolute": 400,  # path
+    "repository_refused": 400,  # why (a code of the repositories), detail
     "hub_disabled": 409,
     "settings_invalid": 400,  # what, hint, file, line, key
     "refused_from_run": 403,  # action

@@ -22,16 +22,21 @@ from daemon_core.connections.connection import Connection
 from daemon_core.connections.health import State
 from daemon_core.control.backend import PREFIX_LEAST, TranscriptPage, resolve_id
 from daemon_core.control.changes import ChangeLog
+from daemon_core.control.diskviews import changes_view, disk_view, round_view
 from daemon_core.control.errors import ControlError
 from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
+    AgentSkill,
     AgentView,
     Barrier,
+    CleanRequest,
+    CleanRound,
     Condition,
     ConnectionView,
     DaemonStatus,
     Deleted,
+    DiskReport,
     Health,
     Pause,
     ReloadAnswer,
@@ -40,6 +45,7 @@ from daemon_core.control.views import (
     Stop,
     StopAnswer,
     TaskAdd,
+    TaskChanges,
     TaskReply,
     TaskRow,
     TaskView,
@@ -67,10 +73,15 @@ from daemon_core.runtimes.registration import RegisteredRuntime, Registration
 from daemon_core.tasks import clock
 from daemon_core.tasks.barrier import BarrierState
 from daemon_core.tasks.engine import Engine
+from daemon_core.tasks.housekeeping import Housekeeper
 from daemon_core.tasks.life import TaskLife
 from daemon_core.tasks.owned import Nursery
 from daemon_core.tasks.translate import Digest
 from daemon_core.workdirs import DirectoryRefusedError, validate_user_directory
+from daemon_core.workdirs.mirrors import check_ref
+from daemon_core.workdirs.repository_errors import RepositoryInputError
+from daemon_core.workdirs.repository_urls import parse_url
+from daemon_core.workdirs.skills import is_safe_path
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +102,26 @@ _CONNECTION_STATES: Mapping[State, tuple[str, str]] = {
 }
 
 _Line = msgspec.json.Decoder(list[wire.TaskMessage])
+
+
+def _checked_repository(request: TaskAdd) -> str:
+    """The address of a task's repository as it may be stored. Looks at the disk."""
+    try:
+        url = parse_url(request.repo, allow_local=True)
+        if request.ref:
+            check_ref(request.ref)
+    except RepositoryInputError as error:
+        raise ControlError("repository_refused", {"why": error.code, "detail": str(error)}) from error
+    why = ""
+    if request.directory:
+        why = "directory_too"
+    elif url.had_credentials:
+        why = "credentials_in_url"
+    elif url.local and not os.path.isdir(url.path):
+        why = "not_found"
+    if why:
+        raise ControlError("repository_refused", {"why": why, "repo": url.text})
+    return url.text
 
 
 class Host(Protocol):
@@ -131,6 +162,7 @@ class Facade:
         self.hub: Hub | None = None
         self.journal: Journal | None = None
         self.engine: Engine | None = None
+        self.housekeeper: Housekeeper | None = None
         self.connections: dict[str, Connection] = {}
         self.registrations: dict[str, Registration] = {}
         self.found: list[FoundAgent] = []
@@ -441,6 +473,7 @@ class Facade:
             except DirectoryRefusedError as error:
                 code = "not_writable" if error.code == "not_readable" else error.code
                 raise ControlError(f"directory_{code}", {"path": error.path}) from error
+        repo_url = await asyncio.to_thread(_checked_repository, request) if request.repo else None
         task = await _asked(
             hub.add_task(
                 NewTask(
@@ -448,6 +481,8 @@ class Facade:
                     provider=provider or None,
                     agent=request.agent or None,
                     directory=directory,
+                    repo_url=repo_url,
+                    repo_ref=(request.ref or None) if repo_url else None,
                     model=request.model or None,
                     thinking_level=request.thinking or None,
                     title=request.title or None,
@@ -542,8 +577,12 @@ class Facade:
                     await asyncio.to_thread(engine.remove_run, run.run_id)
                 await journal.delete_task(record.key)
             self.changes.publish("task_removed", f"task:{task_id}", {"id": task_id})
-        for path in own:
-            await asyncio.to_thread(engine.task_directories.remove, path)
+        if self.housekeeper is not None:
+            for path in own:
+                self.housekeeper.remove(path)
+            await self.housekeeper.empty_trash()
+        if own and engine.repositories is not None:
+            await engine.repositories.repositories.prune(gone_only=True)
 
     async def list_tasks(self, include_all: bool) -> list[TaskRow]:
         _, journal = self._ready()
@@ -568,6 +607,41 @@ class Facade:
             return await self._view(task, record)
         assert record is not None
         return await self._view_of_record(record)
+
+    async def task_changes(self, task_id: str, stat: bool) -> TaskChanges:
+        engine, _ = self._ready()
+        task, record = await self._find(task_id)
+        ident = task.id if task is not None else record.task_id if record is not None else task_id
+        found, live = None, False
+        if record is not None and engine.changes is not None:
+            changes, key = engine.changes, record.key
+            if key in engine.lives:
+                try:
+                    found = await asyncio.to_thread(changes.now, key)
+                except OSError as error:  # it ends at this moment: what is kept is told
+                    log.info("the changes of %s so far cannot be told: %s", key, error)
+            live = found is not None
+            if found is None:
+                found = await asyncio.to_thread(changes.read, key)
+        return changes_view(ident, found, live=live, stat=stat)
+
+    # --- disk ----------------------------------------------------------------------------------
+
+    async def disk(self) -> DiskReport:
+        keeper = self._housekeeper()
+        return disk_view(await keeper.usage(), keeper.rules())
+
+    async def clean_disk(self, request: CleanRequest) -> CleanRound:
+        done = round_view(await self._housekeeper().clean(dry_run=request.dry_run))
+        if self.engine is not None and self.engine.room is not None:
+            self.engine.room.look_again()
+        return done
+
+    def _housekeeper(self) -> Housekeeper:
+        self._ready()
+        if self.housekeeper is None:
+            raise ControlError("not_ready")
+        return self.housekeeper
 
     async def transcript(self, task_id: str, after: int, limit: int) -> TranscriptPage:
         _, journal = self._ready()
@@ -760,6 +834,8 @@ class Facade:
             waiting=self._waiting_of(task, record),
             attempt=task.attempt,
             messages=messages,
+            repo=task.repo_url or "",
+            ref=task.repo_ref or "",
         )
 
     async def _view_of_record(self, record: TaskRecord) -> TaskView:
@@ -792,13 +868,21 @@ class Facade:
 
     def _waiting_of(self, task: HubTask, record: TaskRecord | None) -> Condition | None:
         if task.status == "waiting_local_directory":
-            params = {"path": task.directory or "", "held_by": record.waiting_for if record else ""}
+            holder = record.waiting_for if record else ""
+            lives = self.engine.lives.values() if self.engine is not None else ()
+            title = next(
+                (life.record.title for life in lives if holder and life.record.task_id == holder), ""
+            )
+            params = {"path": task.directory or "", "held_by": holder, "held_by_title": title}
             return Condition(code="waiting_directory", params=params)
         if task.status != "queued":
             return None
         engine = self.engine
         if self._pause is not None:
             return Condition(code="paused", params={"until": self._pause.until}, since=self._pause.since)
+        for code in ("disk_low", "disk_full"):
+            if f"{code}:" in self.conditions:
+                return self.conditions[f"{code}:"]
         if task.waiting_reason == "conversation_busy":
             return Condition(code="waiting_turn")
         if task.waiting_reason in ("no_runtime", "runtime_offline"):
@@ -827,6 +911,7 @@ class Facade:
             custom_env=request.env,
             custom_args=request.args,
             mcp_config=request.mcp_config,
+            skills=_skills(request.skills),
         )
         return _agent(await _asked(hub.add_agent(spec)))
 
@@ -846,6 +931,7 @@ class Facade:
             custom_env=request.env,
             custom_args=request.args,
             mcp_config=request.mcp_config,
+            skills=request.skills if request.skills is msgspec.UNSET else _skills(request.skills),
         )
         return _agent(await _asked(hub.edit_agent(name, changes)))
 
@@ -984,8 +1070,32 @@ def _agent(agent: HubAgent) -> AgentView:
         args=agent.custom_args,
         env_names=agent.custom_env_names,
         mcp_servers=["(set)"] if agent.has_mcp_config else [],
+        skills=agent.skill_names,
         created_at=agent.created_at,
     )
+
+
+def _skills(given: list[AgentSkill]) -> list[wire.Skill]:
+    made: dict[str, wire.Skill] = {}
+    for skill in given:
+        name = skill.name.strip()
+        if not name or not name.isprintable() or name in made:
+            raise ControlError("invalid_input", {"field": "skills", "why": "empty or doubled name"})
+        files = [wire.SkillFile(path=path, content=content) for path, content in skill.files.items()]
+        wrong = next((file.path for file in files if not is_safe_path(file.path)), None)
+        if wrong is not None:
+            raise ControlError(
+                "invalid_input", {"field": "skills", "why": f"the path {wrong!r} is not relative"}
+            )
+        made[name] = wire.Skill(
+            id=f"local:{name}",
+            name=name,
+            source="workspace",
+            description=skill.description,
+            content=skill.content,
+            files=files or None,
+        )
+    return list(made.values())
 
 
 def _none_if_empty(value: str | msgspec.UnsetType) -> str | msgspec.UnsetType | None:

@@ -29,6 +29,7 @@ from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
     ChangeEvent,
+    CleanRequest,
     Pause,
     Snapshot,
     Stop,
@@ -212,6 +213,18 @@ class ControlServer:
 
     async def _delete_task(self, request: web.Request) -> web.Response:
         return answer(await self._backend.delete(request.match_info["id"]))
+
+    async def _task_changes(self, request: web.Request) -> web.Response:
+        found = await self._backend.task_changes(request.match_info["id"], flag(request, "stat"))
+        return answer(found)
+
+    # --- disk --------------------------------------------------------------------------------------
+
+    async def _disk(self, request: web.Request) -> web.Response:
+        return answer(await self._backend.disk())
+
+    async def _clean_disk(self, request: web.Request) -> web.Response:
+        return answer(await self._backend.clean_disk(await body(request, CleanRequest)))
 
     # --- streams -----------------------------------------------------------------------------------
 

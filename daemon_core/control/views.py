@@ -179,7 +179,19 @@ class AgentView(View, frozen=True, kw_only=True):
     args: list[str] = []
     env_names: list[str] = []
     mcp_servers: list[str] = []
+    skills: list[str] = []
     created_at: str = ""
+
+
+class AgentSkill(Request, frozen=True, kw_only=True):
+    """A skill to give to an agent: ``SKILL.md`` is its content, ``files`` are further texts by relative
+    path.
+    """
+
+    name: str
+    content: str
+    description: str = ""
+    files: dict[str, str] = {}
 
 
 class AgentAdd(Request, frozen=True, kw_only=True):
@@ -191,10 +203,11 @@ class AgentAdd(Request, frozen=True, kw_only=True):
     args: list[str] = []
     env: dict[str, str] = {}
     mcp_config: dict[str, Any] | None = None
+    skills: list[AgentSkill] = []
 
 
 class AgentEdit(Request, frozen=True, kw_only=True):
-    """Fields left out stay as they are; ``env`` and ``mcp_config`` replace what was there."""
+    """Fields left out stay as they are; ``env``, ``mcp_config`` and ``skills`` replace what was there."""
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     runtime: str | msgspec.UnsetType = msgspec.UNSET
@@ -204,6 +217,7 @@ class AgentEdit(Request, frozen=True, kw_only=True):
     args: list[str] | msgspec.UnsetType = msgspec.UNSET
     env: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     mcp_config: dict[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
+    skills: list[AgentSkill] | msgspec.UnsetType = msgspec.UNSET
 
 
 # --- tasks -----------------------------------------------------------------------------------------
@@ -275,6 +289,8 @@ class TaskView(View, frozen=True, kw_only=True):
     attempt: int = 1
     messages: int = 0
     """Lines of the transcript so far."""
+    repo: str = ""
+    ref: str = ""
 
 
 class TaskAdd(Request, frozen=True, kw_only=True):
@@ -288,6 +304,11 @@ class TaskAdd(Request, frozen=True, kw_only=True):
     model: str = ""
     thinking: str = ""
     title: str = ""
+    repo: str = ""
+    """Address of a repository (or a path of this machine) to check out into the directory that Ostler makes;
+    not together with ``directory``."""
+    ref: str = ""
+    """Its branch, tag or commit; empty: the default branch."""
 
 
 class TaskReply(Request, frozen=True, kw_only=True):
@@ -314,6 +335,160 @@ class TranscriptLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     input: Any = None
     output: str | None = None
     at: str = ""
+
+
+class CommitView(View, frozen=True, kw_only=True):
+    """A commit that a task brought. ``made`` False: it was made before, and only fetched or merged."""
+
+    id: str
+    subject: str = ""
+    author: str = ""
+    at: str = ""
+    repository: str = ""
+    """Path below the task's directory; empty: the directory itself."""
+    made: bool = True
+
+
+class FileChangeView(View, frozen=True, kw_only=True):
+    """One file that a task changed. Counts are None where there is no text to count."""
+
+    path: str
+    status: str
+    """added, modified, deleted, renamed, type_changed."""
+    old_path: str = ""
+    added: int | None = None
+    deleted: int | None = None
+    binary: bool = False
+    before: bool = False
+    """Whether the user had changed it before the task began; the diff shows the task's part alone."""
+    note: str = ""
+    """Why there is no diff: too_large, too_many, filtered, special, unreadable, submodule, not_copied,
+    moved."""
+    cut: bool = False
+    """Whether the diff is longer than what is here."""
+    diff: str = ""
+    """Unified; left out when only the statistics were asked for."""
+
+
+class ChangeNote(View, frozen=True, kw_only=True):
+    """What the reader has to know about the answer: bounded, copies_cut, diff_cut, files_cut, before_unknown,
+    base_unknown, not_compared, no_baseline."""
+
+    code: str
+    params: dict[str, Any] = {}
+
+
+class TaskChanges(View, frozen=True, kw_only=True):
+    """What a task changed in its directory. ``live``: it runs, and this is how it is now."""
+
+    id: str
+    live: bool = False
+    work_dir: str = ""
+    kind: str = ""
+    """git or snapshot (the directory is in no repository); empty where nothing is known."""
+    since: str = ""
+    taken_at: str = ""
+    files: list[FileChangeView] = []
+    files_total: int = 0
+    added: int = 0
+    deleted: int = 0
+    commits: list[CommitView] = []
+    commits_total: int = 0
+    before: list[str] = []
+    """What the user had changed before the task began; none of it is in ``files`` unless changed again."""
+    before_total: int = 0
+    notes: list[ChangeNote] = []
+
+
+# --- disk ------------------------------------------------------------------------------------------
+
+
+class DiskDirectory(View, frozen=True, kw_only=True):
+    """A directory that Ostler made for tasks. ``goes_at`` None: it does not go by itself for now."""
+
+    path: str
+    bytes: int = 0
+    artifact_bytes: int = 0
+    """Part of it that tools can make again."""
+    task_id: str = ""
+    conversation_id: str = ""
+    title: str = ""
+    server: str = ""
+    ended_at: str | None = None
+    reason: str = ""
+    """Why it is kept (or goes): in_use, conversation, conversation_gone, archived, issue_open, issue_done,
+    run_open, run_over, orphan, not_known, no_answer, local_directory."""
+    goes_at: str | None = None
+
+
+class DiskRepository(View, frozen=True, kw_only=True):
+    """A repository in the cache."""
+
+    path: str
+    bytes: int = 0
+    worktrees: int = 0
+    last_used_at: str = ""
+
+
+class DiskArea(View, frozen=True, kw_only=True):
+    """One of journal, hub, logs, runs (raw output), changes, skills, trash."""
+
+    name: str
+    path: str
+    bytes: int = 0
+
+
+class DiskSpace(View, frozen=True, kw_only=True):
+    """A file system that Ostler writes to. With less than ``floor`` free no task is taken."""
+
+    path: str
+    free: int
+    total: int
+    floor: int
+    low: bool
+
+
+class CleanItem(View, frozen=True, kw_only=True):
+    path: str
+    action: str
+    """delete, or artifacts (what tools can make again)."""
+    reason: str
+    bytes: int = 0
+    task_id: str = ""
+    title: str = ""
+
+
+class CleanRound(View, frozen=True, kw_only=True):
+    """What a clean-up took away, or with ``dry_run`` would."""
+
+    at: str = ""
+    dry_run: bool = False
+    items: list[CleanItem] = []
+    freed_bytes: int = 0
+    tasks: int = 0
+    """Tasks forgotten, with their transcripts."""
+    runs: int = 0
+    """Runs whose raw output was removed."""
+    left: list[str] = []
+    """What could not be removed."""
+
+
+class DiskReport(View, frozen=True, kw_only=True):
+    """What is used by what. ``budget`` 0: there is none."""
+
+    total_bytes: int = 0
+    directories: list[DiskDirectory] = []
+    repositories: list[DiskRepository] = []
+    areas: list[DiskArea] = []
+    spaces: list[DiskSpace] = []
+    budget: int = 0
+    retention_days: int = 0
+    run_days: int = 0
+    last_clean: CleanRound | None = None
+
+
+class CleanRequest(Request, frozen=True, kw_only=True):
+    dry_run: bool = False
 
 
 # --- changes ---------------------------------------------------------------------------------------

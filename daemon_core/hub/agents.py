@@ -12,6 +12,7 @@ from daemon_core.hub.clock import rfc3339
 from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
 from daemon_core.hub.store import Tx
 from daemon_core.hub.views import AgentChanges, AgentSpec, AgentView, HubChange
+from daemon_core.protocol.wire import Skill
 
 _CHANGED = HubChange(kind="agents")
 
@@ -105,7 +106,7 @@ def edit(tx: Tx, name: str, changes: AgentChanges) -> AgentView:
         given["name"] = _free_name(tx, given["name"])
     _check(given.get("custom_env", {}), given.get("max_concurrent_tasks", 0))
     for field, value in given.items():
-        if field in ("custom_env", "custom_args"):
+        if field in ("custom_env", "custom_args", "skills"):
             columns[field] = _json(value)
         elif field == "mcp_config":
             columns[field] = None if value is None else _json(value)
@@ -140,8 +141,8 @@ def _insert(tx: Tx, spec: AgentSpec, *, is_default: bool) -> sqlite3.Row:
     agent_id = str(uuid.uuid4())
     tx.run(
         "INSERT INTO agent (id, name, name_key, provider, instructions, model, thinking_level, custom_env,"
-        " custom_args, mcp_config, max_concurrent_tasks, is_default, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " custom_args, mcp_config, skills, max_concurrent_tasks, is_default, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             agent_id,
             spec.name,
@@ -153,6 +154,7 @@ def _insert(tx: Tx, spec: AgentSpec, *, is_default: bool) -> sqlite3.Row:
             _json(spec.custom_env),
             _json(spec.custom_args),
             None if spec.mcp_config is None else _json(spec.mcp_config),
+            _json(spec.skills),
             spec.max_concurrent_tasks,
             int(is_default),
             tx.now,
@@ -223,5 +225,6 @@ def _view(tx: Tx, row: sqlite3.Row, *, secrets: bool) -> AgentView:
         has_mcp_config=mcp_config is not None,
         mcp_config=mcp_config if secrets else None,
         max_concurrent_tasks=row["max_concurrent_tasks"],
+        skill_names=[skill.name for skill in msgspec.json.decode(row["skills"], type=list[Skill])],
         active_tasks=_active(tx, row["id"]),
     )

@@ -115,6 +115,8 @@ def _dress(tx: Tx, scope: Scope, row: sqlite3.Row, token: str) -> wire.Task:
     task.prior_session_id, task.prior_work_dir = _resume_pointer(tx, row, conversation)
     task.initiator_type = "member"
     task.agent = _agent(tx, row)
+    if conversation["repo_url"]:
+        task.repos = [wire.Repo(url=conversation["repo_url"], ref=conversation["repo_ref"])]
     if conversation["directory"]:
         reference = wire.LocalDirectoryRef(local_path=conversation["directory"], daemon_id=scope.daemon_id)
         task.project_resources = [
@@ -176,6 +178,7 @@ def _agent(tx: Tx, row: sqlite3.Row) -> wire.Agent:
         custom_env=msgspec.json.decode(agent["custom_env"], type=dict[str, str]) or None,
         custom_args=msgspec.json.decode(agent["custom_args"], type=list[str]) or None,
         mcp_config=None if agent["mcp_config"] is None else msgspec.json.decode(agent["mcp_config"]),
+        skills=msgspec.json.decode(agent["skills"], type=list[wire.Skill]) or None,
         model=row["model"] or agent["model"],
         thinking_level=row["thinking_level"] or agent["thinking_level"],
     )

@@ -58,7 +58,8 @@ def _select(cut: bool) -> str:
         " t.model, t.thinking_level, t.attempt, t.max_attempts, t.parent_task_id, t.created_at,"
         " t.dispatched_at, t.started_at, t.ended_at, t.session_id, t.work_dir, t.branch_name,"
         f" t.failure_reason, t.wait_detail, t.progress, {text('t.output')} AS output,"
-        f" {text('t.error')} AS error, {text(f'({prompt})')} AS prompt, c.title, c.directory,"
+        f" {text('t.error')} AS error, {text(f'({prompt})')} AS prompt, c.title, c.directory, c.repo_url,"
+        " c.repo_ref,"
         " (SELECT id FROM task AS n WHERE n.parent_task_id = t.id) AS retried_as,"
         f" {_WAITING}"
         " FROM task AS t JOIN conversation AS c ON c.id = t.conversation_id"
@@ -129,6 +130,8 @@ def _view(row: sqlite3.Row, usage: list[wire.Usage]) -> HubTask:
         progress=row["progress"],
         runtime_id=row["runtime_id"],
         priority=row["priority"],
+        repo_url=row["repo_url"],
+        repo_ref=row["repo_ref"],
     )
 
 

@@ -93,7 +93,14 @@ _FIRST: Final = (
     "CREATE INDEX token_due ON token (expires_at)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST,)
+_REPOSITORIES: Final = (
+    "ALTER TABLE conversation ADD COLUMN repo_url TEXT",
+    "ALTER TABLE conversation ADD COLUMN repo_ref TEXT",
+)
+
+_SKILLS: Final = ("ALTER TABLE agent ADD COLUMN skills TEXT NOT NULL DEFAULT '[]'",)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _REPOSITORIES, _SKILLS)
 """One entry a version: ``user_version`` counts how many have been applied."""
 
 TABLES: Final[tuple[tuple[str, str], ...]] = (

@@ -70,14 +70,16 @@ def add_task(tx: Tx, scope: Scope, new: NewTask) -> HubTask:
     max_attempts = scope.limits.max_attempts if new.max_attempts is None else new.max_attempts
     if max_attempts < 1:
         raise InvalidInputError("max_attempts_out_of_range", max_attempts=max_attempts)
-    for name in ("directory", "model", "thinking_level", "title"):
+    if new.repo_url is not None and new.directory is not None:
+        raise InvalidInputError("repository_and_directory")
+    for name in ("directory", "model", "thinking_level", "title", "repo_url", "repo_ref"):
         _checked_text(getattr(new, name), name)
     agent = agents.for_task(tx, new.agent, new.provider)
     conversation_id = str(uuid.uuid4())
     tx.run(
         "INSERT INTO conversation (id, workspace_id, title, provider, agent_id, agent_name, directory, model,"
-        " thinking_level, priority, max_attempts, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " thinking_level, priority, max_attempts, repo_url, repo_ref, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             conversation_id,
             scope.workspace_id,
@@ -90,6 +92,8 @@ def add_task(tx: Tx, scope: Scope, new: NewTask) -> HubTask:
             new.thinking_level,
             new.priority,
             max_attempts,
+            new.repo_url,
+            new.repo_ref,
             tx.now,
             tx.now,
         ),

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from daemon_core.protocol.wire import Usage
+from daemon_core.protocol.wire import Skill, Usage
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +17,8 @@ class NewTask(View, frozen=True):
     """A task as asked for: it begins a conversation.
 
     ``provider`` may be left out where ``agent`` names one. ``directory`` is the user's own, absolute; without
-    it the daemon makes one. ``priority`` goes from 0 (none) to 4 (urgent). ``max_attempts`` counts the first
+    it the daemon makes one; ``repo_url`` (without credentials) is checked out into that one, at ``repo_ref``
+    or the default branch. ``priority`` goes from 0 (none) to 4 (urgent). ``max_attempts`` counts the first
     attempt; 1 means that a lost run is not tried again.
     """
 
@@ -30,6 +31,8 @@ class NewTask(View, frozen=True):
     title: str | None = None
     max_attempts: int | None = None
     priority: int = 0
+    repo_url: str | None = None
+    repo_ref: str | None = None
 
 
 class HubTask(View, frozen=True):
@@ -71,6 +74,8 @@ class HubTask(View, frozen=True):
     progress: str | None = None
     runtime_id: str | None = None
     priority: int = 0
+    repo_url: str | None = None
+    repo_ref: str | None = None
 
 
 class ChatMessage(View, frozen=True):
@@ -120,10 +125,11 @@ class AgentSpec(View, frozen=True):
     custom_args: list[str] = []
     mcp_config: Any = None
     max_concurrent_tasks: int = 0
+    skills: list[Skill] = []
 
 
 class AgentChanges(View, frozen=True):
-    """What to change of an agent; what is left out stays. ``custom_env`` replaces the whole."""
+    """What to change of an agent; what is left out stays. ``custom_env`` and ``skills`` replace the whole."""
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     instructions: str | msgspec.UnsetType = msgspec.UNSET
@@ -133,6 +139,7 @@ class AgentChanges(View, frozen=True):
     custom_args: list[str] | msgspec.UnsetType = msgspec.UNSET
     mcp_config: Any = msgspec.UNSET
     max_concurrent_tasks: int | msgspec.UnsetType = msgspec.UNSET
+    skills: list[Skill] | msgspec.UnsetType = msgspec.UNSET
 
 
 class AgentView(View, frozen=True):
@@ -153,6 +160,7 @@ class AgentView(View, frozen=True):
     has_mcp_config: bool = False
     mcp_config: Any = None
     max_concurrent_tasks: int = 0
+    skill_names: list[str] = []
     active_tasks: int = 0
 
 

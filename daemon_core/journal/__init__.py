@@ -6,7 +6,7 @@ stands on: what was read from an agent's output and the offset it was read up to
 transaction (promises P1 and P3). It knows no server, no agent and no process; secrets never come here.
 """
 
-from daemon_core.journal.records import Report, RunRecord, TaskRecord, TranscriptChunk
+from daemon_core.journal.records import Report, RunRecord, TaskRecord, TranscriptChunk, WorkDirRow
 from daemon_core.journal.store import Journal, JournalError, Stretch
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "Stretch",
     "TaskRecord",
     "TranscriptChunk",
+    "WorkDirRow",
 ]

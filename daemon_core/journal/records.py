@@ -56,6 +56,21 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     """Who holds the directory this task waits for, in words for the log."""
 
 
+class WorkDirRow(msgspec.Struct, kw_only=True, frozen=True):
+    """The last task that worked in a directory, as far as clean-up and its report need it."""
+
+    key: str
+    connection: str
+    task_id: str
+    workspace_id: str
+    kind: str
+    conversation_id: str
+    title: str
+    work_dir: str
+    ended_at: str
+    """Empty: it has not ended."""
+
+
 class RunRecord(msgspec.Struct, kw_only=True):
     """One run of a task."""
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from daemon_core.journal import salvage, schema
-from daemon_core.journal.records import Report, RunRecord, TaskRecord, TranscriptChunk
+from daemon_core.journal.records import Report, RunRecord, TaskRecord, TranscriptChunk, WorkDirRow
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ QUICK_CHECK_LIMIT_BYTES = 64 * 1024 * 1024
 
 _TASK_FIELDS = tuple(field.name for field in msgspec.structs.fields(TaskRecord))
 _RUN_FIELDS = tuple(field.name for field in msgspec.structs.fields(RunRecord))
+_WORK_DIR_FIELDS = tuple(field.name for field in msgspec.structs.fields(WorkDirRow))
 
 
 class JournalError(Exception):
@@ -189,10 +190,25 @@ class Journal:
     async def runs_ended_before(self, moment: str) -> list[str]:
         """Ids of runs that ended before a time (RFC 3339, UTC) and whose task has ended."""
         query = (
-            "SELECT run_id FROM runs JOIN tasks ON key = task_key"
+            "SELECT runs.run_id FROM runs JOIN tasks ON key = task_key"
             " WHERE runs.ended_at <> '' AND runs.ended_at < ? AND tasks.state = 'ended'"
         )
         return await self._transaction(lambda db: [row[0] for row in db.execute(query, (moment,))])
+
+    async def work_dirs(self) -> dict[str, WorkDirRow]:
+        """For each work directory the last task that was in it."""
+
+        def read(db: sqlite3.Connection) -> dict[str, WorkDirRow]:
+            names = ", ".join(_WORK_DIR_FIELDS)
+            rows = db.execute(f"SELECT {names} FROM tasks WHERE work_dir <> '' ORDER BY claimed_at")
+            found = (WorkDirRow(**dict(zip(_WORK_DIR_FIELDS, row, strict=True))) for row in rows)
+            return {row.work_dir: row for row in found}
+
+        return await self._transaction(read)
+
+    async def task_keys(self) -> set[str]:
+        """Keys of all tasks in the journal."""
+        return await self._transaction(lambda db: {row[0] for row in db.execute("SELECT key FROM tasks")})
 
     async def delete_task(self, key: str) -> None:
         """Forget a task with its runs, transcript and reports."""
@@ -290,7 +306,7 @@ class Journal:
         """Reports have reached the server: take them out of the outbox."""
         await self._transaction(
             # Closed here: a cursor that dies in another thread resets a statement that this one is using.
-            lambda db: db.executemany("DELETE FROM outbox WHERE id = ?", [(id_,) for id_ in report_ids]).close()
+            lambda db: db.executemany("DELETE FROM outbox WHERE id = ?", [(n,) for n in report_ids]).close()
         )
 
     async def replace_report(self, report_id: int, kind: str, body: bytes) -> None:

@@ -67,7 +67,8 @@ class RuntimeEntry(WireFull):
     type: str
     version: str = ""
     status: str = "online"
-    profile_id: str | None = None
+    profile_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Left out for a plain runtime."""
 
 
 class FailedProfile(Wire):

@@ -200,6 +200,19 @@ class Registration(ConnectionListener):
         self._agents_changed = True
         self._attention.set()
 
+    async def refresh_workspace(self, workspace_id: str) -> WorkspaceState | None:
+        """Ask for the repositories and settings of a workspace now; what is known if that fails.
+
+        None for a workspace that is not ours.
+        """
+        state = self._workspaces.get(workspace_id)
+        if state is not None:
+            try:
+                await self._refresh(state)
+            except errors.UnauthorizedError as error:
+                log.info("%s: repositories of %s: %s", self._connection.name, workspace_id, error)
+        return state
+
     def runtime_gone(self, runtime_id: str, asked_at: float) -> None:
         """The server does not know this runtime, says the answer to a request begun at ``asked_at``."""
         runtime = self._runtimes.get(runtime_id)

@@ -93,6 +93,10 @@ class Directories:
         return self.data / "workspaces"
 
     @property
+    def repositories(self) -> Path:
+        return self.data / "repos"
+
+    @property
     def agents_cache_file(self) -> Path:
         return self.cache / "agents.json"
 

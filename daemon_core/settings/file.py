@@ -136,6 +136,33 @@ class RetentionSettings(Section, frozen=True, kw_only=True):
     ] = 7
 
 
+class WorkdirSettings(Section, frozen=True, kw_only=True):
+    budget: Annotated[
+        int,
+        Key(
+            "size",
+            "Most room that the work directories made by Ostler may take together; 0: no limit.",
+            "What ended first goes first, also before its time; what is in use and your own never goes",
+        ),
+    ] = 0
+    free_floor: Annotated[
+        int,
+        Key(
+            "size",
+            "With less free space than this no task is taken (of a disk at most a quarter counts); 0: off.",
+            "Runs that fail on a full disk lose work; those that go on keep this much for their output",
+        ),
+    ] = 2 * 2**30
+    artifacts: Annotated[
+        tuple[str, ...],
+        Key(
+            "words",
+            "Names of directories that tools make again, removed from work directories of open issues.",
+            "They take most of the room and hold nobody's work",
+        ),
+    ] = ("node_modules", ".next", ".turbo")
+
+
 class HubSettings(Section, frozen=True, kw_only=True):
     enabled: Annotated[
         bool,
@@ -146,6 +173,25 @@ class HubSettings(Section, frozen=True, kw_only=True):
             live=False,
         ),
     ] = True
+
+
+class RepositorySettings(Section, frozen=True, kw_only=True):
+    urls: Annotated[
+        tuple[str, ...],
+        Key(
+            "words",
+            "Repositories that agents of your own tasks may check out, besides the one of their task.",
+            "An agent gets what it was given; a local path has to be listed by you",
+        ),
+    ] = ()
+    co_author: Annotated[
+        str,
+        Key(
+            "text",
+            "Added to the commits of your own tasks as Co-authored-by: Name <mail>; empty: nothing is.",
+            "Servers decide for their own tasks",
+        ),
+    ] = ""
 
 
 class DiscoverySettings(Section, frozen=True, kw_only=True):
@@ -213,7 +259,9 @@ class Settings(Section, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     retention: RetentionSettings = RetentionSettings()
+    workdirs: WorkdirSettings = WorkdirSettings()
     hub: HubSettings = HubSettings()
+    repositories: RepositorySettings = RepositorySettings()
     discovery: DiscoverySettings = DiscoverySettings()
     environment: EnvironmentSettings = EnvironmentSettings()
     log: LogSettings = LogSettings()

@@ -16,15 +16,15 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from daemon_core.connections.backoff import Backoff
-from daemon_core.connections.client import ServerClient
+from daemon_core.connections.client import NoAnswerError, ServerClient
 from daemon_core.journal import Journal, Report
 from daemon_core.protocol import failures
 from daemon_core.protocol.errors import (
     PermanentError,
+    RuntimeGoneError,
     ServerError,
     TaskGoneError,
     TransientError,
-    UnauthorizedError,
     WorkspaceGoneError,
 )
 from daemon_core.protocol.wire import (
@@ -36,18 +36,30 @@ from daemon_core.protocol.wire import (
     UsageRequest,
 )
 from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.owned import keep_going
+from daemon_core.tasks.patience import Patience
 
 log = logging.getLogger(__name__)
 
 BATCH_MESSAGES = 1000
 BATCH_BYTES = 1024 * 1024
 
+REFUSED_LINES = 3
+"""So many lines refused in a row, each with its substitute: the server refuses whatever it is sent."""
+
 _messages = msgspec.json.Decoder(list[msgspec.Raw])
 _seq = msgspec.json.Decoder(TaskMessage)
 
 
 class Delivery:
-    """Sends one task's reports. ``run`` ends once the task has ended and all is delivered or moot."""
+    """Sends one task's reports. ``run`` ends once the task has ended and all is delivered or moot.
+
+    Args:
+        fresh: whether nothing of this task can have been sent before.
+        pause: waits before another try, shorter if the server comes back meanwhile.
+        on_done: hears ``delivered`` or ``moot``, once, when nothing is left.
+        on_gone: hears that the server does not know the task any more.
+    """
 
     def __init__(
         self,
@@ -58,22 +70,29 @@ class Delivery:
         runtime_id: str,
         *,
         fresh: bool,
+        patience: Patience,
         pause: Callable[[float], Awaitable[None]],
-        on_done: Callable[[str], None],
+        on_done: Callable[[str], Awaitable[None]],
+        on_gone: Callable[[], None] = lambda: None,
     ) -> None:
         self.journal = journal
         self.client = client
+        self.patience = patience
         self.pause = pause
         self.task_key = task_key
         self.task_id = task_id
         self.runtime_id = runtime_id
         self.on_done = on_done
+        self.on_gone = on_gone
         self._unsure = not fresh
         """Whether the server may have messages that our outbox still holds."""
+        self._there: set[int] = set()
+        """Numbers that the server has told us it has, from the first in the outbox on; empty: ask again."""
+        self._backoff = Backoff(0.5, 60.0)
         self._wake = asyncio.Event()
         self._ended = False
+        self._verdict = "delivered"
         self.trouble: ServerError | None = None
-        self.server_status = ""
 
     def wake(self) -> None:
         """There is something new in the outbox."""
@@ -85,14 +104,18 @@ class Delivery:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send until the task has ended and nothing is left."""
-        backoff = Backoff(0.5, 60.0)
+        """Send until the task has ended and nothing is left. Does not end before, whatever fails."""
+        await keep_going(self._run, f"delivery of task {self.task_id}")
+
+    async def _run(self) -> None:
         while True:
             self._wake.clear()
-            reports = await self.journal.reports(self.task_key, BATCH_MESSAGES, BATCH_BYTES)
+            reports = await self.patience.carry(
+                lambda: self.journal.reports(self.task_key, BATCH_MESSAGES, BATCH_BYTES)
+            )
             if not reports:
                 if self._ended:
-                    self.on_done("delivered")
+                    await self.on_done(self._verdict)
                     return
                 await self._wake.wait()
                 continue
@@ -102,115 +125,194 @@ class Delivery:
                 log.info("task %s: the server does not have it any more (%s)", self.task_id, error)
                 await self._moot()
                 return
-            except (TransientError, UnauthorizedError) as error:
-                self.trouble = error
-                if isinstance(error, TransientError) and error.maybe_applied:
-                    self._unsure = True
-                delay_s = backoff.next()
-                if isinstance(error, TransientError) and error.retry_after_s is not None:
-                    delay_s = max(delay_s, error.retry_after_s)
-                log.warning("task %s: %s; next try in %.1f s", self.task_id, error, delay_s)
-                await self.pause(delay_s)
-            except PermanentError as error:
-                await self._refused(reports[0], error)
-                backoff.reset()
+            except ServerError as error:
+                await self._hold_on(error)
+            except msgspec.MsgspecError as error:
+                await self._unusable(reports[0], error)
+            except BaseException:
+                self._doubt()
+                raise
             else:
                 self.trouble = None
-                backoff.reset()
+                self._backoff.reset()
+
+    async def _hold_on(self, error: ServerError) -> None:
+        """No answer, or one that may be another next time (a refused credential, too): wait, try again."""
+        self.trouble = error
+        delay_s = self._backoff.next()
+        if isinstance(error, TransientError):
+            if error.maybe_applied:
+                self._doubt()
+            if error.retry_after_s is not None:
+                delay_s = max(delay_s, error.retry_after_s)
+        log.warning("task %s: %s; next try in %.1f s", self.task_id, error, delay_s)
+        await self.pause(delay_s)
+
+    def _doubt(self) -> None:
+        self._unsure = True
+        self._there.clear()
 
     async def _moot(self) -> None:
-        await self.journal.drop_reports(self.task_key)
-        while not self._ended:
+        self.trouble = None
+        self.on_gone()
+        while True:
             self._wake.clear()
+            await self.patience.carry(lambda: self.journal.drop_reports(self.task_key))
+            if self._ended:
+                break
             await self._wake.wait()
-        await self.journal.drop_reports(self.task_key)
-        self.on_done("moot")
+        await self.on_done("moot")
 
     async def _send(self, reports: list[Report]) -> None:
         first = reports[0]
-        client = self.client
         reach(f"report_{first.kind}")
+        try:
+            await self._say(reports)
+        except (PermanentError, RuntimeGoneError) as error:
+            # A runtime that is gone is registered again under another id: for this task it stays gone.
+            if not await self._refused(reports, error):
+                return
+        reach(f"reported_{first.kind}")
+        await self._acknowledge(reports)
+
+    async def _acknowledge(self, reports: list[Report]) -> None:
+        # Through a full disk: what was sent and is not taken note of would be sent again.
+        await self.patience.carry(lambda: self.journal.acknowledge([report.id for report in reports]))
+
+    async def _say(self, reports: list[Report]) -> None:
+        first = reports[0]
         match first.kind:
             case "messages":
                 await self._send_messages(reports)
             case "session":
                 pin = msgspec.json.decode(first.body, type=SessionRequest)
-                await client.pin_session(self.task_id, pin.session_id, pin.work_dir)
+                await self.client.pin_session(self.task_id, pin.session_id, pin.work_dir)
             case "usage":
                 usage = msgspec.json.decode(first.body, type=UsageRequest)
-                await client.usage(self.task_id, usage.usage)
+                await self.client.usage(self.task_id, usage.usage)
             case "complete":
-                await self._terminal(first)
+                await self._complete(msgspec.json.decode(first.body, type=CompleteRequest))
             case "fail":
-                await self._terminal(first)
+                fail = msgspec.json.decode(first.body, type=FailRequest)
+                self._compare(await self.client.fail(self.task_id, fail), "failed")
             case unknown:
                 log.error("task %s: a report of unknown kind %r is dropped", self.task_id, unknown)
-        reach(f"reported_{first.kind}")
-        await self.journal.acknowledge([report.id for report in reports])
+
+    # --- messages ------------------------------------------------------------------------------
 
     async def _send_messages(self, reports: list[Report]) -> None:
         bodies = [report.body for report in reports]
+        more = False
         if self._unsure:
-            there = {
-                message.seq
-                for message in await self.client.messages_since(self.task_id, reports[0].first_seq - 1)
-            }
-            if there:
-                bodies = [_without(body, there) for body in bodies]
-        joined = b",".join(inner for body in bodies if (inner := body.strip()[1:-1]))
+            if not self._there:
+                more = await self._ask_what_is_there(reports)
+            bodies = [_without(body, self._there) for body in bodies]
+        joined = b",".join(inner for body in bodies if (inner := body.strip()[1:-1].strip()))
         if joined:
             await self.client.send_messages(self.task_id, b"[" + joined + b"]")
-        self._unsure = False
+        self._there = {seq for seq in self._there if seq > reports[-1].last_seq}
+        self._unsure = more or bool(self._there)  # it may have what comes next, too
 
-    async def _terminal(self, report: Report) -> None:
-        client = self.client
-        if report.kind == "complete":
-            status = await client.complete(
-                self.task_id, msgspec.json.decode(report.body, type=CompleteRequest)
-            )
-        else:
-            status = await client.fail(self.task_id, msgspec.json.decode(report.body, type=FailRequest))
-        if status in ("dispatched", "waiting_local_directory") and report.kind == "complete":
+    async def _ask_what_is_there(self, reports: list[Report]) -> bool:
+        """Learn what the server has from the first of these messages on; whether it may have yet more."""
+        first, last = reports[0].first_seq, reports[-1].last_seq
+        try:
+            stored = await self.client.messages_since(self.task_id, first - 1)
+        except NoAnswerError as error:
+            if error.code != "too_large":
+                raise
+            # Tens of megabytes more than this batch: sent in order, so the batch is among them.
+            self._there = set(range(first, last + 1))
+            return True
+        self._there = {message.seq for message in stored}
+        return False
+
+    async def _send_one_by_one(self, reports: list[Report]) -> None:
+        """The server refuses a batch: find the lines that it does not want and put a word in their place."""
+        refused = 0
+        for report in reports:
+            for raw in _messages.decode(report.body):
+                seq = _seq.decode(raw).seq
+                if seq in self._there:
+                    continue
+                if refused == REFUSED_LINES:
+                    log.error("task %s: line %d is not sent: the server refuses all", self.task_id, seq)
+                    continue
+                substitute = TaskMessage(
+                    seq=seq, type="error", content="Ostler: the server refused this line of the transcript."
+                )
+                for line in (bytes(raw), msgspec.json.encode(substitute)):
+                    with contextlib.suppress(PermanentError):
+                        await self.client.send_messages(self.task_id, b"[" + line + b"]")
+                        refused = 0
+                        break
+                else:
+                    refused += 1
+                    log.error("task %s: the server refuses line %d", self.task_id, seq)
+                    continue
+                self._unsure = True
+                self._there.add(seq)
+
+    # --- the last word -------------------------------------------------------------------------
+
+    async def _complete(self, result: CompleteRequest) -> None:
+        status = await self.client.complete(self.task_id, result)
+        if status in ("dispatched", "waiting_local_directory"):
             # A complete is effective from running alone and silently ignored before: the server has lost
             # our start (it was set back, say). Say it again, then complete.
-            await client.start(self.task_id)
-            status = await client.complete(
-                self.task_id, msgspec.json.decode(report.body, type=CompleteRequest)
-            )
-        self.server_status = status
-        expected = "completed" if report.kind == "complete" else "failed"
+            await self.client.start(self.task_id)
+            status = await self.client.complete(self.task_id, result)
+        self._compare(status, "completed")
+
+    def _compare(self, status: str, expected: str) -> None:
         if status in TERMINAL_STATUSES and status != expected:
             log.info(
                 "task %s: the server had it as %s before our result (%s) came; the result is kept here",
                 self.task_id, status, expected,
             )  # fmt: skip
+        elif status and status != expected:
+            log.warning("task %s: the server took its end and has it as %s", self.task_id, status)
 
-    async def _refused(self, report: Report, error: PermanentError) -> None:
-        """The server will never take this report: say the next best thing."""
+    async def _refused(self, reports: list[Report], error: ServerError) -> bool:
+        """The server will never take this report: say the next best thing. Whether it is dealt with."""
+        report = reports[0]
         status = ""
-        with contextlib.suppress(ServerError):
+        try:
             status = await self.client.status(self.task_id)
+        except (PermanentError, RuntimeGoneError):
+            pass  # not even that; an answer that may be another next time holds everything up
         if status in TERMINAL_STATUSES:
             log.info("task %s has ended at the server (%s): %s", self.task_id, status, error)
-            self.server_status = status
-            if report.kind in ("complete", "fail"):
-                await self.journal.acknowledge([report.id])
-                return
-        if report.kind == "complete":
-            text = f"complete task failed: {error}"
-            given = msgspec.json.decode(report.body, type=CompleteRequest)
-            fail = FailRequest(
-                error=text,
-                session_id=given.session_id,
-                work_dir=given.work_dir,
-                failure_reason=failures.classify(text),
-            )
-            await self.journal.replace_report(report.id, "fail", msgspec.json.encode(fail))
-            return
+            return True
         log.error("task %s: the server refuses a report (%s): %s", self.task_id, report.kind, error)
-        await self.journal.acknowledge([report.id])
+        if report.kind == "messages":
+            await self._send_one_by_one(reports)
+        elif report.kind == "complete":
+            await self._fail_instead(report, f"complete task failed: {error}")
+            return False
+        elif report.kind == "fail":
+            self._verdict = "moot"
+        return True
+
+    async def _fail_instead(self, report: Report, text: str) -> None:
+        fail = FailRequest(error=text, failure_reason=failures.classify(text))
+        with contextlib.suppress(msgspec.MsgspecError):
+            given = msgspec.json.decode(report.body, type=CompleteRequest)
+            fail.session_id, fail.work_dir = given.session_id, given.work_dir
+        body = msgspec.json.encode(fail)
+        await self.patience.carry(lambda: self.journal.replace_report(report.id, "fail", body))
+
+    async def _unusable(self, report: Report, error: msgspec.MsgspecError) -> None:
+        """A report that cannot be understood (a salvaged journal): it must not hold up what follows."""
+        log.error("task %s: a report (%s) is damaged: %s", self.task_id, report.kind, error)
+        if report.kind in ("complete", "fail"):
+            await self._fail_instead(report, "the task's result was damaged on this machine's disk")
+        else:
+            await self._acknowledge([report])
 
 
 def _without(body: bytes, there: set[int]) -> bytes:
+    if not there:
+        return body
     kept = [raw for raw in _messages.decode(body) if _seq.decode(raw).seq not in there]
     return b"[" + b",".join(bytes(raw) for raw in kept) + b"]"

@@ -10,51 +10,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
 from daemon_core.agents.family import Family
 from daemon_core.connections.connection import Connection
 from daemon_core.journal import Journal, JournalError, RunRecord, TaskRecord
-from daemon_core.processes.client import Lost, NeverStarted, Shim, attach
-from daemon_core.processes.state import read_state, remove_secrets
-from daemon_core.processes.tree import end_survivors
 from daemon_core.protocol.wire import Task
 from daemon_core.runtimes.registration import RegisteredRuntime
-from daemon_core.tasks import clock, environment
-from daemon_core.tasks.barrier import Barrier
+from daemon_core.tasks import clock, prompts
+from daemon_core.tasks.barrier import Barrier, BarrierState
 from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.launch import Launcher
 from daemon_core.tasks.life import TaskLife
 from daemon_core.tasks.owned import Nursery
+from daemon_core.tasks.patience import Patience
 from daemon_core.tasks.poller import Poller
+from daemon_core.tasks.recovery import Recovery, mark_reported
+from daemon_core.tasks.repositories import TaskRepositories
+from daemon_core.tasks.room import RoomGuard
 from daemon_core.tasks.run import StopReason, WatchLimits
 from daemon_core.tasks.secrets import ClaimFile, new_run_id
+from daemon_core.tasks.skills import SkillCache
 from daemon_core.tasks.slots import Slot, Slots
 from daemon_core.tasks.translate import Digest
 from daemon_core.workdirs import DirectoryLock, DirectoryLocks, TaskDirectories
+from daemon_core.workdirs.changes import ChangeStore
+from daemon_core.workdirs.environments import Environments
 
 log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
 """How long a stopping daemon gives tasks between claim and spawn and between exit and outbox."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launcher:
-    """How a provider is started on this machine."""
-
-    provider: str
-    executable: str
-    family: Family
-    model: str = ""
-    args: tuple[str, ...] = ()
 
 
 class Observer(Protocol):
@@ -84,6 +75,8 @@ class Engine:
     launchers: dict[str, Launcher]
     task_directories: TaskDirectories
     directory_locks: DirectoryLocks
+    environments: Environments
+    skill_cache: SkillCache
     watch_limits: WatchLimits
     runs_dir: Path
     socket_dir: Path
@@ -94,6 +87,11 @@ class Engine:
     profile: str
     base_environment: Mapping[str, str]
     runtime_gone: Callable[[RegisteredRuntime, float], None]
+    repositories: TaskRepositories | None = None
+    changes: ChangeStore | None = None
+    """Where it is kept what tasks change; None: it is not."""
+    room: RoomGuard | None = None
+    """Holds claims while a disk is nearly full; None: nothing does."""
 
     lives: dict[str, TaskLife] = field(default_factory=dict)
     """Tasks that have not ended here, by key."""
@@ -106,46 +104,24 @@ class Engine:
     _pauses: dict[str, asyncio.Event] = field(default_factory=dict)
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
     _hold_claims: asyncio.Event = field(default_factory=asyncio.Event)
-    _disk_full: bool = False
     _claims_off: bool = False
     _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.patience = Patience(self._journal_trouble)
 
     # --- start ---------------------------------------------------------------------------------
 
     async def recover(self) -> None:
         """Take up everything unfinished: slots, directory locks and runs, then what was not delivered.
 
-        Returns as soon as every unfinished task has its slot, its run is attached (or known to be over) and
-        its directory is in the book; nothing may be registered, claimed or cleaned before.
+        Returns as soon as every unfinished task has its slot and every live run its directory in the book;
+        nothing may be registered, claimed or cleaned before.
         """
-        unfinished = await self.journal.unfinished()
-        for record in unfinished:
-            await self._take_up(record)
-        for record in await self.journal.undelivered():
-            self._deliver_only(record)
-        known = await self.journal.known_runs()
-        await self._adopt_strangers(known)
+        await Recovery(self).run()
 
-    async def _take_up(self, record: TaskRecord) -> None:
-        connection = self.connections.get(record.connection)
-        runs = await self.journal.runs(record.key)
-        run = next((run for run in runs if run.run_id == record.run_id), None)
-        if run is None:
-            run = RunRecord(run_id=record.run_id or new_run_id(), task_key=record.key, mark=record.run_id)
-            await self.journal.add_run(run)
-        if connection is None:
-            log.warning(
-                "task %s is of connection %s, which is not configured", record.task_id, record.connection
-            )
-            return
-        slot = self.slots.adopt(record.slot, record.provider)
-        claim = await asyncio.to_thread(ClaimFile(self.runs_dir / run.run_id).read)
-        lock = None
-        if record.directory and record.state == "started":
-            lock = self.directory_locks.adopt(Path(record.directory), record.task_id)
-        self._begin(connection, record, run, slot, claim, fresh=False, lock=lock)
-
-    def _deliver_only(self, record: TaskRecord) -> None:
+    def deliver_only(self, record: TaskRecord) -> None:
+        """Send what is left of a task that has ended here."""
         connection = self.connections.get(record.connection)
         if connection is None:
             return
@@ -156,86 +132,33 @@ class Engine:
             record.task_id,
             record.runtime_id,
             fresh=False,
+            patience=self.patience,
             pause=lambda delay_s: self.pause(record.connection, delay_s),
-            on_done=lambda verdict: self._mark_delivered(record, verdict),
+            on_done=lambda verdict: self.delivered(record, verdict),
         )
         delivery.ended()
         self.deliveries[record.key] = delivery
         self._delivery_nursery.start(delivery.run(), record.key)
 
-    async def _adopt_strangers(self, known: set[str]) -> None:
-        """Run directories that the journal does not know: a damaged journal's runs, or a claim cut short.
-
-        What lives is taken up from its owner file and claim; what never started and what has ended is
-        removed once it is a day old (it may hold the only trace of what happened).
-        """
-        names = await asyncio.to_thread(_run_directories, self.runs_dir)
-        for name in names:
-            if name in known:
-                continue
-            run_dir = self.runs_dir / name
-            found = await attach(run_dir)
-            if isinstance(found, NeverStarted):
-                await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
-                continue
-            claim = await asyncio.to_thread(ClaimFile(run_dir).read)
-            owner = await asyncio.to_thread(_owner, run_dir)
-            if isinstance(found, Shim):
-                await found.close()
-                if claim is None or owner is None or owner.connection not in self.connections:
-                    log.error("run %s belongs to nobody known: it is ended", name)
-                    await asyncio.to_thread(_end, run_dir, owner.mark if owner else "")
-                    continue
-                await self._adopt(name, owner, claim)
-            elif isinstance(found, Lost):
-                await asyncio.to_thread(_end, run_dir, owner.mark if owner else "")
-            elif claim is not None and owner is not None and owner.connection in self.connections:
-                await self._adopt(name, owner, claim)
-
-    async def _adopt(self, run_id: str, owner: _Owner, claim: Task) -> None:
-        """Rebuild what the journal lost. The transcript is read again from its beginning; the lines that the
-        server has already are told apart by their numbers when they are sent (promise P3)."""
-        connection = self.connections[owner.connection]
-        run_dir = self.runs_dir / run_id
-        family_name = owner.family
-        family = self.families.get(family_name)
-        if family is None:
-            log.error("run %s: family %r is not known: it is ended", run_id, family_name)
-            await asyncio.to_thread(_end, run_dir, owner.mark)
-            return
-        now = clock.now_text()
-        record = self._record(connection, claim, run_id, owner.provider, slot=owner.slot)
-        record.state = "started"
-        record.work_dir = owner.work_dir
-        record.directory = owner.directory
-        record.started_at = owner.created_at or now
-        run = RunRecord(
-            run_id=run_id,
-            task_key=record.key,
-            state="spawned",
-            family=family_name,
-            mark=owner.mark,
-            reader=family.reader().snapshot(),
-            started_at=owner.created_at or now,
-            note="taken up after the journal was lost",
-        )
-        if not await self.journal.add_task(record, run):
-            return
-        log.warning("run %s of task %s was taken up from its directory", run_id, claim.id)
-        slot = self.slots.adopt(record.slot, record.provider)
-        lock = None
-        if record.directory:
-            lock = self.directory_locks.adopt(Path(record.directory), record.task_id)
-        self._begin(connection, record, run, slot, claim, fresh=False, lock=lock)
-
     # --- claims --------------------------------------------------------------------------------
 
+    @property
+    def claims_held(self) -> bool:
+        """Whether something else than the barrier is against claiming: no room to record it, the setting,
+        the end of the daemon."""
+        return self.patience.troubled or self._stopping or self._claims_off
+
     async def claims_possible(self) -> None:
-        """Wait while the barrier is up or the disk is full."""
-        while self._disk_full or self._stopping or self._claims_off:
-            self._hold_claims.clear()
-            await self._hold_claims.wait()
-        await self.barrier.wait_down()
+        """Wait while the barrier is up, claims are held, or there is no room on the disk."""
+        while True:
+            while self.claims_held or self.barrier.state is not BarrierState.DOWN:
+                self._hold_claims.clear()
+                if self.claims_held:
+                    await self._hold_claims.wait()
+                await self.barrier.wait_down()
+            if self.room is None or await self.room.enough():
+                return
+            await self.room.wait()
 
     def accept_claims(self, wanted: bool) -> None:
         """The setting: whether this machine takes tasks at all."""
@@ -244,35 +167,53 @@ class Engine:
             self._hold_claims.set()
 
     async def accept(self, task: Task, runtime: RegisteredRuntime, slot: Slot) -> bool:
-        """Record a claim and begin its life; the slot is its then. False for one that is here already."""
+        """Record a claim and begin its life; the slot is its then. False for one that is here already.
+
+        Waits while the disk is full. Raises ``OSError`` if the claim cannot be kept at all, and
+        ``JournalError`` for a damaged journal: the server then hands it out again.
+        """
         key = f"{runtime.connection.name}/{task.id}"
         life = self.lives.get(key)
         if life is not None:
             # Handed out again (our lease was late, or an answer was lost): it is being worked on.
             log.info("task %s was handed out again; it is here already", task.id)
-            if life.claim is not None and task.auth_token and life.record.state != "started":
-                life.claim = task
-                await asyncio.to_thread(ClaimFile(life.run_dir).write, task)
+            await life.renew_claim(task)
+            return False
+        delivery = self.deliveries.get(key)
+        if delivery is not None:
+            # It has ended here and its result is on the way. Our word stands: it is not done twice.
+            log.info("task %s was handed out again; its result is on its way", task.id)
+            delivery.wake()
             return False
         run_id = new_run_id()
-        record = self._record(runtime.connection, task, run_id, runtime.provider, slot=slot.number)
+        record = self.record_of(runtime.connection, task, run_id, runtime.provider, slot=slot.number)
         record.runtime_id = runtime.runtime_id
         run = RunRecord(run_id=run_id, task_key=key, mark=new_run_id())
         # The token first, in its own 0600 file: a claim in the journal can always be begun.
-        await self.patiently(lambda: asyncio.to_thread(ClaimFile(self.runs_dir / run_id).write, task))
+        claim_file = ClaimFile(self.runs_dir / run_id)
+        await self.patience.carry(lambda: asyncio.to_thread(claim_file.write, task))
         reach("claim_file")
-        added = False
-
-        async def add() -> None:
-            nonlocal added
-            added = await self.journal.add_task(record, run)
-
-        await self.patiently(add)
+        added = await self.patience.carry(lambda: self.journal.add_task(record, run))
         reach("claim_recorded")
-        if not added:
-            await asyncio.to_thread(shutil.rmtree, self.runs_dir / run_id, ignore_errors=True)
+        if added:
+            self.begin(runtime.connection, record, run, slot, task, fresh=True)
+            return True
+        await asyncio.to_thread(shutil.rmtree, claim_file.run_dir, ignore_errors=True)
+        return await self._take_up_again(key, task, slot)
+
+    async def _take_up_again(self, key: str, task: Task, slot: Slot) -> bool:
+        """The journal has a task unfinished that nobody here works on: whoever did has failed."""
+        record = await self.journal.task(key)
+        if record is None or record.state == "ended" or key in self.lives:
             return False
-        self._begin(runtime.connection, record, run, slot, task, fresh=True)
+        log.warning("task %s was left behind here; it is taken up again", task.id)
+        recovery = Recovery(self)
+        prepared = await recovery.prepare(record, slot)
+        if prepared is None or key in self.lives:
+            return False
+        if prepared.claim is not None:
+            prepared.claim = task
+        recovery.begin(prepared)
         return True
 
     def set_runtimes(self, runtimes: Iterable[RegisteredRuntime]) -> None:
@@ -283,8 +224,9 @@ class Engine:
             if runtime.claimable
         }
         for key in [key for key in self._pollers if key not in wanted]:
-            _, task = self._pollers.pop(key)
-            task.cancel()
+            poller, task = self._pollers.pop(key)
+            if not poller.retire():
+                task.cancel()
         if self._stopping:
             return
         for key, runtime in wanted.items():
@@ -396,51 +338,47 @@ class Engine:
 
     def changed(self, life: TaskLife) -> None:
         self._settled.set()
-        self.observer.task_changed(life)
+        self._tell(lambda: self.observer.task_changed(life))
 
     def stretched(self, life: TaskLife, made: Digest) -> None:
-        self.observer.task_stretched(life, made)
+        self._tell(lambda: self.observer.task_stretched(life, made))
 
     def ended(self, life: TaskLife) -> None:
         self.lives.pop(life.record.key, None)
         self._settled.set()
-        self.observer.task_ended(life.record, life.server_status)
+        self._tell(lambda: self.observer.task_ended(life.record, life.server_status))
 
-    def delivered(self, life: TaskLife, verdict: str) -> None:
-        self._mark_delivered(life.record, verdict)
+    def left_behind(self, life: TaskLife) -> None:
+        """A life could not be brought to its end, nor its task: the next start takes it up."""
+        self.lives.pop(life.record.key, None)
+        self._settled.set()
 
-    def journal_trouble(self, error: JournalError | None) -> None:
+    async def delivered(self, record: TaskRecord, verdict: str) -> None:
+        """Everything of a task is at its server, or moot: nothing of it is left to do."""
+        await self.patience.carry(lambda: self.journal.update_task(record.key, delivery=verdict))
+        record.delivery = verdict
+        await asyncio.to_thread(mark_reported, self.runs_dir / record.run_id)
+        self.deliveries.pop(record.key, None)
+        self._settled.set()
+        self._tell(lambda: self.observer.task_delivered(record))
+
+    def _journal_trouble(self, error: JournalError | None) -> None:
         """The journal cannot be written (no claims meanwhile), or can again."""
-        self._disk_full = error is not None
+        if self.room is not None:
+            self.room.look_again()
         if error is None:
             self._hold_claims.set()
-        self.observer.journal_trouble(error)
+        self._tell(lambda: self.observer.journal_trouble(error))
 
-    async def patiently(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Carry a write through a full disk: nothing else can be done with the task until it is recorded."""
-        delay_s = 0.5
-        troubled = False
-        while True:
-            try:
-                await work()
-            except JournalError as error:
-                if not error.full:
-                    raise
-                troubled = True
-                self.journal_trouble(error)
-            except OSError as error:
-                troubled = True
-                self.journal_trouble(JournalError(str(error), full=True))
-            else:
-                if troubled:
-                    self.journal_trouble(None)
-                return
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, 30.0)
+    def _tell(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except Exception:  # somebody who only watches must not end a task
+            log.exception("an observer failed")
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _begin(
+    def begin(
         self,
         connection: Connection,
         record: TaskRecord,
@@ -451,17 +389,18 @@ class Engine:
         fresh: bool,
         lock: DirectoryLock | None = None,
     ) -> None:
-        life = TaskLife(self, connection, record, run, slot, claim, fresh=fresh)
-        life.lock = lock
+        """Start life and delivery of a task that is in the journal; slot and lock are the life's then."""
+        life = TaskLife(self, connection, record, run, slot, claim, fresh=fresh, lock=lock)
         self.lives[record.key] = life
         self.deliveries[record.key] = life.delivery
         self._delivery_nursery.start(life.delivery.run(), record.key)
         self._lives_nursery.start(life.live(), record.key)
-        self.observer.task_changed(life)
+        self.changed(life)
 
-    def _record(
+    def record_of(
         self, connection: Connection, task: Task, run_id: str, provider: str, *, slot: int
     ) -> TaskRecord:
+        """The journal's row of a task as claimed."""
         agent = task.agent
         return TaskRecord(
             key=f"{connection.name}/{task.id}",
@@ -470,9 +409,9 @@ class Engine:
             runtime_id=task.runtime_id,
             workspace_id=task.workspace_id,
             provider=provider,
-            kind=environment.kind_of(task),
-            conversation_id=environment.conversation_of(task),
-            title=environment.title_of(task),
+            kind=prompts.kind_of(task),
+            conversation_id=prompts.conversation_of(task),
+            title=prompts.title_of(task),
             agent_id=task.agent_id,
             agent_name=agent.name if agent else "",
             model=(agent.model or "") if agent else "",
@@ -480,48 +419,3 @@ class Engine:
             run_id=run_id,
             claimed_at=clock.now_text(),
         )
-
-    def _mark_delivered(self, record: TaskRecord, verdict: str) -> None:
-        self.deliveries.pop(record.key, None)
-        record.delivery = verdict
-        self._settled.set()
-        self._delivery_nursery.start(self._keep_delivered(record, verdict), f"mark {record.key}")
-
-    async def _keep_delivered(self, record: TaskRecord, verdict: str) -> None:
-        await self.patiently(lambda: self.journal.update_task(record.key, delivery=verdict))
-        self.observer.task_delivered(record)
-
-
-class _Owner(msgspec.Struct, kw_only=True):
-    """What a run directory says of whose it is."""
-
-    task_id: str = ""
-    connection: str = ""
-    runtime_id: str = ""
-    provider: str = ""
-    family: str = ""
-    work_dir: str = ""
-    directory: str = ""
-    slot: int = 0
-    created_at: str = ""
-    mark: str = ""
-
-
-def _owner(run_dir: Path) -> _Owner | None:
-    try:
-        return msgspec.json.decode((run_dir / "owner.json").read_bytes(), type=_Owner)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-def _end(run_dir: Path, mark: str) -> None:
-    info = read_state(run_dir).info
-    end_survivors(mark, info.cgroup if info is not None else None)
-    remove_secrets(run_dir)
-
-
-def _run_directories(runs_dir: Path) -> list[str]:
-    try:
-        return [entry.name for entry in os.scandir(runs_dir) if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []

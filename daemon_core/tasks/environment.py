@@ -1,4 +1,4 @@
-"""What a run is given: its environment, its prompt, its launch request.
+"""What a run is given: its environment.
 
 The environment of a child is the daemon's own, less everything that names Ostler, plus the task's names.
 Custom variables from the server can override neither those nor the ones that decide what runs and as whom.
@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+import msgspec
 
 from daemon_core.protocol.wire import Agent, Task
 
@@ -102,6 +104,10 @@ def child_environment(
         if task.autopilot_run_id:
             env["MULTICA_AUTOPILOT_RUN_ID"] = task.autopilot_run_id
             env["MULTICA_AUTOPILOT_ID"] = task.autopilot_id or ""
+        if task.quick_create_prompt:
+            env["MULTICA_QUICK_CREATE_TASK_ID"] = task.id
+            attached = task.quick_create_attachment_ids or []
+            env["MULTICA_QUICK_CREATE_ATTACHMENT_IDS"] = msgspec.json.encode(attached).decode()
     return {name: value for name, value in env.items() if "\0" not in value}
 
 
@@ -109,51 +115,3 @@ def is_blocked(name: str) -> bool:
     """Whether custom environment may not set this name (compared without case)."""
     upper = name.upper()
     return upper.startswith(_OWN_PREFIXES) or upper in _PROTECTED
-
-
-def kind_of(task: Task) -> str:
-    """The kind of a task; a server may leave it out, then the ids tell."""
-    if task.chat_session_id:
-        return "chat"
-    if task.trigger_comment_id:
-        return "comment"
-    if task.autopilot_run_id:
-        return "autopilot"
-    if task.quick_create_prompt:
-        return "quick_create"
-    return task.kind or "direct"
-
-
-def conversation_of(task: Task) -> str:
-    """The id by which the turns of one conversation or issue belong together."""
-    return task.chat_session_id or task.issue_id or task.autopilot_run_id or task.id
-
-
-def title_of(task: Task) -> str:
-    """One line that names the task for people, at most 120 characters."""
-    for candidate in (
-        task.thread_name,
-        task.autopilot_title,
-        task.quick_create_prompt,
-        task.chat_message,
-        task.trigger_comment_content,
-    ):
-        line = " ".join((candidate or "")[:1000].split())
-        if line:
-            return line if len(line) <= 120 else line[:117] + "..."
-    return task.issue_id or task.id
-
-
-def prompt_of(task: Task) -> str:
-    """The user turn of a task."""
-    match kind_of(task):
-        case "chat":
-            return task.chat_message or ""
-        case "comment":
-            return task.trigger_comment_content or ""
-        case "autopilot":
-            return task.autopilot_description or task.autopilot_title or ""
-        case "quick_create":
-            return task.quick_create_prompt or ""
-        case _:
-            return task.handoff_note or task.trigger_summary or f"Work on issue {task.issue_id}."

@@ -1,7 +1,7 @@
-"""From a task as claimed to what is started for it: its user directory, the launch request, the run's files.
+"""From a task as claimed to what is started for it: its user directory, the request, the run's files.
 
-Everything that a task can ask for and that cannot be done ends in a ``PrepareError``, which is what its server
-is told.
+Everything that a task can ask for and that cannot be done ends in a ``PrepareError``, which is what its
+server is told.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from daemon_core.agents.family import Family, LaunchPlan, LaunchRequest
 from daemon_core.processes.errors import SpawnError
 from daemon_core.protocol import failures
 from daemon_core.protocol.wire import Agent, LocalDirectoryRef, Task
-from daemon_core.tasks import environment
+from daemon_core.tasks import prompts
+from daemon_core.workdirs.environments import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,10 @@ def named_directory(claim: Task, daemon_id: str) -> str:
     return mine[0] if mine else ""
 
 
-def request_of(claim: Task, launcher: Launcher, work_dir: str, run_dir: Path) -> LaunchRequest:
-    """What is wanted of a run of this task."""
+def request_of(
+    claim: Task, launcher: Launcher, work_dir: str, run_dir: Path, prepared: Prepared, *, hub: bool
+) -> LaunchRequest:
+    """What is wanted of a run of this task in a directory as it was prepared."""
     agent = claim.agent or Agent()
     prior_dir = claim.prior_work_dir or ""
     # A session is bound to its directory: resumed only in the identical one.
@@ -86,13 +89,13 @@ def request_of(claim: Task, launcher: Launcher, work_dir: str, run_dir: Path) ->
         servers = servers["mcpServers"]
     return LaunchRequest(
         executable=launcher.executable,
-        prompt=environment.prompt_of(claim),
+        prompt=prepared.prompt(prompts.prompt_of(claim, launcher.provider, hub=hub)),
         work_dir=work_dir,
         run_dir=str(run_dir),
         resume_session_id=(claim.prior_session_id or "") if same else "",
         model=agent.model or launcher.model,
         thinking_level=agent.thinking_level or launcher.thinking,
-        instructions=agent.instructions,
+        instructions=prepared.instructions,
         mcp_servers=servers,
         extra_args=(*launcher.args, *(agent.custom_args or ())),
     )

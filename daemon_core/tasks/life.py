@@ -8,59 +8,59 @@ mended by entering again at the state that was reached:
   earlier life of this daemon was heard.
 * *started*: the server has accepted; the run is recorded. Spawn it, unless its shim shows that it was.
 * *ended*: the result is in the outbox. Nothing is left to do here.
+
+A user directory is locked whenever something of the task may touch it: the lock is had before *ready*, and
+after a restart before anything is spawned. Whatever fails unexpectedly ends in words: the run is ended and
+the task reported as failed; if not even that can be recorded, the next start of the daemon takes it up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from daemon_core.agents.events import Outcome
-from daemon_core.agents.family import Family, LaunchError, LaunchPlan, LaunchRequest
+from daemon_core.agents.family import LaunchError
 from daemon_core.connections.backoff import Backoff
 from daemon_core.connections.connection import Connection
-from daemon_core.journal import RunRecord, TaskRecord
+from daemon_core.journal import JournalError, RunRecord, TaskRecord
 from daemon_core.processes.client import Lost, NeverStarted, RunSpec, Shim, attach, spawn
 from daemon_core.processes.errors import LostError, SpawnError
-from daemon_core.processes.state import ExitStatus
+from daemon_core.processes.state import ExitStatus, RunPhase, read_state
 from daemon_core.protocol import failures
 from daemon_core.protocol.errors import (
     PermanentError,
+    RuntimeGoneError,
     ServerError,
     TaskGoneError,
     TransientError,
     UnauthorizedError,
     WorkspaceGoneError,
 )
-from daemon_core.protocol.wire import (
-    TERMINAL_STATUSES,
-    Agent,
-    CompleteRequest,
-    FailRequest,
-    LocalDirectoryRef,
-    Task,
-    Usage,
-    UsageRequest,
-)
-from daemon_core.tasks import clock, environment
+from daemon_core.protocol.wire import TERMINAL_STATUSES, Task, Usage
+from daemon_core.tasks import clock, environment, launch, preparing, results
 from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
-from daemon_core.tasks.owned import beside
-from daemon_core.tasks.run import Progress, RunDriver, RunEnd, StopReason
+from daemon_core.tasks.launch import PrepareError
+from daemon_core.tasks.owned import beside, keep_going
+from daemon_core.tasks.preparing import TaskFiles
+from daemon_core.tasks.recovery import mark_reported
+from daemon_core.tasks.results import Result
+from daemon_core.tasks.run import Progress, RunDriver, RunEnd, StopReason, end_run
 from daemon_core.tasks.secrets import ClaimFile, new_run_id
+from daemon_core.tasks.skills import SkillError
 from daemon_core.tasks.slots import Slot
+from daemon_core.tasks.stamps import stamp_of
 from daemon_core.tasks.translate import Digest
 from daemon_core.workdirs import DirectoryLock, DirectoryRefusedError, validate_user_directory
-from daemon_core.workdirs.directories import Stamp
+from daemon_core.workdirs.environments import Prepared, Refused
+from daemon_core.workdirs.repository_errors import RepositoryError
 
 if TYPE_CHECKING:
     from daemon_core.tasks.engine import Engine
@@ -68,16 +68,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class _ServerEndedError(Exception):
-    """The server has ended or lost the task while it was being prepared."""
-
-
-class _PrepareError(Exception):
-    """The task cannot be run; reported as failed with this reason."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+class _OverError(Exception):
+    """The server has ended or lost the task, or the user ends it with the daemon, before its run began."""
 
 
 class TaskLife:
@@ -93,6 +85,7 @@ class TaskLife:
         claim: Task | None,
         *,
         fresh: bool,
+        lock: DirectoryLock | None = None,
     ) -> None:
         self.engine = engine
         self.connection = connection
@@ -102,13 +95,15 @@ class TaskLife:
         self.claim = claim
         """None after a restart whose claim file is gone; then nothing new can be started for this task."""
         self.fresh = fresh
+        self.lock = lock
         self.progress = Progress()
         self.server_status = ""
         """What ended the task at the server (``gone`` for a task it does not know), else empty."""
         self.stop_reason: StopReason | None = None
         self.driver: RunDriver | None = None
-        self.lock: DirectoryLock | None = None
-        self._ended_there = asyncio.Event()
+        self.files = TaskFiles(engine.environments)
+        self._over = asyncio.Event()
+        """Set with ``server_status`` or ``stop_reason``: what has not begun is not to begin any more."""
         self._look = asyncio.Event()
         self.delivery = Delivery(
             engine.journal,
@@ -117,8 +112,10 @@ class TaskLife:
             record.task_id,
             record.runtime_id,
             fresh=fresh,
+            patience=engine.patience,
             pause=lambda delay_s: engine.pause(connection.name, delay_s),
-            on_done=lambda verdict: engine.delivered(self, verdict),
+            on_done=lambda verdict: engine.delivered(record, verdict),
+            on_gone=self.look_now,
         )
 
     # --- from outside --------------------------------------------------------------------------
@@ -131,6 +128,7 @@ class TaskLife:
         """End the run from here (the user stops daemon and runs)."""
         if self.stop_reason is None:
             self.stop_reason = reason
+            self._over.set()
         if self.driver is not None:
             self.driver.stop(reason)
 
@@ -138,6 +136,19 @@ class TaskLife:
         """Give a silent run more time."""
         if self.driver is not None:
             self.driver.extend(seconds)
+
+    async def renew_claim(self, claim: Task) -> None:
+        """The task was handed out again before it began: the newer token is the one that counts."""
+        if self.claim is None or not claim.auth_token or self.record.state in ("started", "ended"):
+            return
+        self.claim = claim
+        file = ClaimFile(self.run_dir)
+        try:
+            await asyncio.to_thread(file.write, claim)
+        except OSError as error:
+            log.warning("task %s: its newer claim is not kept: %s", self.record.task_id, error)
+        if self.record.state == "ended":
+            await asyncio.to_thread(file.remove)  # it ended meanwhile, and no token stays behind
 
     @property
     def between(self) -> bool:
@@ -150,12 +161,25 @@ class TaskLife:
         """Go on from the recorded state to the durable result, then give back directory and slot."""
         if not self.fresh:
             self._look.set()  # the server may have ended it while nobody was here
+        name = f"watch of task {self.record.task_id}"
         try:
-            async with beside(self._watch_server(), f"watch of task {self.record.task_id}"):
-                await self._live()
-        finally:
-            # When cancelled only the book of this process: the shim keeps the directory's lock file.
+            async with beside(keep_going(self._watch_server, name), name):
+                try:
+                    await self._live()
+                except Exception as error:  # the boundary of a task: it ends in words, whatever it was
+                    log.exception("task %s cannot go on", self.record.task_id)
+                    await self._broken(error)
+        except asyncio.CancelledError:
+            # Only the book of this process: the shim keeps the directory's lock file.
             self._release()
+            raise
+        except Exception:  # nothing can be recorded: the next start takes it up
+            log.exception("task %s is left as it is for the next start of the daemon", self.record.task_id)
+            if not self._run_alive():
+                self._release()  # else the run keeps its place: it is there
+            self.engine.left_behind(self)
+            return
+        self._release()
         self.engine.ended(self)
 
     def _release(self) -> None:
@@ -164,55 +188,90 @@ class TaskLife:
             self.lock = None
         self.slot.release()
 
+    def _run_alive(self) -> bool:
+        try:
+            return read_state(self.run_dir).phase is RunPhase.ALIVE
+        except OSError:
+            return True  # in doubt it counts
+
+    async def _broken(self, error: Exception) -> None:
+        """Something failed that must not. A run that nobody reads and watches is not left alone: it is ended,
+        and the task with it."""
+        if isinstance(error, JournalError) and error.damaged:
+            raise error  # the run goes on, and the next start mends the journal
+        self.driver = None
+        if self.record.state != "ended":
+            try:
+                await end_run(self.run_dir, self.run.mark)
+            except OSError:
+                log.exception("run %s cannot be ended", self.run.run_id)
+            await self._fail(
+                f"Ostler failed while it worked on the task ({type(error).__name__}: {error});"
+                " the daemon's log has more",
+                failures.AGENT_UNKNOWN,
+            )
+        self.delivery.ended()
+
     async def _live(self) -> None:
         try:
-            if self.record.state in ("claimed", "waiting_directory"):
-                await self._prepare()
-            if self.record.state == "ready":
-                await self._report_start()
-        except _ServerEndedError:
-            await self._finish_without_run(
-                outcome="cancelled" if self.server_status == "cancelled" else "abandoned"
-            )
-            return
-        except _PrepareError as error:
-            await self._fail(str(error), error.reason)
-            return
-        end = await self._run_to_end()
-        while end is not None and self._try_fresh(end):
-            log.info("task %s: its session is gone at the agent; it begins a fresh one", self.record.task_id)
-            await self._note_fresh_session(end)
+            if self.record.state in ("claimed", "waiting_directory", "ready"):
+                await self._until_over(self._get_ready(), "preparation")
             end = await self._run_to_end()
-        if end is not None:
-            await self._finish(end)
+            while self._try_fresh(end):
+                log.info(
+                    "task %s: its session is gone at the agent; it begins a fresh one", self.record.task_id
+                )
+                await self._note_fresh_session(end)
+                end = await self._run_to_end()
+        except _OverError:
+            await self._fail(results.ENDED_WITH_DAEMON, failures.CANCELLED)
+        except PrepareError as error:
+            await self._fail(str(error), error.reason)
+        else:
+            await self._end(
+                results.of_run(
+                    end,
+                    session=self.record.session_id,
+                    usage=self._usage(),
+                    server_status=self.server_status,
+                    limits=self.engine.watch_limits,
+                )
+            )
+
+    async def _until_over(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Do something that may take long, unless the task ends first. Raises ``_OverError``."""
+        name = f"of task {self.record.task_id}"
+        async with (
+            beside(work, f"{what} {name}") as doing,
+            beside(self._over.wait(), f"end {name}") as over,
+        ):
+            await asyncio.wait({doing, over}, return_when=asyncio.FIRST_COMPLETED)
+            if not doing.done():
+                raise _OverError
+            await doing
 
     # --- prepare -------------------------------------------------------------------------------
 
-    async def _prepare(self) -> None:
-        name = f"of task {self.record.task_id}"
-        async with (
-            beside(self._keep_lease(), f"lease {name}"),
-            beside(self._prepare_directory(), f"preparation {name}") as prepared,
-            beside(self._ended_there.wait(), f"end {name}") as gone,
-        ):
-            await asyncio.wait({prepared, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not prepared.done():
-                raise _ServerEndedError
-            await prepared
+    async def _get_ready(self) -> None:
+        name = f"lease of task {self.record.task_id}"
+        async with beside(keep_going(self._keep_lease, name), name):
+            if self.record.state != "ready" or (self.record.directory and self.lock is None):
+                await self._prepare_directory()
+            await self._report_start()
 
     async def _prepare_directory(self) -> None:
         claim = self.claim
         if claim is None:
-            raise _PrepareError(
+            raise PrepareError(
                 "the daemon was restarted before the task began, and what it needs to begin is gone",
                 failures.RUNTIME_RECOVERY,
             )
         if not claim.workspace_id:
-            raise _PrepareError("the server sent a task without a workspace", failures.AGENT_UNKNOWN)
-        directory = self._named_directory(claim)
+            raise PrepareError("the server sent a task without a workspace", failures.AGENT_UNKNOWN)
+        directory = launch.named_directory(claim, self.engine.daemon_id)
         if directory:
-            await self._take_directory(directory)
-            work_dir = Path(directory)
+            work_dir = await self._take_directory(directory)
+            directory = str(work_dir)
         else:
             prior = claim.prior_work_dir or self.record.work_dir
             try:
@@ -220,47 +279,38 @@ class TaskLife:
                     self.engine.task_directories.prepare, claim.workspace_id, claim.id, prior
                 )
             except OSError as error:
-                raise _PrepareError(
+                raise PrepareError(
                     f"the task's directory cannot be made: {error}", failures.AGENT_UNKNOWN
                 ) from error
+            await self._get_repositories(work_dir)
+        await self._lay_out(claim, work_dir, directory)
         reach("prepared")
-        self.record.work_dir = str(work_dir)
-        self.record.directory = directory
         await self._set_state("ready", work_dir=str(work_dir), directory=directory, waiting_for="")
 
-    def _named_directory(self, claim: Task) -> str:
-        """The user directory of this machine that the task names, or "". Fails as the protocol says."""
-        mine: list[str] = []
-        for resource in claim.project_resources or []:
-            if resource.resource_type != "local_directory":
-                continue
-            try:
-                found = msgspec.convert(resource.resource_ref, LocalDirectoryRef)
-            except msgspec.ValidationError as error:
-                raise _PrepareError(
-                    f"a local directory of the task cannot be read: {error}", failures.LOCAL_DIRECTORY_ERROR
-                ) from error
-            if not found.daemon_id.strip():
-                raise _PrepareError(
-                    "a local directory of the task does not say whose machine it is on",
-                    failures.LOCAL_DIRECTORY_ERROR,
-                )
-            if found.daemon_id.strip() == self.engine.daemon_id:
-                mine.append(found.local_path)
-        if len(mine) > 1:
-            raise _PrepareError(
-                "the task names two local directories on this machine", failures.LOCAL_DIRECTORY_ERROR
-            )
-        return mine[0] if mine else ""
-
-    async def _take_directory(self, directory: str) -> None:
+    async def _get_repositories(self, work_dir: Path) -> None:
+        """Check out what the task begins with, into a directory that Ostler made."""
+        repositories = self.engine.repositories
+        if repositories is None:
+            return
         try:
-            path = await asyncio.to_thread(validate_user_directory, directory)
-        except DirectoryRefusedError as error:
-            raise _PrepareError(str(error), failures.LOCAL_DIRECTORY_ERROR) from error
+            found = await repositories.prepare(self, work_dir)
+        except RepositoryError as error:
+            raise PrepareError(str(error), failures.AGENT_UNKNOWN) from error
+        except OSError as error:
+            raise PrepareError(
+                f"the task's repository cannot be checked out: {error}", failures.AGENT_UNKNOWN
+            ) from error
+        notices = [notice.message for each in found for notice in each.notices]
+        if notices:
+            self.progress.notice = notices[0]
+
+    async def _take_directory(self, directory: str) -> Path:
+        """Validate and lock a user directory; gives it cleaned."""
         locks = self.engine.directory_locks
         try:
-            self.lock = locks.try_acquire(path, self.record.task_id)
+            path = await asyncio.to_thread(validate_user_directory, directory)
+            if self.lock is None:
+                self.lock = locks.try_acquire(path, self.record.task_id)
             if self.lock is None:
                 holder = locks.holder_of(path) or "unknown"
                 await self._set_state("waiting_directory", directory=str(path), waiting_for=holder)
@@ -268,25 +318,85 @@ class TaskLife:
                 with contextlib.suppress(ServerError):  # a repeat is refused; waiting goes on all the same
                     await self.connection.client.wait_local_directory(self.record.task_id, reason)
                 self.lock = await locks.acquire(path, self.record.task_id)
+                # The one before may have taken it away, or its permissions.
+                path = await asyncio.to_thread(validate_user_directory, directory)
+        except DirectoryRefusedError as error:
+            raise PrepareError(str(error), failures.LOCAL_DIRECTORY_ERROR) from error
         except OSError as error:
-            raise _PrepareError(
+            raise PrepareError(
                 f"the directory {directory} cannot be locked: {error}", failures.LOCAL_DIRECTORY_ERROR
             ) from error
+        return path
+
+    async def _lay_out(self, claim: Task, work_dir: Path, directory: str) -> Prepared:
+        """Write what the task is to find. ``directory`` is that of the user, if any, and is locked."""
+        claim = await self._with_skills(claim)
+        wanted = preparing.wanted_of(
+            claim,
+            provider=self.record.provider,
+            work_dir=work_dir,
+            user_owned=bool(directory),
+            run_dir=self.run_dir,
+            hub=self.connection.timing.loopback,
+            environ=self.engine.base_environment,
+        )
+        try:
+            return await asyncio.to_thread(self.files.lay_out, wanted)
+        except (Refused, OSError) as error:
+            raise PrepareError(
+                f"the directory {work_dir} cannot be prepared: {error}",
+                failures.LOCAL_DIRECTORY_ERROR if directory else failures.AGENT_UNKNOWN,
+            ) from error
+
+    async def _with_skills(self, claim: Task) -> Task:
+        """The claim with whole skills instead of references; on disk, too, for a later life."""
+        connection = self.connection
+
+        async def pause(failed: int) -> None:
+            await self.engine.pause(connection.name, min(2.0**failed, 15.0))
+
+        backoff = Backoff(0.5, 15.0)
+        while True:
+            try:
+                whole = await self.engine.skill_cache.resolved(claim, connection.client, pause)
+                break
+            except (TaskGoneError, WorkspaceGoneError) as error:
+                self._server_ended("gone")
+                raise _OverError from error
+            except UnauthorizedError as error:
+                await self._hold_on(error, backoff, "its skills cannot be asked for yet")
+            except (SkillError, ServerError) as error:
+                # A task that is not being prepared any more has mostly ended there.
+                status = await self._status_patiently()
+                if status in TERMINAL_STATUSES:
+                    self._server_ended(status)
+                    raise _OverError from error
+                raise PrepareError(str(error), failures.AGENT_CONFIG) from error
+        if whole is claim:
+            return claim
+        # The newest claim counts: it may have been handed out again meanwhile, with another token.
+        self.claim = msgspec.structs.replace(self.claim or whole, agent=whole.agent)
+        file = ClaimFile(self.run_dir)
+        await self.engine.patience.carry(lambda: asyncio.to_thread(file.write, self.claim or whole))
+        return self.claim
 
     async def _keep_lease(self) -> None:
+        if not self.fresh:
+            await self._extend_lease()  # the time that no daemon was there counts against it
         while True:
             await asyncio.sleep(self.connection.timing.lease_s)
-            try:
-                await self.connection.client.prepare_lease(self.record.runtime_id, self.record.task_id)
-            except ServerError as error:
-                log.debug("task %s: the lease was not extended: %s", self.record.task_id, error)
+            await self._extend_lease()
+
+    async def _extend_lease(self) -> None:
+        try:
+            await self.connection.client.prepare_lease(self.record.runtime_id, self.record.task_id)
+        except ServerError as error:
+            log.debug("task %s: the lease was not extended: %s", self.record.task_id, error)
 
     async def _report_start(self) -> None:
         backoff = Backoff(0.5, 15.0)
         client = self.connection.client
         while True:
-            if self.server_status:
-                raise _ServerEndedError
             try:
                 reach("before_start")
                 await client.start(self.record.task_id)
@@ -294,82 +404,67 @@ class TaskLife:
                 break
             except (TaskGoneError, WorkspaceGoneError) as error:
                 self._server_ended("gone")
-                raise _ServerEndedError from error
-            except PermanentError as error:
+                raise _OverError from error
+            except (PermanentError, RuntimeGoneError) as error:
                 # Refused unless dispatched or waiting: either we were heard before, or it has ended.
                 status = await self._status_patiently()
                 if status == "running":
                     break
                 if status in TERMINAL_STATUSES:
                     self._server_ended(status)
-                    raise _ServerEndedError from error
+                    raise _OverError from error
                 text = f"start task failed: {error}"
-                raise _PrepareError(text, failures.classify(text)) from error
-            except (TransientError, UnauthorizedError) as error:
-                log.warning("task %s cannot be started yet: %s", self.record.task_id, error)
-                with contextlib.suppress(ServerError):
-                    await client.prepare_lease(self.record.runtime_id, self.record.task_id)
-                await self.engine.pause(self.connection.name, backoff.next())
-        now = clock.now_text()
-        self.record.started_at = now
-        await self._set_state("started", started_at=now)
+                raise PrepareError(text, failures.classify(text)) from error
+            except ServerError as error:
+                await self._hold_on(error, backoff, "it cannot be started yet")
+        await self._set_state("started", started_at=clock.now_text())
         reach("started")
 
     async def _status_patiently(self) -> str:
+        """The task's status; empty if the server will not tell."""
         backoff = Backoff(0.5, 15.0)
         while True:
             try:
                 return await self.connection.client.status(self.record.task_id)
             except (TaskGoneError, WorkspaceGoneError):
                 self._server_ended("gone")
-                raise _ServerEndedError from None
+                raise _OverError from None
+            except (PermanentError, RuntimeGoneError):
+                return ""
             except ServerError as error:
-                log.warning("task %s: its status is not to be had: %s", self.record.task_id, error)
-                await self.engine.pause(self.connection.name, backoff.next())
+                await self._hold_on(error, backoff, "its status is not to be had")
+
+    async def _hold_on(self, error: ServerError, backoff: Backoff, what: str) -> None:
+        log.warning("task %s: %s: %s", self.record.task_id, what, error)
+        if isinstance(error, UnauthorizedError):
+            self.connection.report(error)
+        delay_s = backoff.next()
+        if isinstance(error, TransientError) and error.retry_after_s is not None:
+            delay_s = max(delay_s, error.retry_after_s)
+        await self.engine.pause(self.connection.name, delay_s)
 
     # --- run -----------------------------------------------------------------------------------
 
-    async def _run_to_end(self) -> RunEnd | None:
-        """Spawn or take up the current run and drive it; None if the task was ended instead."""
-        try:
-            found = await attach(self.run_dir)
-            if isinstance(found, NeverStarted):
-                if self.stop_reason is not None or self.server_status:
-                    await self._finish_without_run(
-                        outcome="cancelled" if self.server_status == "cancelled" else "abandoned"
-                    )
-                    return None
-                found = await self._spawn()
-        except _PrepareError as error:
-            await self._fail(str(error), error.reason)
-            return None
-        if self.record.directory and self.lock is None:
+    async def _run_to_end(self) -> RunEnd:
+        """Spawn or take up the current run and drive it to its end.
+
+        Raises ``_OverError`` if the task ended before there was a run, and ``PrepareError``.
+        """
+        found = await attach(self.run_dir)
+        if isinstance(found, NeverStarted):
+            await self._until_over(self._hold_directory(), "directory")
+            if self._over.is_set():
+                raise _OverError
+            found = await self._spawn()
+        elif self.record.directory and self.lock is None:
             self.lock = self.engine.directory_locks.adopt(Path(self.record.directory), self.record.task_id)
-        family = self.engine.family(self.run.family)
-        if family is None:
-            await self._fail(
-                f"this version does not know how to read {self.run.family!r}", failures.RUNTIME_RECOVERY
-            )
-            return None
-        reader = family.reader(snapshot=self.run.reader)
+        try:
+            driver = self._driver(found)
+        except BaseException:
+            if isinstance(found, Shim):
+                await found.close()
+            raise
         reach("spawned")
-        driver = RunDriver(
-            journal=self.engine.journal,
-            task_key=self.record.key,
-            run_id=self.run.run_id,
-            run_dir=self.run_dir,
-            mark=self.run.mark,
-            shim=found if isinstance(found, Shim) else None,
-            reader=reader,
-            offset=self.run.stdout_offset,
-            next_seq=self.record.next_seq,
-            work_dir=self.record.work_dir,
-            limits=self.engine.watch_limits,
-            started_wall=_wall(self.run.started_at),
-            on_stretch=self._on_stretch,
-            on_trouble=self.engine.journal_trouble,
-            on_session=self._on_session,
-        )
         self.driver = driver
         if self.stop_reason is not None:
             driver.stop(self.stop_reason)
@@ -382,14 +477,11 @@ class TaskLife:
         elif isinstance(found, ExitStatus):
             end = await driver.drive(found)
         else:
-            assert isinstance(found, Lost)
             end = await driver.drive_lost()
         self.driver = None
         self.record.next_seq = driver.next_seq
-        self.record.session_id = reader.session_id or self.record.session_id
-        self.run.reader = reader.snapshot()
-        await self.engine.journal.update_run(
-            self.run.run_id,
+        self.record.session_id = driver.reader.session_id or self.record.session_id
+        await self._update_run(
             state="ended" if end.exit is not None else "lost",
             ended_at=end.exit.ended_at if end.exit is not None else clock.now_text(),
             exit_code=end.exit.code if end.exit is not None else None,
@@ -399,54 +491,106 @@ class TaskLife:
         reach("run_ended")
         return end
 
+    def _driver(self, found: Shim | ExitStatus | Lost) -> RunDriver:
+        family = self.engine.family(self.run.family)
+        if family is None:
+            raise ValueError(f"this version does not know how to read {self.run.family!r}")
+        return RunDriver(
+            journal=self.engine.journal,
+            patience=self.engine.patience,
+            task_key=self.record.key,
+            run_id=self.run.run_id,
+            run_dir=self.run_dir,
+            mark=self.run.mark,
+            shim=found if isinstance(found, Shim) else None,
+            reader=family.reader(snapshot=self.run.reader),
+            offset=self.run.stdout_offset,
+            next_seq=self.record.next_seq,
+            work_dir=self.record.work_dir,
+            limits=self.engine.watch_limits,
+            started_wall=_wall(self.run.started_at),
+            on_stretch=self._on_stretch,
+            on_session=self._on_session,
+        )
+
+    async def _hold_directory(self) -> None:
+        """The user directory must be ours before anything is started in it. Mostly it is; after a restart, or
+        once the shim of an earlier run has let go of it, somebody else may have been quicker."""
+        directory = self.record.directory
+        if not directory or (self.lock is not None and self.lock.fd is not None):
+            return
+        locks = self.engine.directory_locks
+        try:
+            if self.lock is None:
+                self.lock = await locks.acquire(Path(directory), self.record.task_id)
+            else:
+                await locks.secure(self.lock)
+        except OSError as error:
+            raise PrepareError(
+                f"the directory {directory} cannot be locked: {error}", failures.LOCAL_DIRECTORY_ERROR
+            ) from error
+
     async def _spawn(self) -> Shim | Lost:
         claim = self.claim
         if claim is None:
-            raise _PrepareError(
+            raise PrepareError(
                 "the daemon was restarted before the run began, and what it needs to begin is gone",
                 failures.RUNTIME_RECOVERY,
             )
-        token = claim.auth_token.strip()
-        if not token.startswith("mat_"):
-            raise _PrepareError("the server sent no task token (mat_...) with the task", failures.AGENT_AUTH)
-        family, request, plan = self._plan(claim)
-        mark = self.run.mark
+        if not claim.auth_token.strip().startswith("mat_"):
+            raise PrepareError("the server sent no task token (mat_...) with the task", failures.AGENT_AUTH)
+        launcher = self.engine.launcher(self.record.provider)
+        if launcher is None:
+            raise PrepareError(
+                f"executable not found: the agent {self.record.provider!r} is not installed here any more",
+                failures.AGENT_MISSING,
+            )
+        run, run_dir, family = self.run, self.run_dir, launcher.family
+        work_dir, directory = self.record.work_dir, self.record.directory
+        prepared = self.files.prepared or await self._lay_out(claim, Path(work_dir), directory)
+        hub = self.connection.timing.loopback
+        request = launch.request_of(claim, launcher, work_dir, run_dir, prepared, hub=hub)
+        try:
+            plan = family.plan(request)
+            await asyncio.to_thread(launch.write_files, run_dir, plan)
+        except LaunchError as error:
+            raise PrepareError(str(error), error.reason) from error
+        except OSError as error:
+            raise PrepareError(
+                f"the run's files cannot be written: {error}", failures.AGENT_PROCESS
+            ) from error
+        if plan.dropped_args:
+            log.warning("task %s: arguments left out: %s", self.record.task_id, ", ".join(plan.dropped_args))
         env = environment.child_environment(
             base=self.engine.base_environment,
             task=claim,
-            run_id=self.run.run_id,
-            mark=mark,
+            run_id=run.run_id,
+            mark=run.mark,
             slot=self.slot.number,
             server_url=self.connection.client.base_url,
             control_url=self.engine.control_url,
             loopback_port=self.engine.loopback_port,
-            is_hub=self.connection.timing.loopback,
+            is_hub=hub,
             home=self.engine.home,
             profile=self.engine.profile,
         )
-        for name in [name for name in env if _dropped(name, plan.drop_env)]:
-            del env[name]
-        env.update(plan.env)
-        run_dir = self.run_dir
-        try:
-            await asyncio.to_thread(_write_files, run_dir, plan)
-        except OSError as error:
-            raise _PrepareError(
-                f"the run's files cannot be written: {error}", failures.AGENT_PROCESS
-            ) from error
-        self.run.started_at = clock.now_text()
-        self.run.family = family.name
-        self.run.reader = family.reader(request).snapshot()
-        await self.engine.journal.update_run(
-            self.run.run_id,
-            started_at=self.run.started_at,
-            family=family.name,
-            reader=self.run.reader,
-            resumed_session=request.resume_session_id,
+        env.update(prepared.environment(env))
+        run.started_at = clock.now_text()
+        run.family = family.name
+        run.reader = family.reader(request).snapshot()
+        run.resumed_session = request.resume_session_id
+        await self._update_run(
+            started_at=run.started_at,
+            family=run.family,
+            reader=run.reader,
+            resumed_session=run.resumed_session,
         )
-        self.run.resumed_session = request.resume_session_id
-        if request.resume_session_id:
-            await asyncio.to_thread(ClaimFile(run_dir).keep_for_retry)
+        if run.resumed_session:
+            try:
+                await asyncio.to_thread(ClaimFile(run_dir).keep_for_retry)
+            except OSError as error:
+                log.warning("task %s: no second try if its session is gone: %s", self.record.task_id, error)
+        await self._take_baseline()
         reach("before_spawn")
         fds = (self.lock.fd,) if self.lock is not None and self.lock.fd is not None else ()
         try:
@@ -455,88 +599,63 @@ class TaskLife:
                     run_dir=run_dir,
                     argv=plan.argv,
                     cwd=Path(self.record.work_dir),
-                    env=env,
+                    env={**launch.without_dropped(env, plan.drop_env), **plan.env},
                     stdin=plan.stdin,
                     merge_stderr=plan.merge_stderr,
                     lock_fds=fds,
-                    mark=mark,
+                    mark=run.mark,
                     socket_dir=self.engine.socket_dir,
-                    owner={
-                        "task_id": self.record.task_id,
-                        "task_key": self.record.key,
-                        "run_id": self.run.run_id,
-                        "connection": self.record.connection,
-                        "runtime_id": self.record.runtime_id,
-                        "provider": self.record.provider,
-                        "family": family.name,
-                        "work_dir": self.record.work_dir,
-                        "directory": self.record.directory,
-                        "slot": self.slot.number,
-                        "created_at": self.run.started_at,
-                        "mark": mark,
-                    },
+                    owner=self._owner(),
                 )
             )
         except SpawnError as error:
-            raise _PrepareError(f"the agent cannot be started: {error}", _spawn_reason(error)) from error
+            reason = launch.spawn_reason(error)
+            raise PrepareError(f"the agent cannot be started: {error}", reason) from error
+        except ValueError as error:  # a NUL in an argument, say
+            raise PrepareError(f"the agent cannot be started: {error}", failures.AGENT_CONFIG) from error
         except LostError as error:
-            return Lost(run_dir=run_dir, info=error.info, mark=mark)
-        self.run.pid = shim.info.child_pid
-        await self.engine.journal.update_run(self.run.run_id, state="spawned", pid=shim.info.child_pid)
+            return Lost(run_dir=run_dir, info=error.info, mark=run.mark)
+        run.pid = shim.info.child_pid
+        try:
+            await self._update_run(state="spawned", pid=run.pid)
+        except BaseException:
+            await shim.close()
+            raise
         return shim
 
-    def _plan(self, claim: Task) -> tuple[Family, LaunchRequest, LaunchPlan]:
-        agent = claim.agent or Agent()
-        runtime = self.engine.launcher(self.record.provider)
-        if runtime is None:
-            raise _PrepareError(
-                f"executable not found: the agent {self.record.provider!r} is not installed here any more",
-                failures.AGENT_MISSING,
-            )
-        resume = ""
-        prior_dir = claim.prior_work_dir or ""
-        # A session is bound to its directory: resumed only in the identical one.
-        same = bool(prior_dir) and os.path.realpath(prior_dir) == os.path.realpath(self.record.work_dir)
-        if claim.prior_session_id and same and self.run.number == 1:
-            resume = claim.prior_session_id
-        servers = agent.mcp_config if isinstance(agent.mcp_config, dict) else None
-        if servers is not None and isinstance(servers.get("mcpServers"), dict):
-            servers = servers["mcpServers"]
-        request = LaunchRequest(
-            executable=runtime.executable,
-            prompt=environment.prompt_of(claim),
-            work_dir=self.record.work_dir,
-            run_dir=str(self.run_dir),
-            resume_session_id=resume,
-            model=agent.model or runtime.model,
-            thinking_level=agent.thinking_level or "",
-            instructions=agent.instructions,
-            mcp_servers=servers,
-            extra_args=(*runtime.args, *(agent.custom_args or ())),
-        )
-        try:
-            plan = runtime.family.plan(request)
-        except LaunchError as error:
-            raise _PrepareError(str(error), error.reason) from error
-        if plan.dropped_args:
-            log.warning("task %s: arguments left out: %s", self.record.task_id, ", ".join(plan.dropped_args))
-        return runtime.family, request, plan
+    def _owner(self) -> dict[str, object]:
+        """Whose run it is, for ``owner.json``: enough to take it up without a journal, and no secrets."""
+        record = self.record
+        return {
+            "task_id": record.task_id,
+            "task_key": record.key,
+            "run_id": self.run.run_id,
+            "connection": record.connection,
+            "workspace_id": record.workspace_id,
+            "runtime_id": record.runtime_id,
+            "kind": record.kind,
+            "conversation_id": record.conversation_id,
+            "provider": record.provider,
+            "family": self.run.family,
+            "work_dir": record.work_dir,
+            "directory": record.directory,
+            "slot": self.slot.number,
+            "created_at": self.run.started_at,
+            "mark": self.run.mark,
+        }
 
     def _try_fresh(self, end: RunEnd) -> bool:
         outcome = end.outcome
         if outcome is None or not outcome.resume_refused or not self.run.resumed_session:
             return False
-        if end.stopped is not None or self.server_status or self.stop_reason is not None:
+        if end.stopped is not None or self._over.is_set():
             return False
-        if self.claim is None:
-            self.claim = ClaimFile(self.run_dir).read_retry()
+        self.claim = ClaimFile(self.run_dir).read_retry() or self.claim
         return self.claim is not None
 
     async def _note_fresh_session(self, end: RunEnd) -> None:
         assert self.claim is not None
-        usage = _add_usage(self._usage(), end.outcome.usage if end.outcome else ())
-        self.record.usage = msgspec.json.encode(usage)
-        self.record.session_id = ""
+        usage = results.add_usage(self._usage(), end.outcome.usage if end.outcome else ())
         old_dir = self.run_dir
         run = RunRecord(
             run_id=new_run_id(),
@@ -545,12 +664,17 @@ class TaskLife:
             mark=new_run_id(),
             note="fresh session: the earlier one is gone at the agent",
         )
-        await asyncio.to_thread(ClaimFile(self.engine.runs_dir / run.run_id).write, self.claim)
-        await self.engine.journal.update_task(self.record.key, usage=self.record.usage, session_id="")
-        await self.engine.journal.add_run(run)
-        await asyncio.to_thread(ClaimFile(old_dir).remove)
+        # Without the session: also after a restart this run is the one that does not resume.
+        claim = msgspec.structs.replace(self.claim, prior_session_id=None)
+        file = ClaimFile(self.engine.runs_dir / run.run_id)
+        changes: dict[str, object] = {"usage": msgspec.json.encode(usage), "session_id": ""}
+        patience, journal = self.engine.patience, self.engine.journal
+        await patience.carry(lambda: asyncio.to_thread(file.write, claim))
+        await patience.carry(lambda: journal.add_run(run, **changes))
+        self._note(**changes, run_id=run.run_id)
+        self.claim = claim
         self.run = run
-        self.record.run_id = run.run_id
+        await asyncio.to_thread(_leave, old_dir)
 
     # --- what the run tells --------------------------------------------------------------------
 
@@ -567,172 +691,112 @@ class TaskLife:
     async def _on_session(self, session_id: str) -> None:
         self.record.session_id = session_id
         if self.run.resumed_session == session_id:
-            await asyncio.to_thread(ClaimFile(self.run_dir).forget_retry)  # the resume has worked
+            with contextlib.suppress(OSError):  # the resume has worked; the end removes it in any case
+                await asyncio.to_thread(ClaimFile(self.run_dir).forget_retry)
 
     # --- the server's word ---------------------------------------------------------------------
 
     async def _watch_server(self) -> None:
-        while True:
+        while not self.server_status:
             self._look.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.connection.timing.status_poll_s):
                     await self._look.wait()
+            if not self.connection.usable:
+                continue  # a refused credential is waited out
             try:
                 status = await self.connection.client.status(self.record.task_id)
             except TaskGoneError:
                 status = "gone"
+            except UnauthorizedError as error:
+                self.connection.report(error)
+                continue
             except ServerError:
                 continue  # every other error is ignored: the run goes on
             if status == "gone" or status in TERMINAL_STATUSES:
                 self._server_ended(status)
-                return
 
     def _server_ended(self, status: str) -> None:
         if self.record.state == "ended" or self.server_status:
             return
         log.info("task %s has been ended at the server (%s)", self.record.task_id, status)
         self.server_status = status
-        self._ended_there.set()
+        self._over.set()
         if self.driver is not None:
             self.driver.stop(StopReason.SERVER)
 
     # --- the result ----------------------------------------------------------------------------
 
-    async def _finish(self, end: RunEnd) -> None:
-        """Classify what the run came to and make it durable."""
-        usage = _add_usage(self._usage(), end.outcome.usage if end.outcome else ())
-        session = (end.outcome.session_id if end.outcome else "") or self.record.session_id
-        outcome = end.outcome or Outcome(
-            success=False,
-            error="the machine or the run's keeper went down while the agent worked",
-            reason=failures.RUNTIME_RECOVERY,
-            session_id=session,
-        )
-        if end.exit is not None and end.exit.reason == "spawn_failed":
-            outcome = Outcome(
-                success=False, error=end.exit.error or "the agent could not be started",
-                reason=failures.classify(end.exit.error or "exit status"), session_id=session,
-            )  # fmt: skip
-        stopped = end.stopped
-        poison = failures.poison_of(outcome.output) if outcome.success else None
-        if poison is not None:
-            outcome = msgspec.structs.replace(outcome, success=False, error=outcome.output, reason=poison)
-        if not outcome.success:
-            outcome = self._explain_stop(outcome, stopped)
-        verdict = "completed" if outcome.success else "failed"
-        if self.server_status:
-            # The server was first: its word stands there, our result is kept here.
-            verdict = "cancelled" if self.server_status == "cancelled" else "abandoned"
-        await self._end(
-            verdict,
-            output=outcome.output,
-            error="" if outcome.success else outcome.error or "the agent failed without a word",
-            reason="" if outcome.success else outcome.reason or failures.classify(outcome.error),
-            session=session,
-            usage=usage,
-        )
-
-    def _explain_stop(self, outcome: Outcome, stopped: StopReason | None) -> Outcome:
-        limits = self.engine.watch_limits
-        match stopped:
-            case StopReason.SILENCE:
-                silent = (
-                    f"the agent was silent for longer than the limit ({limits.idle_s:.0f} s,"
-                    f" with a tool at work {limits.tool_s:.0f} s)"
-                )
-                return msgspec.structs.replace(outcome, error=silent, reason=failures.IDLE_WATCHDOG)
-            case StopReason.TIME_LIMIT:
-                late = f"timed out after {limits.run_s:.0f} s"
-                return msgspec.structs.replace(outcome, error=late, reason=failures.TIMEOUT)
-            case StopReason.DAEMON:
-                told = "the run was ended together with the daemon"
-                return msgspec.structs.replace(outcome, error=told, reason=failures.CANCELLED)
-            case _:
-                return outcome
-
     async def _fail(self, error: str, reason: str) -> None:
-        """The task fails without a run (or with one that could not begin)."""
-        if self.server_status:
-            await self._finish_without_run(
-                outcome="cancelled" if self.server_status == "cancelled" else "abandoned", error=error
+        """The task ends without a run, or with one that is not worth judging; the server's word is first."""
+        await self._end(
+            results.failed(
+                error,
+                reason,
+                session=self.record.session_id,
+                usage=self._usage(),
+                server_status=self.server_status,
             )
-            return
-        await self._end(
-            "failed",
-            output="",
-            error=error,
-            reason=reason,
-            session=self.record.session_id,
-            usage=self._usage(),
         )
 
-    async def _finish_without_run(self, outcome: str, error: str = "") -> None:
-        await self._end(
-            outcome,
-            output="",
-            error=error,
-            reason="",
-            session=self.record.session_id,
-            usage=self._usage(),
-        )
-
-    async def _end(
-        self, outcome: str, *, output: str, error: str, reason: str, session: str, usage: Sequence[Usage]
-    ) -> None:
+    async def _end(self, result: Result) -> None:
+        """Make the result durable; from then on it is delivered, whatever happens here."""
         record = self.record
-        reports: list[tuple[str, bytes]] = []
-        counted = [entry for entry in usage if _tokens(entry)]
-        if counted:
-            reports.append(("usage", msgspec.json.encode(UsageRequest(usage=counted))))
-        work_dir = record.work_dir or None
-        if outcome == "completed":
-            complete = CompleteRequest(output=output, session_id=session or None, work_dir=work_dir)
-            reports.append(("complete", msgspec.json.encode(complete)))
-        elif outcome == "failed":
-            fail = FailRequest(
-                error=error, failure_reason=reason or None, session_id=session or None, work_dir=work_dir
-            )
-            reports.append(("fail", msgspec.json.encode(fail)))
-        if self.server_status == "gone":
-            reports = []
+        reports = [] if self.server_status == "gone" else results.reports_of(result, record.work_dir)
         now = clock.now_text()
         changes: dict[str, object] = {
-            "outcome": outcome,
-            "output": output,
-            "error": error,
-            "failure_reason": reason,
-            "session_id": session,
-            "usage": msgspec.json.encode(list(usage)),
+            "outcome": result.outcome,
+            "output": result.output,
+            "error": result.error,
+            "failure_reason": result.reason,
+            "session_id": result.session,
+            "usage": msgspec.json.encode(result.usage),
             "ended_at": now,
         }
+        await self._keep_changes()  # before what Ostler wrote is taken out: that is no change of the task
+        await asyncio.to_thread(self.files.take_out, record.task_id, record.directory)
         reach("before_result")
-        await self._patiently_end(changes, reports)
+        await self.engine.patience.carry(lambda: self.engine.journal.end_task(record.key, changes, reports))
         reach("result")
-        for name, value in changes.items():
-            setattr(record, name, value)
-        record.state = "ended"
-        await asyncio.to_thread(self._tidy, now)
+        self._note(**changes, state="ended")
         self.delivery.ended()
+        await asyncio.to_thread(self._tidy, now)
 
-    async def _patiently_end(self, changes: dict[str, object], reports: list[tuple[str, bytes]]) -> None:
-        await self.engine.patiently(lambda: self.engine.journal.end_task(self.record.key, changes, reports))
+    async def _take_baseline(self) -> None:
+        """How the directory is before the run: what the task changes is told from it. Never fails a task."""
+        changes, record = self.engine.changes, self.record
+        if changes is None:
+            return
+        work_dir, own = Path(record.work_dir), not record.directory
+        try:
+            ours = await asyncio.to_thread(self.engine.environments.our_paths, work_dir, user_owned=not own)
+            await asyncio.to_thread(
+                changes.begin, record.key, self.run.run_id, record.work_dir, own=own, ours=ours
+            )
+        except (OSError, ValueError) as error:
+            log.warning("task %s: what it changes will not be known: %s", record.task_id, error)
+        reach("baseline")
+
+    async def _keep_changes(self) -> None:
+        changes, record = self.engine.changes, self.record
+        if changes is None or not await asyncio.to_thread(changes.has_baseline, record.key):
+            return
+        reach("before_changes")
+        try:
+            await asyncio.to_thread(changes.finish, record.key)
+        except (OSError, ValueError) as error:
+            log.warning("task %s: what it changed is not known: %s", record.task_id, error)
+        reach("changes")
 
     def _tidy(self, now: str) -> None:
         """Stamp the directory for clean-up; secrets of a run that never started go, too (in a thread)."""
-        ClaimFile(self.run_dir).remove()
         record = self.record
-        if record.work_dir and not record.directory:
-            with contextlib.suppress(OSError):
-                self.engine.task_directories.stamp(
-                    record.work_dir,
-                    Stamp(
-                        kind=record.kind,
-                        chat_session_id=record.conversation_id if record.kind == "chat" else "",
-                        task_id=record.task_id,
-                        workspace_id=record.workspace_id,
-                        completed_at=now,
-                    ),
-                )
+        try:
+            ClaimFile(self.run_dir).remove()
+            if record.work_dir and not record.directory:
+                self.engine.task_directories.stamp(record.work_dir, stamp_of(record, now))
+        except OSError as error:
+            log.warning("task %s is not tidied up: %s", record.task_id, error)
 
     # --- small ---------------------------------------------------------------------------------
 
@@ -741,56 +805,27 @@ class TaskLife:
         return self.engine.runs_dir / self.run.run_id
 
     async def _set_state(self, state: str, **changes: object) -> None:
-        await self.engine.patiently(
-            lambda: self.engine.journal.update_task(self.record.key, state=state, **changes)
-        )
-        self.record.state = state
+        changes["state"] = state
+        await self.engine.patience.carry(lambda: self.engine.journal.update_task(self.record.key, **changes))
+        self._note(**changes)
+        self.engine.changed(self)
+
+    async def _update_run(self, **changes: object) -> None:
+        await self.engine.patience.carry(lambda: self.engine.journal.update_run(self.run.run_id, **changes))
+
+    def _note(self, **changes: object) -> None:
         for name, value in changes.items():
             setattr(self.record, name, value)
-        self.engine.changed(self)
 
     def _usage(self) -> list[Usage]:
         return msgspec.json.decode(self.record.usage, type=list[Usage])
 
 
-def _add_usage(first: Sequence[Usage], second: Sequence[Usage]) -> list[Usage]:
-    """The sum per provider and model, never below zero."""
-    total: dict[tuple[str, str], Usage] = {}
-    for entry in (*first, *second):
-        found = total.setdefault(
-            (entry.provider, entry.model), Usage(provider=entry.provider, model=entry.model)
-        )
-        found.input_tokens += max(0, entry.input_tokens)
-        found.output_tokens += max(0, entry.output_tokens)
-        found.cache_read_tokens += max(0, entry.cache_read_tokens)
-        found.cache_write_tokens += max(0, entry.cache_write_tokens)
-    return list(total.values())
-
-
-def _tokens(entry: Usage) -> int:
-    return entry.input_tokens + entry.output_tokens + entry.cache_read_tokens + entry.cache_write_tokens
-
-
-def _dropped(name: str, patterns: Sequence[str]) -> bool:
-    return any(
-        name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns
-    )
-
-
-def _write_files(run_dir: Path, plan: LaunchPlan) -> None:
-    for name, content in plan.files.items():
-        if os.path.basename(name) != name or name in ("", ".", ".."):
-            raise OSError(f"not a plain file name: {name!r}")
-        path = run_dir / name
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(fd, "wb") as stream:
-            stream.write(content)
-
-
-def _spawn_reason(error: SpawnError) -> str:
-    if error.what == "exec" and error.errno == errno.ENOENT:
-        return failures.AGENT_MISSING
-    return failures.AGENT_PROCESS
+def _leave(run_dir: Path) -> None:
+    """An earlier run of a task that goes on with another one: nothing secret stays, nobody takes it up."""
+    with contextlib.suppress(OSError):
+        ClaimFile(run_dir).remove()
+    mark_reported(run_dir)
 
 
 def _wall(started_at: str) -> float:

@@ -28,16 +28,18 @@ PASSING = frozenset(
 
 class Patience:
     """All writes of a daemon that wait for room. ``on_trouble`` hears of the first that has to wait, and
-    None when the last of them is through (or was cancelled)."""
+    None when the last of them is through (or was cancelled). Of a damaged journal it hears once, and never
+    of its end: that takes a new start."""
 
     def __init__(self, on_trouble: Callable[[JournalError | None], None]) -> None:
         self._on_trouble = on_trouble
         self._waiting = 0
+        self.damaged = False
 
     @property
     def troubled(self) -> bool:
-        """Whether any write waits."""
-        return self._waiting > 0
+        """Whether any write waits, or none can be made any more."""
+        return self._waiting > 0 or self.damaged
 
     async def carry(self, work: Callable[[], Awaitable[T]]) -> T:
         """Await ``work()`` until it succeeds; it is one transaction, so trying again is safe.
@@ -47,7 +49,7 @@ class Patience:
         try:
             return await work()
         except (JournalError, OSError) as error:
-            trouble = _passing(error)
+            trouble = self._passing(error)
             if trouble is None:
                 raise
         log.error("a write waits and is tried again: %s", trouble)
@@ -59,7 +61,7 @@ class Patience:
         finally:
             # Also when cancelled: what nobody waits for any more holds nothing up.
             self._waiting -= 1
-            if not self._waiting:
+            if not self.troubled:
                 self._on_trouble(None)
 
     async def _again(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -70,11 +72,14 @@ class Patience:
             try:
                 return await work()
             except (JournalError, OSError) as error:
-                if _passing(error) is None:
+                if self._passing(error) is None:
                     raise
 
-
-def _passing(error: JournalError | OSError) -> JournalError | None:
-    if isinstance(error, JournalError):
-        return error if error.full else None
-    return JournalError(str(error), full=True) if error.errno in PASSING else None
+    def _passing(self, error: JournalError | OSError) -> JournalError | None:
+        if isinstance(error, JournalError):
+            if error.damaged and not self.damaged:
+                self.damaged = True
+                log.critical("%s; it is set aside and mended when the daemon is started again", error)
+                self._on_trouble(error)
+            return error if error.full else None
+        return JournalError(str(error), full=True) if error.errno in PASSING else None

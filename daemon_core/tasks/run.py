@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import errno
 import logging
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -21,15 +23,16 @@ import msgspec
 
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import Reader
-from daemon_core.journal import Journal, JournalError, Stretch
-from daemon_core.processes.client import Shim
+from daemon_core.journal import Journal, Stretch
+from daemon_core.processes.client import Lost, Shim, attach
 from daemon_core.processes.errors import EndedError, LostError, UnreachableError
 from daemon_core.processes.state import ExitStatus, read_state, remove_secrets
-from daemon_core.processes.tree import end_survivors
+from daemon_core.processes.tree import Identity, end_survivors, send
 from daemon_core.protocol.wire import SessionRequest
 from daemon_core.tasks import clock
 from daemon_core.tasks.failpoints import reach
-from daemon_core.tasks.owned import beside
+from daemon_core.tasks.owned import beside, keep_going
+from daemon_core.tasks.patience import Patience
 from daemon_core.tasks.translate import Digest, digest
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,8 @@ INTERRUPT_GRACE_S = 5.0
 """How long an agent may take to end its turn when asked by its protocol."""
 TERM_GRACE_S = 5.0
 """How long between the gentle and the firm signal."""
+END_LIMIT_S = 30.0
+"""How long a shim may take over the whole ladder before the run is ended without it."""
 
 
 class StopReason(enum.Enum):
@@ -102,6 +107,7 @@ class RunDriver:
         self,
         *,
         journal: Journal,
+        patience: Patience,
         task_key: str,
         run_id: str,
         run_dir: Path,
@@ -114,10 +120,10 @@ class RunDriver:
         limits: WatchLimits,
         started_wall: float,
         on_stretch: Callable[[Digest], None],
-        on_trouble: Callable[[JournalError | None], None],
         on_session: Callable[[str], Awaitable[None]],
     ) -> None:
         self.journal = journal
+        self.patience = patience
         self.task_key = task_key
         self.run_id = run_id
         self.run_dir = run_dir
@@ -130,14 +136,12 @@ class RunDriver:
         self.limits = limits
         self.started_wall = started_wall
         self.on_stretch = on_stretch
-        self.on_trouble = on_trouble
         self.on_session = on_session
         self.stopped: StopReason | None = None
         self._stop = asyncio.Event()
         self._tools_changed = asyncio.Event()
         self._extended_until = 0.0
         self._pinned = reader.session_id
-        self._committed_seq = next_seq
 
     def stop(self, reason: StopReason) -> None:
         """End the run: ask by protocol, then signals, then the tree. The first reason counts."""
@@ -153,14 +157,16 @@ class RunDriver:
     async def drive(self, ended: ExitStatus | None = None) -> RunEnd:
         """Read until the end; with ``ended`` the run is over already and its rest is read.
 
-        Raises ``JournalError`` only for a damaged journal; a full disk is waited out.
+        A full disk is waited out. Raises ``JournalError`` for a damaged journal and ``OSError`` for output
+        that cannot be read; the run goes on then, and ``end_run`` ends it.
         """
         if self.shim is None:
             assert ended is not None
             return await self._judge(ended)
         try:
-            async with beside(self._guard(self.shim), f"guard of run {self.run_id}"):
-                status = await self._pump(self.shim)
+            shim, name = self.shim, f"guard of run {self.run_id}"
+            async with beside(keep_going(lambda: self._guard(shim), name), name):
+                status = await self._pump(shim)
         except LostError:
             return await self._lost()
         finally:
@@ -185,10 +191,15 @@ class RunDriver:
                 flushed = True
                 await self._commit(self.reader.flush())
                 continue
-            if state.stdout_bytes > self.position:
-                flushed = False
-                grown = state.stdout_bytes - self.position
+            before = self.position
+            if state.stdout_bytes > before:
                 await self._read_to(state.stdout_bytes)
+                if self.position == before and not state.ended:
+                    # Going on would be blind: what the agent says and asks is lost.
+                    raise OSError(errno.EIO, "the output was cut or removed while the agent ran")
+            if self.position > before:
+                flushed = False
+                grown = self.position - before
                 await self._say(shim)
                 if grown < READ_BYTES and not state.ended:
                     await asyncio.sleep(COALESCE_S)
@@ -207,9 +218,12 @@ class RunDriver:
 
     def _take(self, size: int) -> tuple[Digest, int]:
         """Read and understand one stretch (in a thread; the reader is used by one thread at a time)."""
-        with open(self.run_dir / "stdout", "rb") as stream:
-            stream.seek(self.position)
-            data = stream.read(size)
+        try:
+            with open(self.run_dir / "stdout", "rb") as stream:
+                stream.seek(self.position)
+                data = stream.read(size)
+        except FileNotFoundError:
+            data = b""  # removed from outside: what was read of it is all there is
         self.position += len(data)
         made = digest(self.reader.feed(data), self.next_seq)
         self.next_seq = made.next_seq
@@ -235,34 +249,14 @@ class RunDriver:
             reports=reports,
         )
         reach("before_commit")
-        await self._patiently(lambda: self.journal.commit_stretch(stretch))
+        # Nothing is read further while the disk is full: the agent waits once its pipe is full, too.
+        await self.patience.carry(lambda: self.journal.commit_stretch(stretch))
         reach("committed")
         if session and session != self._pinned:
             self._pinned = session
             await self.on_session(session)
         self._tools_changed.set()
         self.on_stretch(found)
-
-    async def _patiently(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Carry a transaction through a full disk: nothing is given up, nothing is read further meanwhile."""
-        delay_s = 1.0
-        troubled = False
-        while True:
-            try:
-                await work()
-            except JournalError as error:
-                if not error.full:
-                    raise
-                if not troubled:
-                    log.error("run %s waits: %s", self.run_id, error)
-                troubled = True
-                self.on_trouble(error)
-                await asyncio.sleep(delay_s)
-                delay_s = min(delay_s * 2, 30.0)
-            else:
-                if troubled:
-                    self.on_trouble(None)
-                return
 
     async def _say(self, shim: Shim) -> None:
         for write in self.reader.pending_writes():
@@ -290,7 +284,8 @@ class RunDriver:
 
     async def _guard(self, shim: Shim) -> None:
         """Wait for a reason to end the run, then end it. Cancelled when the run has ended by itself."""
-        async with beside(self._watch(shim), f"watch of run {self.run_id}"):
+        name = f"watch of run {self.run_id}"
+        async with beside(keep_going(lambda: self._watch(shim), name), name):
             await self._stop.wait()
         log.info("run %s is being ended (%s)", self.run_id, self.stopped.value if self.stopped else "")
         try:
@@ -321,7 +316,8 @@ class RunDriver:
                 await asyncio.sleep(UNREACHABLE_PAUSE_S)  # the pump sees a lost one, and ends this
                 continue
             now = time.monotonic()
-            unread = status.stdout_bytes > self.position
+            # Output that nobody has read is not silence, nor is an agent held up by a full disk.
+            unread = status.stdout_bytes > self.position or status.stalled_on_disk
             budget_s = self.limits.tool_s if self.reader.tools_in_flight else self.limits.idle_s
             silent_s = 0.0 if unread else status.idle_s
             waits: list[float] = []
@@ -365,10 +361,34 @@ class RunDriver:
         return RunEnd(outcome=None, exit=None, stopped=self.stopped, survivors=len(ended))
 
     def _end_survivors(self) -> list[int]:
-        info = read_state(self.run_dir).info
-        ended = end_survivors(self.mark, info.cgroup if info is not None else None)
-        remove_secrets(self.run_dir)
-        return ended
+        return _sweep(self.run_dir, self.mark)
+
+
+async def end_run(run_dir: Path, mark: str) -> None:
+    """End whatever lives of a run that nobody drives: through its shim, and without it if need be (promise
+    P6). Its transcript stays as far as it has been read. Raises ``OSError``."""
+    found = await attach(run_dir)
+    if isinstance(found, Shim):
+        try:
+            async with asyncio.timeout(END_LIMIT_S):
+                await found.end(TERM_GRACE_S)
+                await found.wait()
+                return
+        except (TimeoutError, LostError):
+            log.error("run %s does not end by its shim; it is ended without", run_dir.name)
+            send(Identity(found.info.pid, found.info.started), getattr(signal, "SIGKILL", signal.SIGTERM))
+        finally:
+            await found.close()
+    elif not isinstance(found, Lost):
+        return
+    await asyncio.to_thread(_sweep, run_dir, mark)
+
+
+def _sweep(run_dir: Path, mark: str) -> list[int]:
+    info = read_state(run_dir).info
+    ended = end_survivors(mark, info.cgroup if info is not None else None)
+    remove_secrets(run_dir)
+    return ended
 
 
 def _size(path: Path) -> int:

@@ -90,7 +90,9 @@ def _messages(event: events.Event, result: Digest) -> Sequence[TaskMessage]:
                     seq=0,
                     type="tool_result",
                     tool=tool[:TOOL_NAME_CHARS],
-                    output=cut_output(output, TOOL_OUTPUT_LIMIT_BYTES),
+                    output=cut_output(
+                        storable_text(output[:TOOL_OUTPUT_LIMIT_BYTES]), TOOL_OUTPUT_LIMIT_BYTES
+                    ),
                 )
             ]
         case events.ErrorText(text=text):
@@ -158,3 +160,9 @@ def _storable(value: Any, depth: int = 0) -> Any:
     if depth < DEPTH_LIMIT and isinstance(value, list | tuple):
         return [_storable(entry, depth + 1) for entry in value]
     return _storable(f"{type(value).__name__} that cannot be shown")
+
+
+def storable_text(text: str) -> str:
+    """A text that every server and database can keep: no NUL, no half of a surrogate pair."""
+    found: str = _storable(text)
+    return found

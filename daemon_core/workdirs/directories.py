@@ -5,12 +5,15 @@ All functions here touch the disk and are called from threads.
 
 from __future__ import annotations
 
+import ntpath
 import os
+import posixpath
 import re
 import shutil
 import stat
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -51,18 +54,48 @@ class DirectoryRefusedError(Exception):
 
 
 def is_protected(path: str, home: str) -> bool:
-    """Whether exactly this place (literally or with links resolved) must never be a task's directory."""
-    if sys.platform == "win32":  # pragma: no cover - Windows only
-        listed = [name.casefold() for name in (*_PROTECTED_WINDOWS, home)]
-        for form in (os.path.normpath(path), os.path.realpath(path)):
-            drive, rest = os.path.splitdrive(form)
-            if (drive and rest in ("\\", "/", "")) or form.casefold() in listed:
-                return True
-        return False
-    literal = os.path.normpath(path)
+    """Whether exactly this place must never be a task's directory: by its name, with links resolved, or
+    because it is the same directory under yet another name (other case, a second mount)."""
     resolved = os.path.realpath(path)
-    listed = [*_PROTECTED_POSIX, os.path.normpath(home)]
-    return literal in listed or resolved in listed or resolved in [os.path.realpath(name) for name in listed]
+    if sys.platform == "win32":  # pragma: no cover - Windows only
+        listed: tuple[str, ...] = (*_PROTECTED_WINDOWS, home)
+        if protected_on_windows(path, resolved, home):
+            return True
+    else:
+        listed = (*_PROTECTED_POSIX, home)
+        if protected_on_posix(path, resolved, home, [os.path.realpath(name) for name in listed]):
+            return True
+    return any(_same_place(path, name) for name in listed)
+
+
+def protected_on_posix(path: str, resolved: str, home: str, resolved_list: Sequence[str]) -> bool:
+    """The protocol's rule (section 15) on Linux and macOS: the name against the list, the resolved name
+    against the list and the list as resolved (on macOS ``/tmp`` is ``/private/tmp``)."""
+    listed = [*_PROTECTED_POSIX, posixpath.normpath(home)]
+    return posixpath.normpath(path) in listed or resolved in listed or resolved in resolved_list
+
+
+def protected_on_windows(path: str, resolved: str, home: str) -> bool:
+    """The same on Windows, where case does not count, a path may be given with slashes or the prefix for long
+    ones, and the roots of drives and of shares are protected."""
+    listed = [ntpath.normcase(ntpath.normpath(name)) for name in (*_PROTECTED_WINDOWS, home)]
+    for form in (path, resolved):
+        plain = ntpath.normpath(form)
+        if plain.startswith("\\\\?\\UNC\\"):
+            plain = "\\\\" + plain[8:]
+        elif plain.startswith(("\\\\?\\", "\\\\.\\")):
+            plain = plain[4:]
+        drive, rest = ntpath.splitdrive(plain)
+        if (drive and rest in ("\\", "")) or ntpath.normcase(plain).rstrip("\\") in listed:
+            return True
+    return False
+
+
+def _same_place(path: str, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except (OSError, ValueError):
+        return False
 
 
 def validate_user_directory(path: str) -> Path:
@@ -115,6 +148,8 @@ class Stamp(msgspec.Struct, kw_only=True, omit_defaults=True):
     workspace_id: str = ""
     completed_at: str = ""
     local_directory: str = ""
+    connection: str = ""
+    """Whose task it was: the server to ask. Ours, not the protocol's."""
 
 
 class TaskDirectories:

@@ -4,18 +4,18 @@ A manifest is one file, outside of the directory it is about. Rules:
 
 - **Written ahead.** Every path is in the manifest, durably, before it is made; so a death at any point leaves
   nothing that the next roll-back does not know.
-- **Nothing that is there is overwritten.** Files appear whole, under a temporary name of ours first, and by a link
-  that fails if the name is taken. A directory is recorded only if it is not there yet. Nothing is written
-  through a symbolic link that leads out of the directory.
-- **Taken out only what is ours.** A file goes if it still holds what was written; one that somebody has changed
-  meanwhile is somebody's, and stays. A directory goes if it is empty then.
-- **Edits** (our block in a file that was there) change the file in place, which keeps its inode, owner, mode and
-  hard links, and keep the old content in the manifest until it is back. If somebody changed the file meanwhile,
-  only our block is taken out of it.
+- **Nothing that is there is overwritten.** Files appear whole, under a temporary name of ours first, and by a
+  link that fails if the name is taken. A directory is recorded only if it is not there yet. Nothing is
+  written through a symbolic link that leads out of the directory.
+- **Taken out only what is ours.** A file goes if it still holds what was written; one that somebody has
+  changed meanwhile is somebody's, and stays. A directory goes if it is empty then.
+- **Edits** (our block in a file that was there) change the file in place, which keeps its inode, owner, mode
+  and hard links, and keep the old content in the manifest until it is back. If somebody changed the file
+  meanwhile, only our block is taken out of it.
 - **Rolling back** can be broken off anywhere and begun again; the manifest goes last.
 
-All functions touch the disk: call them in a thread. ``step`` is called before each change on disk; it exists for
-tests, which end things there.
+All functions touch the disk: call them in a thread. ``step`` is called before each change on disk; it exists
+for tests, which end things there.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     path: str
     kind: Literal["dir", "file", "edit"]
     sha256: str = ""
-    """Of what was written (file) or of the whole file after the edit."""
+    """Of what was written into a new file."""
     block: bool = False
     """A file made of our block alone: if somebody wrote more into it, only the block goes."""
     old: bytes = b""
     """An edited file as it was."""
+    new: bytes = b""
+    """An edited file with our block in it."""
     mtime_ns: int = 0
     """Its time as it was, given back with the content."""
     restore: bytes | None = None
@@ -118,12 +120,18 @@ class Plan:
             old = target.read_bytes()
         except OSError:
             return False
-        new = marked_block.with_block(old, text)
-        self.contents[path] = new
-        self.entries.append(
-            Entry(path=path, kind="edit", sha256=_digest(new), old=old, mtime_ns=found.st_mtime_ns)
-        )
+        self._edit(path, old, marked_block.with_block(old, text), found)
         return True
+
+    def replace(self, path: str, old: bytes, new: bytes) -> None:
+        """Other content for a file that is there and holds ``old``, until the roll-back. Raises
+        ``OSError``.
+        """
+        self._edit(path, old, new, os.stat(self.root / path))
+
+    def _edit(self, path: str, old: bytes, new: bytes, found: os.stat_result) -> None:
+        self.contents[path] = new
+        self.entries.append(Entry(path=path, kind="edit", old=old, new=new, mtime_ns=found.st_mtime_ns))
 
     def _add_parents(self, path: str) -> None:
         parent = os.path.dirname(path)
@@ -166,8 +174,13 @@ class RolledBack(msgspec.Struct, kw_only=True):
     """Paths of ours that somebody had changed and that were left where they are."""
 
 
-def carry_out(manifest: Path, plan: Plan, *, label: str = "", step: Step = lambda: None) -> None:
+def carry_out(
+    manifest: Path, plan: Plan, *, label: str = "", durable: bool = True, step: Step = lambda: None
+) -> None:
     """Write the manifest, then everything in the plan.
+
+    Args:
+        durable: Also a power cut shall leave nothing unrecorded, which costs two syncs.
 
     Raises:
         FileExistsError: There is a manifest already: roll it back first.
@@ -180,7 +193,12 @@ def carry_out(manifest: Path, plan: Plan, *, label: str = "", step: Step = lambd
     )
     manifest.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     step()
-    write_private(manifest, msgspec.json.encode(record))
+    if durable:
+        write_private(manifest, msgspec.json.encode(record))
+    else:
+        temporary = manifest.with_name(f"{manifest.name}.new")
+        temporary.write_bytes(msgspec.json.encode(record))
+        os.replace(temporary, manifest)
     for number, entry in enumerate(plan.entries):
         target = plan.root / entry.path
         match entry.kind:
@@ -190,18 +208,21 @@ def carry_out(manifest: Path, plan: Plan, *, label: str = "", step: Step = lambd
             case "file":
                 _create(target, _temporary(target, record.nonce, number), plan.contents[entry.path], step)
             case "edit":
-                _overwrite(target, entry.old, plan.contents[entry.path], step)
+                _overwrite(target, entry.old, entry.new, step)
 
 
 def roll_back(manifest: Path, *, step: Step = lambda: None) -> RolledBack | None:
     """Take out again what a manifest lists; None if there is no manifest (which is no error).
 
-    Raises ``OSError`` where something cannot be removed: the manifest then stays for another try.
+    Raises ``OSError`` where something cannot be removed or the directory is not there: the manifest then
+    stays for another try.
     """
     record = _read(manifest)
     if record is None:
         return None
     root = Path(record.root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not there (any more, or not mounted)")
     done = RolledBack(label=record.label, root=record.root)
     for number, entry in reversed(list(enumerate(record.entries))):
         target = root / entry.path
@@ -236,6 +257,12 @@ def root_of(manifest: Path) -> Path | None:
     """The directory a manifest is about."""
     record = _read(manifest)
     return None if record is None else Path(record.root)
+
+
+def label_of(manifest: Path) -> str | None:
+    """Whose manifest it is."""
+    record = _read(manifest)
+    return None if record is None else record.label
 
 
 # --- inside ------------------------------------------------------------------------------------
@@ -273,7 +300,7 @@ def _take_out_edit(
         return  # somebody removed it: that is how it is to be now
     if entry.restore is not None:
         wanted = entry.restore
-    elif _digest(current) == entry.sha256 or _torn(current, entry):
+    elif _torn(current, entry.old, entry.new):
         wanted = entry.old
     else:
         wanted = _without_ours(current, entry.old)
@@ -309,17 +336,11 @@ def _put_back(
     _overwrite(target, current, wanted, step)
 
 
-def _torn(current: bytes, entry: Entry) -> bool:
-    """Whether a file is what a death in the middle of our edit leaves: the beginning of the new content, then
-    what is left of the old."""
-    old = entry.old
-    if len(current) < len(old):
-        return False
-    if current.startswith(old):  # appended, but not all of it
-        rest = current[len(old) :]
-        made = marked_block.SEPARATOR + marked_block.BEGIN
-        return rest.startswith(made[: len(rest)]) and marked_block.END not in rest
-    return False
+def _torn(current: bytes, old: bytes, new: bytes) -> bool:
+    """Whether a file is what our write of ``new`` over ``old`` leaves, complete or broken off anywhere: the
+    beginning of the new content, then what is left of the old."""
+    same = len(os.path.commonprefix([current, new]))  # noqa: RUF071 - of bytes, not of paths
+    return current == new or current[same:] == old[same:]
 
 
 def _create(target: Path, temporary: Path, content: bytes, step: Step) -> None:

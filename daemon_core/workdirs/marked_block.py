@@ -4,11 +4,11 @@ The rules are the protocol's (its section 21), with markers of our own; no other
 
 - no file: it is made of the block alone;
 - a file without a block: a blank line's worth of separator and the block follow what is there;
-- a file with a block: the block is replaced where it is. The end marker counts only after the begin marker; if
-  it is missing, the block goes to the end of the file.
+- a file with a block: the block is replaced where it is. The end marker counts only after the begin marker;
+  if it is missing, the block goes to the end of the file.
 
-Everything works on bytes, so that no encoding or line end of the file matters. ``without_block`` is the opposite
-of ``with_block`` for a file that had no block: it gives back what was there to the byte.
+Everything works on bytes, so that no encoding or line end of the file matters. ``without_block`` is the
+opposite of ``with_block`` for a file that had no block: it gives back what was there to the byte.
 """
 
 from __future__ import annotations

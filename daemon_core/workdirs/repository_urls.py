@@ -13,13 +13,14 @@ import os
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from daemon_core.workdirs.repository_errors import RepositoryInputError
 
 _SCHEMES: Final = frozenset({"https", "http", "ssh", "git"})
-_SCP: Final = re.compile(r"(?:(?P<user>[A-Za-z0-9._-]+)@)?(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):(?P<path>.*)")
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_SCP: Final = re.compile(
+    r"(?:(?P<user>[A-Za-z0-9._-]+)@)?(?P<host>\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):(?P<path>.*)"
+)
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _CACHE_SAFE: Final = re.compile(r"[A-Za-z0-9._~@-]")
 _NAME_UNSAFE: Final = re.compile(r"[^\w.-]+")
@@ -53,6 +54,11 @@ class RepositoryUrl:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def path(self) -> str:
+        """Of a local one, where it is; else ""."""
+        return unquote(self.text.removeprefix("file://")) if self.local else ""
+
 
 def parse_url(given: str, *, allow_local: bool) -> RepositoryUrl:
     """Check an address.
@@ -67,14 +73,18 @@ def parse_url(given: str, *, allow_local: bool) -> RepositoryUrl:
     text = given.strip()
     if not text:
         raise RepositoryInputError("bad_url", "the address of the repository is empty")
-    if len(text) > _URL_LIMIT or any(ord(char) < 33 or ord(char) == 127 for char in text):
-        raise RepositoryInputError("bad_url", "the address of the repository has characters that none can have")
+    local = os.path.isabs(text) or text.lower().startswith("file:")
+    least = 32 if local else 33
+    if len(text) > _URL_LIMIT or any(ord(char) < least or ord(char) == 127 for char in text):
+        raise RepositoryInputError(
+            "bad_url", "the address of the repository has characters that none can have"
+        )
     if text.startswith("-"):
         raise RepositoryInputError("unsafe_url", "an address of a repository cannot begin with a dash")
     if "::" in text.partition("/")[0] and not text.startswith("["):
         # gitremote-helpers(7): <transport>::<address> starts a program, ext:: any program at all.
         raise RepositoryInputError("unsafe_url", "remote helpers (name::address) are not used here")
-    if os.path.isabs(text) or text.lower().startswith("file:"):
+    if local:
         return _local(text, allow_local)
     if "://" in text:
         return _with_scheme(text)
@@ -82,11 +92,12 @@ def parse_url(given: str, *, allow_local: bool) -> RepositoryUrl:
     if found is not None and not (len(found["host"]) == 1 and os.name == "nt"):
         path = found["path"]
         user = f"{found['user']}@" if found["user"] else ""
-        if path.lstrip("/").startswith("-"):
-            raise RepositoryInputError("unsafe_url", "a path of a repository cannot begin with a dash")
+        if path.lstrip("/").startswith("-") or found["host"].startswith("-"):
+            raise RepositoryInputError("unsafe_url", "neither host nor path can begin with a dash")
         return _made(f"{user}{found['host']}:{path}", found["host"], path)
     raise RepositoryInputError(
-        "bad_url", "this is no address of a repository; use https://host/path, ssh://host/path or user@host:path"
+        "bad_url",
+        "this is no address of a repository; use https://host/path, ssh://host/path or user@host:path",
     )
 
 
@@ -130,24 +141,21 @@ def _local(text: str, allowed: bool) -> RepositoryUrl:
             raise RepositoryInputError("bad_url", "a file: address has the form file:///path")
         path = unquote(parts.path)
     if not allowed:
-        raise RepositoryInputError("local_refused", "a path of this machine is used only where its user gave it")
+        raise RepositoryInputError(
+            "local_refused", "a path of this machine is used only where its user gave it"
+        )
     if "\0" in path or "\n" in path:
         raise RepositoryInputError("bad_url", "the path of the repository cannot be used")
     cleaned = os.path.normpath(path)
-    # Without a scheme git takes a plain path for a local one, and a colon in it for nothing else.
-    return _made(f"file://{cleaned}", LOCAL_HOST, cleaned.replace(os.sep, "/"), local=True, text_is_path=cleaned)
+    return _made(f"file://{quote(cleaned)}", LOCAL_HOST, cleaned.replace(os.sep, "/"), local=True)
 
 
 def _made(
-    text: str,
-    host: str,
-    path: str,
-    *,
-    local: bool = False,
-    had_credentials: bool = False,
-    text_is_path: str = "",
+    text: str, host: str, path: str, *, local: bool = False, had_credentials: bool = False
 ) -> RepositoryUrl:
     segments = [unquote(part) if not local else part for part in path.split("/") if part]
+    if len(segments) > 1 and segments[-1] == ".git":
+        segments.pop()  # the git directory of a plain checkout: the same repository
     if segments and segments[-1].lower().endswith(".git") and len(segments[-1]) > 4:
         segments[-1] = segments[-1][:-4]
     if not segments or any(part in (".", "..") or "/" in part or "\0" in part for part in segments):
@@ -155,7 +163,7 @@ def _made(
     if not local:
         host = host.lower()
     return RepositoryUrl(
-        text=f"file://{text_is_path}" if local else text,
+        text=text,
         key="/".join((host, *segments)),
         cache_name=_cache_name(host, segments),
         name=_directory_name(segments[-1]),

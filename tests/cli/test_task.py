@@ -280,6 +280,7 @@ async def test_agents_by_the_command_line(ostler: Ostler, backend: MemoryBackend
     assert (await ostler("agent", "add", "bob", "--runtime", "claude")).code == 6
     assert (await ostler("agent", "add", "x", "--runtime", "claude", "--env", "A")).code == 2
     assert (await ostler("agent", "add", "x", "--runtime", "claude", "--mcp-config", str(brief))).code == 2
+    assert (await ostler("agent", "edit", "bob", "--skill", str(tmp_path / "none"))).code == 2
     assert (await ostler("agent", "edit", "bob")).code == 2
     assert (await ostler("agent", "remove", "bob")).code == 0
     assert (await ostler("agent", "list")).out == ""
@@ -293,3 +294,18 @@ async def test_runtimes_are_listed_with_the_reason(ostler: Ostler) -> None:
     rows = (await ostler("runtimes", "--json", "--refresh")).document
     names = "id provider version path status connection workspace busy reason"
     assert all(set(names.split()) <= set(row) for row in rows)
+
+
+def test_a_skill_is_read_from_its_directory(tmp_path: Path) -> None:
+    from daemon_core.cli.commands.agent import _skill
+
+    folder = tmp_path / "deploy"
+    (folder / "ref").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("no")
+    (folder / "SKILL.md").write_text("---\nname: deploy\ndescription: 'How to'\n---\nbody")
+    (folder / "ref" / "a.md").write_text("x")
+    skill = _skill(folder)
+    assert (skill.name, skill.description, skill.files) == ("deploy", "How to", {"ref/a.md": "x"})
+    (folder / "SKILL.md").write_text("body")
+    assert _skill(folder).description == ""

@@ -16,8 +16,11 @@ from daemon_core.control.views import (
     AgentEdit,
     AgentView,
     Barrier,
+    CleanRequest,
+    CleanRound,
     DaemonStatus,
     Deleted,
+    DiskReport,
     Health,
     Pause,
     ReloadAnswer,
@@ -25,6 +28,7 @@ from daemon_core.control.views import (
     Stop,
     StopAnswer,
     TaskAdd,
+    TaskChanges,
     TaskReply,
     TaskRow,
     TaskView,
@@ -40,6 +44,9 @@ class MemoryBackend:
 
     def __init__(self) -> None:
         self.changes = ChangeLog()
+        self.changed: TaskChanges | None = None
+        self.report = DiskReport()
+        self.round = CleanRound()
         self.tasks: dict[str, TaskView] = {}
         self.lines: dict[str, list[TranscriptLine]] = {}
         self.named: dict[str, AgentView] = {}
@@ -198,6 +205,18 @@ class MemoryBackend:
             await self._moved.wait_for(
                 lambda: len(self.lines[task_id]) > after or self.tasks[task_id].status in ENDED
             )
+
+    async def task_changes(self, task_id: str, stat: bool) -> TaskChanges:
+        found = self._find(task_id)
+        changed = self.changed or TaskChanges(id=found.id)
+        files = [msgspec.structs.replace(file, diff="" if stat else file.diff) for file in changed.files]
+        return msgspec.structs.replace(changed, id=found.id, files=files)
+
+    async def disk(self) -> DiskReport:
+        return self.report
+
+    async def clean_disk(self, request: CleanRequest) -> CleanRound:
+        return msgspec.structs.replace(self.round, dry_run=request.dry_run)
 
     async def agents(self) -> list[AgentView]:
         return list(self.named.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,3 +253,124 @@ def test_a_named_agent_brings_instructions_environment_and_mcp_servers(
     assert "Answer like a heron." in json.dumps(body["system"])
     assert user_texts(body)[-1].endswith("go")
     assert not list(home.run_dir(task).glob("spec*"))
+
+
+SKILL = {
+    "name": "Heron lore",
+    "content": "The heron's name is Ardea.\n",
+    "description": "What to know about the heron",
+    "files": {"facts/legs.txt": "It has two.\n"},
+}
+
+
+def _bytes(root: Path) -> dict[str, tuple[int, int, bytes | None]]:
+    """Every path with its mode, its time (files) and its content."""
+    return {
+        str(path.relative_to(root)): (
+            path.stat().st_mode,
+            path.stat().st_mtime_ns if path.is_file() else 0,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in sorted(root.rglob("*"))
+    }
+
+
+def _with_agent(home: ClaudeHome) -> None:
+    home.call(
+        "POST",
+        "/v1/agents",
+        {"name": "Keeper", "runtime": "claude", "instructions": "Answer like a heron.", "skills": [SKILL]},
+    )
+
+
+def _check_brief(home: ClaudeHome) -> None:
+    """Instructions and skill are in what the model was sent."""
+    body = json.dumps(home.model.requests(home.name)[0])
+    assert "Answer like a heron." in body
+    assert "What to know about the heron" in body
+
+
+def test_brief_and_skill_reach_the_model_from_a_directory_of_ostlers_own(home: ClaudeHome) -> None:
+    home.script(
+        CallTool("Skill", {"skill": "heron-lore"}),
+        CallTool("Bash", {"command": "cat .claude/skills/heron-lore/facts/legs.txt .ostler/task.json"}),
+        Say("It is Ardea."),
+        Say("Still Ardea."),
+    )
+    home.start()
+    _with_agent(home)
+    done = home.wait(home.add("What is it called?", "", agent="Keeper"))
+    assert (done["status"], done["result"]) == ("completed", "It is Ardea."), done["error"]
+    _check_brief(home)
+    requests = home.model.requests(home.name)
+    assert "The heron's name is Ardea." in json.dumps(requests[1])
+    lines = home.transcript(done["id"])
+    assert any("It has two." in (line.get("output") or "") for line in lines)
+    assert any("ostler-task" in (line.get("output") or "") for line in lines)
+    home.call("PATCH", "/v1/agents/Keeper", {"skills": []})
+    second = home.call("POST", f"/v1/tasks/{done['id']}/reply", {"prompt": "And now?"})
+    done = home.wait(second["id"])
+    assert done["result"] == "Still Ardea."
+    assert not (Path(done["work_dir"]) / ".claude").exists()  # what the earlier run had is taken out first
+
+
+@pytest.mark.parametrize("killed", ["", "spawned", "in_run", "environment_write:6", "run_ended"])
+def test_a_directory_of_the_user_is_as_it_was_whatever_happened(
+    home: ClaudeHome, tmp_path: Path, killed: str
+) -> None:
+    project = tmp_path / "project"
+    (project / "src").mkdir(parents=True)
+    (project / "CLAUDE.md").write_bytes(b"Mine, without a newline")
+    (project / "src" / "a.py").write_bytes(b"print()\n")
+    (project / ".claude" / "skills" / "heron-lore").mkdir(parents=True)
+    (project / ".claude" / "skills" / "heron-lore" / "SKILL.md").write_bytes(b"mine")
+    for command in (("init", "-q"), ("add", "."), ("commit", "-qm", "all")):
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=project, check=True
+        )
+    before = _bytes(project)
+    end = home.model.gate()
+    status = tmp_path / "git-status"
+    home.script(
+        CallTool("Bash", {"command": f"git status --porcelain > {status}; ls .claude/skills"}),
+        Say("It is Ardea.", gate=end),
+    )
+    home.start(kill_at="" if killed == "in_run" else killed)
+    _with_agent(home)
+    task = home.add("What is it called?", "", agent="Keeper", directory=str(project))
+    if killed not in ("", "in_run", "run_ended"):
+        home.wait_dead()
+        home.start()
+    end.wait_reached()
+    if killed == "in_run":
+        home.kill()
+        home.start()
+    end.release()
+    if killed == "run_ended":
+        home.wait_dead()
+        home.start()
+    done = home.wait(task)
+    assert (done["status"], done["result"]) == ("completed", "It is Ardea."), done["error"]
+    _check_brief(home)
+    assert "heron-lore-ostler" in home.transcript(task)[1]["output"]
+    assert status.read_text() == ""  # nothing of ours is a change for git
+    after = {path: found for path, found in _bytes(project).items() if not path.startswith(".git/index")}
+    assert after == {path: found for path, found in before.items() if not path.startswith(".git/index")}
+
+
+def test_what_a_daemon_left_goes_at_the_next_start_even_if_the_task_is_gone(
+    home: ClaudeHome, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    home.script(Say("never"))
+    home.start(kill_at="environment_write:9")
+    _with_agent(home)
+    task = home.add("go", "", agent="Keeper", directory=str(project))
+    home.wait_dead()
+    assert (project / ".claude").exists()
+    home.directories.hub_file.unlink()
+    home.directories.journal_file.unlink()
+    home.start()
+    assert not list(project.iterdir())
+    assert task

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon_core.hub import AgentChanges, AgentSpec, ConflictError, InvalidInputError, NewTask, NotFoundError
+from daemon_core.protocol.wire import Skill, SkillFile
 from tests.hub.world import World
 
 
@@ -106,3 +107,19 @@ async def test_a_removed_default_comes_back_when_needed(world: World) -> None:
     await world.hub.remove_agent("shell")
     assert (await world.hub.reply(task.id, "y")).agent == "shell"
     assert (await world.claim())["agent"]["name"] == "shell"
+
+
+async def test_the_skills_of_an_agent_go_out_whole_with_its_tasks(world: World) -> None:
+    skill = Skill(
+        id="local:Deploy",
+        name="Deploy",
+        source="workspace",
+        content="how",
+        files=[SkillFile(path="a/b.md", content="x")],
+    )
+    await world.hub.add_agent(AgentSpec(name="A", provider="claude", skills=[skill]))
+    assert (await world.hub.get_agent("a")).skill_names == ["Deploy"]
+    await world.hub.edit_agent("a", AgentChanges(model="m"))
+    assert (await world.hub.get_agent("a")).skill_names == ["Deploy"]
+    await world.hub.edit_agent("a", AgentChanges(skills=[]))
+    assert (await world.hub.get_agent("a")).skill_names == []

@@ -223,3 +223,20 @@ async def test_pruning_takes_delivered_old_tasks_alone(tmp_path: Path) -> None:
     assert await journal.prune("2026-02-01T00:00:00Z") == ["old"]
     assert {record.task_id for record in await journal.recent(10)} == {"waiting", "new", "going"}
     await journal.close()
+
+
+async def test_runs_and_directories_are_found_for_clean_up(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path / "journal.db")
+    await journal.add_task(task(work_dir="/w/1", title="first"), run())
+    await journal.add_task(
+        task("hub/t2", run_id="run2", work_dir="/w/1", title="second", claimed_at="2026-01-02T00:00:00Z"),
+        run("run2", "hub/t2"),
+    )
+    await journal.update_run("run1", ended_at="2026-01-01T00:00:05Z")
+    assert await journal.runs_ended_before("2026-02-01T00:00:00Z") == []
+    await journal.end_task("hub/t1", {"ended_at": "2026-01-01T00:00:05Z"}, [])
+    assert await journal.runs_ended_before("2026-02-01T00:00:00Z") == ["run1"]
+    assert await journal.runs_ended_before("2026-01-01T00:00:00Z") == []
+    assert {path: row.title for path, row in (await journal.work_dirs()).items()} == {"/w/1": "second"}
+    assert await journal.task_keys() == {"hub/t1", "hub/t2"}
+    await journal.close()

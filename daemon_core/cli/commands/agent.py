@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from daemon_core.cli import show
 from daemon_core.cli.base import Command, LazyGroup, pass_session
 from daemon_core.cli.session import Session, quoted
 from daemon_core.cli.words import EXIT_USAGE, CliError
-from daemon_core.control.views import AgentAdd, AgentEdit, AgentView
+from daemon_core.control.views import AgentAdd, AgentEdit, AgentSkill, AgentView
 
 agent = LazyGroup(
     "agent",
@@ -88,6 +89,13 @@ def _options(command: Any) -> Any:
                 "--env", multiple=True, metavar="NAME=VALUE", help="Variable of its runs; repeatable."
             ),
             click.option("--mcp-config", metavar="FILE", help="JSON file with its MCP servers."),
+            click.option(
+                "--skill",
+                "skills",
+                metavar="DIR",
+                multiple=True,
+                help="A directory with SKILL.md; repeatable.",
+            ),
         )
     ):
         command = option(command)
@@ -157,6 +165,8 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
         fields["env"] = {name: value for name, _, value in pairs}
     if given.get("mcp_config") is not None:
         fields["mcp_config"] = _mcp(given["mcp_config"])
+    if given.get("skills"):
+        fields["skills"] = [_skill(Path(path).expanduser()) for path in given["skills"]]
     return fields
 
 
@@ -176,6 +186,27 @@ def _read(path: str) -> str:
         raise CliError(
             "invalid_input", f"{path} cannot be read: {what}", "Check the path", EXIT_USAGE
         ) from error
+
+
+def _skill(folder: Path) -> AgentSkill:
+    """A skill from a directory: ``SKILL.md`` and the other texts in it, hidden files apart."""
+    content = _read(str(folder / "SKILL.md"))
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and relative.as_posix() != "SKILL.md" and not _hidden(relative):
+            files[relative.as_posix()] = _read(str(path))
+    told = re.search(r"\A---\s*\n(?:.*\n)*?description:[ \t]*(.+)\n(?:.*\n)*?---", content[:8192])
+    return AgentSkill(
+        name=folder.resolve().name,
+        content=content,
+        description=told[1].strip().strip("'\"") if told else "",
+        files=files,
+    )
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
 
 
 def _mcp(path: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ task = LazyGroup(
         "list": ("task:list_", "Tasks, newest first."),
         "show": ("task:show_", "Everything about one task."),
         "logs": ("task:logs", "Its transcript."),
+        "diff": ("diff:diff", "What it changed."),
         "cancel": ("task:cancel", "End it."),
         "retry": ("task:retry", "Do it again."),
         "delete": ("task:delete", "Delete its conversation."),
@@ -49,6 +50,8 @@ task = LazyGroup(
 @click.argument("prompt")
 @click.option("--runtime", default="", metavar="P", help="What runs it, as `ostler runtimes` has it.")
 @click.option("--dir", "directory", default="", metavar="PATH", help="Your own directory to work in.")
+@click.option("--repo", default="", metavar="URL", help="A repository to get into a directory of its own.")
+@click.option("--ref", default="", metavar="R", help="Its branch, tag or commit.")
 @click.option("--agent", default="", metavar="NAME", help="A named agent; see `ostler agent`.")
 @click.option("--model", default="", metavar="M")
 @click.option("--thinking", default="", metavar="LEVEL")
@@ -61,6 +64,8 @@ def add(
     prompt: str,
     runtime: str,
     directory: str,
+    repo: str,
+    ref: str,
     agent: str,
     model: str,
     thinking: str,
@@ -70,10 +75,18 @@ def add(
 ) -> int:
     """Start a task. PROMPT "-" reads it from standard input."""
     deadline = _deadline(timeout, wait)
+    if repo and directory:
+        raise CliError("usage", "--dir and --repo exclude each other", "Leave one out", EXIT_USAGE)
+    if ref and not repo:
+        raise CliError("usage", "--ref needs --repo", "Add --repo", EXIT_USAGE)
+    if repo and "://" not in repo and os.path.isdir(os.path.expanduser(repo)):
+        repo = os.path.abspath(os.path.expanduser(repo))
     wanted = TaskAdd(
         prompt=_prompt(prompt),
         runtime=runtime,
         directory=os.path.abspath(os.path.expanduser(directory)) if directory else "",
+        repo=repo,
+        ref=ref,
         agent=agent,
         model=model,
         thinking=thinking,

@@ -1,0 +1,268 @@
+"""Taking up what an earlier life of the daemon has left: the journal's unfinished tasks, what was not
+delivered, and run directories that the journal does not know (it was damaged, or a claim was cut short).
+
+Two passes, so that order cannot matter: first every live run has its slot and its directory in the book, only
+then does any task begin to want one (promise P5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from daemon_core.journal import RunRecord, TaskRecord
+from daemon_core.processes.state import RunPhase, read_state
+from daemon_core.protocol.wire import Task
+from daemon_core.tasks import clock
+from daemon_core.tasks.run import end_run
+from daemon_core.tasks.secrets import ClaimFile, new_run_id
+from daemon_core.tasks.slots import Slot
+from daemon_core.workdirs import DirectoryLock
+
+if TYPE_CHECKING:
+    from daemon_core.tasks.engine import Engine
+
+log = logging.getLogger(__name__)
+
+REPORTED_NAME = "reported"
+"""In a run directory: its result has reached the server, so it needs no taking up if the journal is lost."""
+STRANGER_KEPT_S = 86400.0
+"""A run directory that nobody knows and that is over may hold the only trace of what happened: a day."""
+
+
+class Owner(msgspec.Struct, kw_only=True):
+    """``owner.json`` of a run directory: whose run it is. No secrets."""
+
+    task_id: str = ""
+    task_key: str = ""
+    run_id: str = ""
+    connection: str = ""
+    workspace_id: str = ""
+    runtime_id: str = ""
+    kind: str = ""
+    conversation_id: str = ""
+    provider: str = ""
+    family: str = ""
+    work_dir: str = ""
+    directory: str = ""
+    slot: int = 0
+    created_at: str = ""
+    mark: str = ""
+
+
+def mark_reported(run_dir: Path) -> None:
+    """Note in a run directory that its result is at the server (in a thread)."""
+    with contextlib.suppress(OSError):
+        (run_dir / REPORTED_NAME).touch(mode=0o600)
+
+
+class Prepared(msgspec.Struct, kw_only=True):
+    """A task that is about to be taken up."""
+
+    record: TaskRecord
+    run: RunRecord
+    slot: Slot
+    claim: Task | None
+    lock: DirectoryLock | None
+
+
+class Recovery:
+    """One taking-up, at the start of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def run(self) -> None:
+        """See ``Engine.recover``."""
+        engine = self.engine
+        found: list[Prepared] = []
+        for record in await engine.journal.unfinished():
+            prepared = await self.prepare(record)
+            if prepared is not None:
+                found.append(prepared)
+        found += await self._strangers(await engine.journal.known_runs())
+        # Asked for before anything begins: a task that ends at once has a delivery of its own.
+        undelivered = await engine.journal.undelivered()
+        await self._take_out_left()
+        for prepared in found:
+            self.begin(prepared)
+        for record in undelivered:
+            engine.deliver_only(record)
+
+    async def prepare(self, record: TaskRecord, slot: Slot | None = None) -> Prepared | None:
+        """Slot, directory and claim of an unfinished task; None if it cannot be taken up (from here)."""
+        engine = self.engine
+        if record.connection not in engine.connections:
+            log.warning(
+                "task %s is of connection %s, which is not configured", record.task_id, record.connection
+            )
+            return None
+        runs = await engine.journal.runs(record.key)
+        run = next((run for run in runs if run.run_id == record.run_id), None)
+        if run is None:
+            run_dir = engine.runs_dir / record.run_id
+            if record.run_id and _phase(run_dir) is not RunPhase.NEVER_STARTED and _owner(run_dir):
+                # Salvaged without its run, so without the place it was read up to: its directory knows more.
+                await engine.journal.delete_task(record.key)
+                return None
+            run = RunRecord(run_id=new_run_id(), task_key=record.key, mark=new_run_id())
+            await engine.journal.add_run(run)
+            record.run_id = run.run_id
+        run_dir = engine.runs_dir / run.run_id
+        lock = None
+        if record.directory and _phase(run_dir) is not RunPhase.NEVER_STARTED:
+            lock = engine.directory_locks.adopt(Path(record.directory), record.task_id)
+        claim = await asyncio.to_thread(ClaimFile(run_dir).read)
+        slot = slot or engine.slots.adopt(record.slot, record.provider)
+        return Prepared(record=record, run=run, slot=slot, claim=claim, lock=lock)
+
+    async def _take_out_left(self) -> None:
+        """What tasks have left in users' directories goes, wherever nobody works. Live runs have their locks
+        by now; a task that has yet to begin prepares its directory anew."""
+        engine = self.engine
+        for root in await asyncio.to_thread(engine.environments.left):
+            try:
+                lock = engine.directory_locks.try_acquire(root, "recovery")
+            except OSError as error:
+                log.warning("files of a task are still in %s, which cannot be reached: %s", root, error)
+                continue
+            if lock is None:
+                continue
+            try:
+                await asyncio.to_thread(engine.environments.roll_back, root, user_owned=True)
+            except OSError as error:
+                log.warning("files of a task stay in %s for now: %s", root, error)
+            finally:
+                lock.release()
+
+    def begin(self, prepared: Prepared) -> None:
+        """Let the task's life go on."""
+        connection = self.engine.connections[prepared.record.connection]
+        self.engine.begin(
+            connection,
+            prepared.record,
+            prepared.run,
+            prepared.slot,
+            prepared.claim,
+            fresh=False,
+            lock=prepared.lock,
+        )
+
+    # --- run directories that the journal does not know ------------------------------------------
+
+    async def _strangers(self, known: set[str]) -> list[Prepared]:
+        runs_dir = self.engine.runs_dir
+        names = [name for name in await asyncio.to_thread(_run_directories, runs_dir) if name not in known]
+        owners = {name: await asyncio.to_thread(_owner, runs_dir / name) for name in names}
+        # The newest first: of several runs of one task it is the one that counts.
+        names.sort(key=lambda name: owner.created_at if (owner := owners[name]) else "", reverse=True)
+        found: list[Prepared] = []
+        for name in names:
+            try:
+                prepared = await self._stranger(name, owners[name])
+            except OSError as error:
+                log.error("run %s cannot be looked at: %s", name, error)
+                continue
+            if prepared is not None:
+                found.append(prepared)
+        return found
+
+    async def _stranger(self, name: str, owner: Owner | None) -> Prepared | None:
+        engine = self.engine
+        run_dir = engine.runs_dir / name
+        phase = _phase(run_dir)
+        if phase is RunPhase.NEVER_STARTED:
+            # Not recorded, so not begun: its server hands the task out again.
+            await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
+            return None
+        if phase is RunPhase.ENDED and (run_dir / REPORTED_NAME).exists():
+            await asyncio.to_thread(_remove_old, run_dir)
+            return None
+        prepared = None
+        if owner is not None and owner.task_id and owner.connection in engine.connections:
+            if await engine.journal.task(f"{owner.connection}/{owner.task_id}") is not None:
+                log.info("run %s is an earlier one of task %s", name, owner.task_id)
+            else:
+                prepared = await self._adopt(name, owner)
+        if prepared is None:
+            if phase is not RunPhase.ENDED:
+                log.error("run %s belongs to nobody known: it is ended", name)
+                await end_run(run_dir, owner.mark if owner is not None else "")
+            await asyncio.to_thread(_remove_old, run_dir)
+        return prepared
+
+    async def _adopt(self, run_id: str, owner: Owner) -> Prepared | None:
+        """Rebuild what the journal lost. The transcript is read again from its beginning; the lines that the
+        server has already are told apart by their numbers when they are sent (promise P3)."""
+        engine = self.engine
+        family = engine.family(owner.family)
+        if family is None:
+            log.error("run %s: family %r is not known", run_id, owner.family)
+            return None
+        claim = await asyncio.to_thread(ClaimFile(engine.runs_dir / run_id).read)  # gone if it has ended
+        given = claim or Task(id=owner.task_id, runtime_id=owner.runtime_id, workspace_id=owner.workspace_id)
+        connection = engine.connections[owner.connection]
+        started_at = owner.created_at or clock.now_text()
+        record = engine.record_of(connection, given, run_id, owner.provider, slot=owner.slot)
+        record.runtime_id = owner.runtime_id or record.runtime_id
+        record.kind = owner.kind or record.kind
+        record.conversation_id = owner.conversation_id or record.conversation_id
+        record.state = "started"
+        record.work_dir = owner.work_dir
+        record.directory = owner.directory
+        record.started_at = started_at
+        run = RunRecord(
+            run_id=run_id,
+            task_key=record.key,
+            state="spawned",
+            family=owner.family,
+            mark=owner.mark,
+            reader=family.reader().snapshot(),
+            started_at=started_at,
+            note="taken up after the journal was lost",
+        )
+        if not await engine.journal.add_task(record, run):
+            return None
+        log.warning("run %s of task %s was taken up from its directory", run_id, owner.task_id)
+        lock = None
+        if record.directory:
+            lock = engine.directory_locks.adopt(Path(record.directory), record.task_id)
+        slot = engine.slots.adopt(record.slot, record.provider)
+        return Prepared(record=record, run=run, slot=slot, claim=claim, lock=lock)
+
+
+def _phase(run_dir: Path) -> RunPhase:
+    """Raises nothing: a directory that cannot be read has told all it has to tell."""
+    try:
+        return read_state(run_dir).phase
+    except OSError as error:
+        log.error("run %s cannot be read: %s", run_dir.name, error)
+        return RunPhase.LOST
+
+
+def _owner(run_dir: Path) -> Owner | None:
+    try:
+        return msgspec.json.decode((run_dir / "owner.json").read_bytes(), type=Owner)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _remove_old(run_dir: Path) -> None:
+    with contextlib.suppress(OSError):
+        if time.time() - run_dir.stat().st_mtime > STRANGER_KEPT_S:
+            shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def _run_directories(runs_dir: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(runs_dir) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,141 @@
+"""What a task came to: from the end of a run (or from what prevented one) to the last reports.
+
+Fail closed (protocol section 18): only an explicit success is a success. The server's word stands where it
+came first; then there is nothing to say but the usage, and the result is kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from daemon_core.agents.events import Outcome
+from daemon_core.protocol import failures
+from daemon_core.protocol.wire import CompleteRequest, FailRequest, Usage, UsageRequest
+from daemon_core.tasks.run import RunEnd, StopReason, WatchLimits
+from daemon_core.tasks.translate import storable_text
+
+ENDED_WITH_DAEMON = "the run was ended together with the daemon"
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """The end of a task as the journal keeps it. ``outcome`` is a ``journal.records.TaskOutcome``."""
+
+    outcome: str
+    output: str = ""
+    error: str = ""
+    reason: str = ""
+    session: str = ""
+    usage: list[Usage] = []
+
+
+def of_run(
+    end: RunEnd, *, session: str, usage: Sequence[Usage], server_status: str, limits: WatchLimits
+) -> Result:
+    """The result of a task whose last run has ended.
+
+    Args:
+        session: the task's session as far as known before.
+        usage: what earlier runs of the task have used.
+        server_status: what ended the task at its server, if that came first.
+    """
+    outcome = end.outcome or Outcome(
+        success=False,
+        error="the machine or the run's keeper went down while the agent worked",
+        reason=failures.RUNTIME_RECOVERY,
+    )
+    usage = add_usage(usage, outcome.usage)
+    session = outcome.session_id or session
+    if end.exit is not None and end.exit.reason == "spawn_failed":
+        text = end.exit.error or "the agent could not be started"
+        outcome = Outcome(
+            success=False, error=text, reason=failures.classify(end.exit.error or "exit status")
+        )
+    poison = failures.poison_of(outcome.output) if outcome.success else None
+    if poison is not None:
+        outcome = msgspec.structs.replace(outcome, success=False, error=outcome.output, reason=poison)
+    if not outcome.success:
+        outcome = _explain_stop(outcome, end.stopped, limits)
+    verdict = "completed" if outcome.success else "failed"
+    error, reason = "", ""
+    if not outcome.success:
+        error = outcome.error or "the agent failed without a word"
+        reason = outcome.reason or failures.classify(outcome.error)
+    return Result(
+        outcome=by_server(server_status) if server_status else verdict,
+        output=storable_text(outcome.output),
+        error=storable_text(error),
+        reason=reason,
+        session=session,
+        usage=usage,
+    )
+
+
+def failed(error: str, reason: str, *, session: str, usage: Sequence[Usage], server_status: str) -> Result:
+    """The result of a task that fails without a run, or with one that is not worth judging."""
+    return Result(
+        outcome=by_server(server_status) if server_status else "failed",
+        error=storable_text(error),
+        reason="" if server_status else reason,
+        session=session,
+        usage=list(usage),
+    )
+
+
+def by_server(server_status: str) -> str:
+    """The outcome of a task that its server has ended or lost."""
+    return "cancelled" if server_status == "cancelled" else "abandoned"
+
+
+def reports_of(result: Result, work_dir: str) -> list[tuple[str, bytes]]:
+    """The last reports for the outbox, in order: usage (also of a cancelled task), then the one last word."""
+    reports: list[tuple[str, bytes]] = []
+    counted = [entry for entry in result.usage if _tokens(entry)]
+    if counted:
+        reports.append(("usage", msgspec.json.encode(UsageRequest(usage=counted))))
+    session, where = result.session or None, work_dir or None
+    if result.outcome == "completed":
+        complete = CompleteRequest(output=result.output, session_id=session, work_dir=where)
+        reports.append(("complete", msgspec.json.encode(complete)))
+    elif result.outcome == "failed":
+        fail = FailRequest(
+            error=result.error, failure_reason=result.reason or None, session_id=session, work_dir=where
+        )
+        reports.append(("fail", msgspec.json.encode(fail)))
+    return reports
+
+
+def add_usage(first: Sequence[Usage], second: Sequence[Usage]) -> list[Usage]:
+    """The sum per provider and model, never below zero."""
+    total: dict[tuple[str, str], Usage] = {}
+    for entry in (*first, *second):
+        found = total.setdefault(
+            (entry.provider, entry.model), Usage(provider=entry.provider, model=entry.model)
+        )
+        found.input_tokens += max(0, entry.input_tokens)
+        found.output_tokens += max(0, entry.output_tokens)
+        found.cache_read_tokens += max(0, entry.cache_read_tokens)
+        found.cache_write_tokens += max(0, entry.cache_write_tokens)
+    return list(total.values())
+
+
+def _explain_stop(outcome: Outcome, stopped: StopReason | None, limits: WatchLimits) -> Outcome:
+    match stopped:
+        case StopReason.SILENCE:
+            silent = (
+                f"the agent was silent for longer than the limit ({limits.idle_s:.0f} s,"
+                f" with a tool at work {limits.tool_s:.0f} s)"
+            )
+            return msgspec.structs.replace(outcome, error=silent, reason=failures.IDLE_WATCHDOG)
+        case StopReason.TIME_LIMIT:
+            late = f"timed out after {limits.run_s:.0f} s"
+            return msgspec.structs.replace(outcome, error=late, reason=failures.TIMEOUT)
+        case StopReason.DAEMON:
+            return msgspec.structs.replace(outcome, error=ENDED_WITH_DAEMON, reason=failures.CANCELLED)
+        case _:
+            return outcome
+
+
+def _tokens(entry: Usage) -> int:
+    return entry.input_tokens + entry.output_tokens + entry.cache_read_tokens + entry.cache_write_tokens

@@ -1,0 +1,164 @@
+"""A provider's home for one task: the user's sign-in and sessions, but settings and skills of its own.
+
+``codex_home`` says what such a home holds (pure but for looking at what the user has), ``write_home`` makes
+it so. It is for the environment root of a task (never the user's directory), may be done again and again, and
+leaves alone what the provider itself has written there.
+
+Codex (its variable ``CODEX_HOME``), by the protocol's section 21:
+
+- links to the user's ``auth.json`` and ``sessions``: a token that is renewed in a task is renewed for the
+  user, and a session can be resumed from another task's home; the plugin cache is linked, too;
+- copies of ``config.json``, ``config.toml`` and ``instructions.md``. In the copy of ``config.toml`` the
+  user's entries for single skills are left out (their paths are of another home), the sandbox lets it write
+  in the work directory and use the network (on macOS, whose sandbox cannot do that, there is none), and both
+  several agents at once and memories are off: a task is one agent's, and what it learns is not for other
+  tasks;
+- skills of the agent, and beside them links to the user's own; where names are alike, the agent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from daemon_core.protocol.wire import Skill
+from daemon_core.workdirs import skills as skill_files
+from daemon_core.workdirs.manifest import Plan
+
+CODEX_FOLDER: Final = "codex-home"
+_COPIED: Final = ("config.json", "instructions.md")
+_LINKED: Final = ("auth.json", "sessions", "plugins/cache")
+
+
+class HomePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a home holds. Paths are relative to ``root``."""
+
+    root: Path
+    links: dict[str, Path] = {}
+    """Path in the home → what it leads to."""
+    files: dict[str, bytes] = {}
+    owned: tuple[str, ...] = ()
+    """Folders that hold nothing but what the plan says: they are made anew."""
+    env: dict[str, str] = {}
+    """For the run's environment."""
+
+
+def user_codex_home(environ: Mapping[str, str]) -> Path:
+    """Where the user's own Codex keeps its things."""
+    named = environ.get("CODEX_HOME", "").strip()
+    return Path(named) if named else Path(environ.get("HOME") or os.path.expanduser("~")) / ".codex"
+
+
+def codex_home(
+    env_root: Path, user_home: Path, skills: Sequence[Skill] = (), *, platform: str = sys.platform
+) -> HomePlan:
+    """The home of a Codex run below ``env_root``. Raises ``OSError`` if the user's settings cannot be
+    read.
+    """
+    root = env_root / CODEX_FOLDER
+    files: dict[str, bytes] = {}
+    for name in _COPIED:
+        with contextlib.suppress(FileNotFoundError):
+            files[name] = (user_home / name).read_bytes()
+    try:
+        config = (user_home / "config.toml").read_bytes()
+    except FileNotFoundError:
+        config = b""
+    files["config.toml"] = codex_config(config, platform)
+    links = {name: user_home / name for name in _LINKED if (user_home / name).exists()}
+    # Planned in a place that is not there, so that what an earlier task left decides no name.
+    spare = Plan(root / ".none")
+    skill_files.place(spare, "skills", skills)
+    files.update(spare.contents)
+    taken = {path.split("/")[1] for path in spare.contents}
+    with contextlib.suppress(OSError):
+        for entry in sorted(os.scandir(user_home / "skills"), key=lambda entry: entry.name):
+            if entry.is_dir() and entry.name not in taken:
+                links[f"skills/{entry.name}"] = Path(entry.path)
+    return HomePlan(root=root, links=links, files=files, owned=("skills",), env={"CODEX_HOME": str(root)})
+
+
+def codex_config(content: bytes, platform: str) -> bytes:
+    """The user's ``config.toml`` as a task has it. One that is not valid stays as it is: Codex says why."""
+    import tomlkit
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        document = tomlkit.parse(content)
+        skills = document.get("skills")
+        if isinstance(skills, dict):
+            skills.pop("config", None)
+        if platform == "darwin":
+            document["sandbox_mode"] = "danger-full-access"
+        else:
+            document["sandbox_mode"] = "workspace-write"
+            _table(document, "sandbox_workspace_write")["network_access"] = True
+        features = _table(document, "features")
+        features["multi_agent"] = False
+        features["memories"] = False
+        return tomlkit.dumps(document).encode()
+    except (TOMLKitError, UnicodeDecodeError, TypeError, ValueError):
+        return content
+
+
+def write_home(plan: HomePlan) -> None:
+    """Bring a home to what its plan says (in a thread). Raises ``OSError``."""
+    plan.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in plan.owned:
+        _remove(plan.root / name)
+    for name, target in plan.links.items():
+        _link(plan.root / name, target)
+    for name, content in plan.files.items():
+        path = plan.root / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.is_symlink():
+            path.unlink()
+        temporary = path.with_name(f".{path.name}.new")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "wb") as stream:
+            stream.write(content)
+        os.replace(temporary, path)
+
+
+def _link(path: Path, target: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.is_symlink():
+        if os.readlink(path) == str(target):
+            return
+        path.unlink()
+    elif path.exists():
+        # What a provider made in place of our link (a renewed sign-in, say) is the newer one.
+        return
+    try:
+        path.symlink_to(target, target_is_directory=target.is_dir())
+    except OSError:  # no right to make links, as on Windows without its developer mode
+        if target.is_dir():
+            shutil.copytree(target, path)
+        else:
+            shutil.copy2(target, path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)
+
+
+def _table(document: object, name: str) -> dict[str, object]:
+    """A table of a document, made if it is not there (or no table)."""
+    import tomlkit
+
+    assert isinstance(document, dict)
+    found = document.get(name)
+    if not isinstance(found, dict):
+        document[name] = tomlkit.table()
+    made: dict[str, object] = document[name]
+    return made
