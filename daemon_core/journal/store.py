@@ -72,6 +72,8 @@ class Journal:
         self.set_aside: Path | None = None
         """Where a damaged journal was put on opening, if it was."""
         self.salvaged: dict[str, int] = {}
+        self.on_damage: Callable[[], None] = lambda: None
+        """Called on the loop when damage shows while the journal is in use; may be called again."""
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._connection: sqlite3.Connection | None = None
 
@@ -363,13 +365,18 @@ class Journal:
                 with self._connection:
                     self._connection.execute("BEGIN IMMEDIATE")
                     return work(self._connection)
-            except sqlite3.DatabaseError as error:
+            except sqlite3.Error as error:
                 explained = _explain(self.path, error)
                 if explained.damaged:
                     self._suspect()
                 raise explained from error
 
-        return await self._run(transact)
+        try:
+            return await self._run(transact)
+        except JournalError as error:
+            if error.damaged:
+                self.on_damage()
+            raise
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._executor, work))

@@ -20,6 +20,7 @@ from daemon_core.control.routes import ROUTES
 from daemon_core.control.server import ControlServer
 from daemon_core.control.views import TranscriptLine
 from tests.control.memory_backend import MemoryBackend
+from tests.settings.another_user import open_place
 
 ASK = """
 import os, socket, sys
@@ -133,14 +134,14 @@ async def test_what_local_programs_send_as_host_is_accepted(http: aiohttp.Client
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-async def test_another_user_is_refused_even_with_access_to_the_socket(
-    server: ControlServer, tmp_path: Path
-) -> None:
-    os.chmod(server.socket_path, 0o666)
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.name.startswith("pytest-") or parent == tmp_path:
-            os.chmod(parent, 0o755)
-    answer = await ask_as(server, "GET", "/v1/status", "65534")
+async def test_another_user_is_refused_even_with_access_to_the_socket(backend: MemoryBackend) -> None:
+    with open_place() as place:
+        server = ControlServer(backend, place / "control.sock")
+        await server.start()
+        place.chmod(0o755)  # the server has made it private: as if that had failed
+        os.chmod(server.socket_path, 0o666)
+        answer = await ask_as(server, "GET", "/v1/status", "65534")
+        await server.close()
     assert " 403 " in answer.splitlines()[0]
     assert '"why":"user"' in answer
 

@@ -19,6 +19,7 @@ import pytest
 from daemon_core.control.client import DaemonUnreachableError
 from daemon_core.control.errors import ControlError
 from tests.end_to_end.home import OstlerHome, wait_until
+from tests.settings.another_user import open_place
 from tests.support.scripted_agent import script
 
 
@@ -241,17 +242,23 @@ def test_a_run_cannot_stop_its_own_daemon(home: OstlerHome) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be another user")
-def test_another_user_of_the_machine_is_refused(home: OstlerHome) -> None:
-    home.start()
+def test_another_user_of_the_machine_is_refused() -> None:
+    with open_place() as place:
+        home = OstlerHome(place)
+        try:
+            home.start()
+            # As open as can be: only the daemon's own checks are left.
+            for directory in (home.root / "o", home.directories.run):
+                directory.chmod(0o755)
+            home.directories.control_socket.chmod(0o777)
+            assert _asked_by_nobody(home) == ["403", "403"]
+        finally:
+            home.close()
+
+
+def _asked_by_nobody(home: OstlerHome) -> list[str]:
+    """What another user is answered on the control socket and on the loopback port."""
     port = home.status()["port"]
-    for path in (home.root, *home.root.parents):
-        if path.stat().st_uid == 0 and path != Path("/"):
-            path.chmod(0o755)  # as open as can be: only the daemon's own checks are left
-    home.directories.run.chmod(0o755)
-    home.directories.control_socket.chmod(0o777)
-    for parent in home.directories.run.parents:
-        if home.root in parent.parents or parent == home.root:
-            parent.chmod(0o755)
     program = f"""
 import os, socket
 os.setgid(65534); os.setuid(65534)
@@ -263,7 +270,8 @@ for family, address in ((socket.AF_UNIX, control), (socket.AF_INET, ("127.0.0.1"
     print(s.makefile("rb").readline().decode().split()[1])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
-    assert done.stdout.split() == ["403", "403"], done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 def test_an_idle_daemon_hardly_wakes_up(home: OstlerHome) -> None:
@@ -319,3 +327,36 @@ def test_a_stale_socket_file_does_not_matter(home: OstlerHome) -> None:
         stray.bind(str(home.directories.control_socket))
     home.start()
     assert home.status()["status"] == "running"
+
+
+def test_a_journal_damaged_under_a_living_daemon_is_mended_by_a_new_start(
+    home: OstlerHome, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    home.start()
+    done = home.add(script({"lines": 30000, "text": "{n} " + "x" * 80}))
+    home.wait(done)
+    home.wait_delivered(done)
+    task = home.add(f"echo begun; while [ ! -e {go} ]; do sleep 0.05; done; echo over", "shell")
+    home.wait(task, "running")
+    first = home.status()["started_at"]
+    wait_until(lambda: home.status()["uptime"] > 10.5, "the daemon to be old enough to begin anew by itself")
+    for name in ("journal.db", "journal.db-wal"):
+        path = home.directories.state / name
+        with open(path, "r+b") as stream:
+            size = path.stat().st_size
+            stream.seek(4096)
+            stream.write(b"\xff" * max(0, size - 4096))
+
+    def poked() -> bool:
+        with contextlib.suppress(DaemonUnreachableError, ControlError):
+            home.transcript(done)  # reads what is not in memory any more
+            status = home.status()
+            return status.get("status") == "running" and status.get("started_at") != first
+        return False
+
+    wait_until(poked, "a new daemon to run")
+    assert any(condition["code"] == "journal_damaged" for condition in home.status()["conditions"])
+    go.touch()
+    assert home.wait(task)["status"] == "completed"
+    assert home.agent_starts() == 1

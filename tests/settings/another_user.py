@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 NOBODY = 65534
@@ -33,8 +35,10 @@ def run_as_another(code: str, *arguments: str) -> str:
     return done.stdout
 
 
-def open_to_all(path: Path) -> None:
-    """Let every user reach a place below pytest's temporary directory."""
-    for place in (path, *path.parents):
-        if place.stat().st_uid == os.geteuid() and place != Path("/"):
-            place.chmod(place.stat().st_mode | 0o055)
+@contextlib.contextmanager
+def open_place() -> Iterator[Path]:
+    """A directory that every user can reach. Not below pytest's own, which other test runs close again."""
+    with tempfile.TemporaryDirectory(prefix="ostler-open-") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield place

@@ -16,7 +16,7 @@ from daemon_core.settings.directories import (
     socket_path,
 )
 from daemon_core.settings.errors import SettingsError
-from tests.settings.another_user import open_to_all, run_as_another
+from tests.settings.another_user import open_place, run_as_another
 
 
 def mode(path: Path) -> int:
@@ -101,18 +101,18 @@ def test_another_users_directory_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
-    open_to_all(tmp_path)
-    told = run_as_another(
-        """
+def test_a_place_that_cannot_be_written_to_is_told() -> None:
+    with open_place() as place:
+        told = run_as_another(
+            """
 become_another()
 try:
     directories.resolve({"OSTLER_HOME": sys.argv[1]}).ensure()
 except errors.SettingsError as error:
     print(error)
 """,
-        str(tmp_path / "x"),
-    )
+            str(place / "x"),
+        )
     assert "cannot be made: Permission denied" in told
 
 

@@ -12,7 +12,7 @@ import pytest
 from daemon_core.settings.edit import replace_text, set_value, unset_value
 from daemon_core.settings.errors import SettingsError
 from daemon_core.settings.file import load
-from tests.settings.another_user import open_to_all, run_as_another
+from tests.settings.another_user import open_place, run_as_another
 
 BEFORE = """# mine
 [daemon]   # about the daemon
@@ -109,17 +109,20 @@ def test_two_that_change_it_at_once_lose_nothing(path: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
-def test_a_directory_that_cannot_be_written_to_is_told(path: Path) -> None:
-    open_to_all(path)
-    told = run_as_another(
-        """
+def test_a_directory_that_cannot_be_written_to_is_told() -> None:
+    with open_place() as place:
+        path = place / "config.toml"
+        path.write_text(BEFORE)
+        path.chmod(0o644)
+        told = run_as_another(
+            """
 become_another()
 try:
     edit.replace_text(__import__("pathlib").Path(sys.argv[1]), "")
 except errors.SettingsError as error:
     print(error)
 """,
-        str(path),
-    )
-    assert "cannot be written: Permission denied" in told
-    assert path.read_text() == BEFORE
+            str(path),
+        )
+        assert "cannot be written: Permission denied" in told
+        assert path.read_text() == BEFORE
