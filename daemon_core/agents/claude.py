@@ -124,6 +124,7 @@ class ClaudeFamily:
     """
 
     name = FAMILY_NAME
+    cut_by_time = False
 
     def __init__(self, provider: str = "claude") -> None:
         self._provider = provider

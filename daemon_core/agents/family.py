@@ -130,6 +130,9 @@ class Family(Protocol):
     """One protocol family."""
 
     name: str
+    cut_by_time: bool
+    """Whether the messages made of an output depend on how it arrived. If not, reading it again from the
+    beginning makes the same messages with the same numbers."""
 
     def plan(self, request: LaunchRequest) -> LaunchPlan:
         """Say what to start. Raises ``LaunchError`` for what cannot be done."""

@@ -43,6 +43,7 @@ class ShellFamily:
     """Starts a command with a shell and reads its text."""
 
     name = FAMILY_NAME
+    cut_by_time = True
 
     def plan(self, request: LaunchRequest) -> LaunchPlan:
         """The command as a script in the run directory. Raises ``LaunchError`` for a command with a NUL."""

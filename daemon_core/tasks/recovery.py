@@ -8,7 +8,10 @@ then does any task begin to want one (promise P5).
 from __future__ import annotations
 
 import asyncio
+import bisect
+import codecs
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -18,8 +21,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from daemon_core.agents.family import Family, Reader
+from daemon_core.connections.connection import Connection
 from daemon_core.journal import RunRecord, TaskRecord
 from daemon_core.processes.state import RunPhase, read_state
+from daemon_core.protocol.errors import ServerError
 from daemon_core.protocol.wire import Task
 from daemon_core.tasks import clock
 from daemon_core.tasks.run import end_run
@@ -201,7 +207,8 @@ class Recovery:
 
     async def _adopt(self, run_id: str, owner: Owner) -> Prepared | None:
         """Rebuild what the journal lost. The transcript is read again from its beginning; the lines that the
-        server has already are told apart by their numbers when they are sent (promise P3)."""
+        server has already are told apart by their numbers when they are sent (promise P3). Where numbers
+        would not tell (a text that was cut as it came), reading goes on behind the text the server has."""
         engine = self.engine
         family = engine.family(owner.family)
         if family is None:
@@ -229,6 +236,8 @@ class Recovery:
             started_at=started_at,
             note="taken up after the journal was lost",
         )
+        if family.cut_by_time:
+            await self._go_on_behind(connection, record, run, family)
         if not await engine.journal.add_task(record, run):
             return None
         log.warning("run %s of task %s was taken up from its directory", run_id, owner.task_id)
@@ -237,6 +246,43 @@ class Recovery:
             lock = engine.directory_locks.adopt(Path(record.directory), record.task_id)
         slot = engine.slots.adopt(record.slot, record.provider)
         return Prepared(record=record, run=run, slot=slot, claim=claim, lock=lock)
+
+    async def _go_on_behind(
+        self, connection: Connection, record: TaskRecord, run: RunRecord, family: Family
+    ) -> None:
+        """Set number, offset and reader of a run to where the server's transcript ends."""
+        try:
+            there = await connection.client.messages_since(record.task_id, 0)
+        except ServerError as error:
+            log.warning("task %s: what its server has of it is not to be had: %s", record.task_id, error)
+            return
+        if not there:
+            return
+        said = "".join(line.content or "" for line in there if line.type == "text")
+        reader = family.reader()
+        stdout = self.engine.runs_dir / run.run_id / "stdout"
+        await asyncio.to_thread(_skip, reader, stdout, said.count("\n"), len(said) - said.rfind("\n") - 1)
+        record.next_seq = there[-1].seq + 1
+        run.stdout_offset = reader.consumed
+        run.reader = reader.snapshot()
+
+
+def _skip(reader: Reader, stdout: Path, lines: int, characters: int) -> None:
+    """Feed a reader what has been told: so many whole lines and so many characters of the next one.
+
+    Lines are counted, not characters of all the text: a server may have taken secrets out of it.
+    """
+    with open(stdout, "rb") as stream:
+        for line in itertools.islice(stream, lines):
+            reader.feed(line)
+        rest = stream.readline(characters * 4 + 4)
+    if characters:
+        sizes = range(len(rest) + 1)
+        size = bisect.bisect_left(
+            sizes, characters, key=lambda end: len(codecs.utf_8_decode(rest[:end], "replace", False)[0])
+        )
+        reader.feed(rest[:size])
+        reader.flush()
 
 
 def _phase(run_dir: Path) -> RunPhase:

@@ -237,3 +237,29 @@ def test_a_damaged_journal_loses_neither_run_nor_transcript(home: OstlerHome, tm
     home.wait_delivered(task)
     check_transcript(home, task, "".join(f"{n}\n" for n in range(1, 21)) + "end")
     assert home.agent_starts() == 1
+
+
+def test_a_damaged_journal_doubles_no_text_of_a_shell_task(home: OstlerHome, tmp_path: Path) -> None:
+    """Its text is cut into messages as it comes, so reading it again would make other messages."""
+    go = tmp_path / "go"
+    home.start()
+    expected = "".join(f"Größe {n}\n" for n in range(1, 6)) + "half a lüne"
+    task = home.add(
+        "for n in 1 2 3 4 5; do echo Größe $n; sleep 0.1; done; printf 'half a lüne';"
+        f" while [ ! -e {go} ]; do sleep 0.05; done; echo ' and the rest'; echo end",
+        "shell",
+    )
+    wait_until(
+        lambda: "".join(text for _, _, text in home.server_messages(task)) == expected, "the text so far"
+    )
+    assert len(home.server_messages(task)) > 2
+    home.kill()
+    for name in ("journal.db", "journal.db-wal", "journal.db-shm"):
+        (home.directories.state / name).unlink(missing_ok=True)
+    home.start()
+    go.touch()
+    done = home.wait(task)
+    assert done["status"] == "completed"
+    assert done["result"] == expected + " and the rest\nend"
+    home.wait_delivered(task)
+    check_transcript(home, task, expected + " and the rest\nend\n")
