@@ -6,7 +6,7 @@
             │                      server may have acted on the request all the same
             └── UnreadableTaskError  a claim was answered with a task that cannot be understood
 
-Rules kept here (protocol sections 1, 2 and 29): headers of every request; error bodies of at most 4096
+Rules kept here: headers of every request; error bodies of at most 4096
 bytes; time-outs by kind of call; ``Retry-After`` with a limit; unknown fields and nulls pass. Redirects are
 not followed and an HTML page is no success: both are what a captive portal answers, and taking them for
 "accepted" would lose reports. The credential is in one request header and nowhere else: not in a URL, a log
@@ -89,7 +89,7 @@ class UnreadableTaskError(NoAnswerError):
 
 
 class RuntimeProfile(wire.Wire):
-    """A custom runtime profile as the server lists it (protocol section 8)."""
+    """A custom runtime profile as the server lists it."""
 
     id: str
     workspace_id: str = ""
@@ -113,7 +113,7 @@ class _TaskRow(wire.Wire):
 
 
 class GcCheck(wire.Wire):
-    """What a server says about the thing that a directory belongs to (protocol section 25)."""
+    """What a server says about the thing that a directory belongs to."""
 
     status: str = ""
     updated_at: str | None = None
@@ -125,7 +125,7 @@ class _Bundles(wire.Wire):
 
 
 def normalise_base_url(url: str) -> str:
-    """The base URL for a configured server (protocol section 1).
+    """The base URL for a configured server.
 
     Raises:
         ValueError: not an HTTP or websocket URL, or one with a user name or password in it.
@@ -238,7 +238,7 @@ class ServerClient:
     # --- identity and workspaces -------------------------------------------------------------------
 
     async def renew_token(self) -> wire.RenewResponse:
-        """Ask for a longer life of the token; the token stays the same (protocol section 2)."""
+        """Ask for a longer life of the token; the token stays the same."""
         return await self._ask(
             wire.RenewResponse, "/api/tokens/current/renew", timeout_s=self.timeouts.renew_s
         )
@@ -278,7 +278,7 @@ class ServerClient:
         return await self._ask(wire.HeartbeatResponse, "/api/daemon/heartbeat", request)
 
     async def report_action(self, runtime_id: str, route: ActionRoute, request_id: str, result: Any) -> None:
-        """The result of a pending action (protocol section 9); ``result`` is its JSON object."""
+        """The result of a pending action; ``result`` is its JSON object."""
         path = f"{_runtime(runtime_id)}/{route}/{_segment(request_id)}/result"
         await self._tell(path, result)
 

@@ -242,7 +242,7 @@ class Connection:
         return self.timing.sync_s
 
     async def _renew_if_due(self) -> None:
-        """Protocol section 2: before the first other call, then every three days. Failures do not matter,
+        """As the protocol has it: before the first other call, then every three days. Failures do not matter,
         except a refusal, and except no answer at all to the very first: then there is nobody to talk to."""
         now = self._clock.monotonic()
         if now < self._renew_at:

@@ -1,7 +1,7 @@
 """Decoding of what a server says: unknown fields pass, null stands for absent, a wrong type is an error.
 
 msgspec takes null only where the type allows it, the protocol takes it wherever a field may be absent
-(protocol section 29). So an answer that does not fit is decoded once more without its nulls; fields typed
+(as the protocol allows). So an answer that does not fit is decoded once more without its nulls; fields typed
 ``Any`` are left as they are, since inside them null is content.
 """
 

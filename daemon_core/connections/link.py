@@ -1,4 +1,4 @@
-"""The websocket of a connection: hints in, heartbeats out (protocol section 10).
+"""The websocket of a connection: hints in, heartbeats out.
 
 The link is an optimisation and may be gone at any time: everything it says can be found out over HTTP too.
 Rules kept here:
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _QUEUE_MIN: Final = 16
 _WORKSPACES_CHANGED: Final = "daemon:workspaces_changed"
 _PENDING_WORK: Final = "daemon:pending_work"
-"""Hints of later servers (protocol section 30): sync the workspaces now; beat for a runtime now."""
+"""Hints of later servers: sync the workspaces now; beat for a runtime now."""
 
 # Why a link ended. These are for logs; only the first three decide anything (no back-off follows).
 CHANGED: Final = "the set of runtimes changed"

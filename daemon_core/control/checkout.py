@@ -1,6 +1,6 @@
 """``POST /repo/checkout`` on the loopback port: an agent gets a repository into its task's directory.
 
-The route of the daemon protocol (section 24, with the checks of section 30): errors are plain text, success
+The route of the daemon protocol (with the checks of its later versions): errors are plain text, success
 is ``{path, branch_name}`` and more. Who asks has to have the task's own token and acts for that task alone.
 One exception: the older command line of a Multica server sends no token. It is answered only where the kernel
 says that this user asks, and only for task and directory of a run of such a server that is going on.

@@ -1,4 +1,4 @@
-"""Signs of life of a connection's runtimes, and the actions that their answers ask for (protocol section 9).
+"""Signs of life of a connection's runtimes, and the actions that their answers ask for.
 
 Every runtime beats once an interval, first after a random part of it; on a loopback connection all beat in
 one tick, so that an idle machine wakes up once. A beat goes over the link if there is one, and over HTTP
@@ -231,7 +231,7 @@ class Heartbeat(ConnectionListener):
             self._acting -= 1
 
     async def _report(self, action: PendingAction, result: dict[str, Any]) -> None:
-        """Attempts after 0, 0.5, 2 and 4 s; any 4xx ends them (protocol section 1.2)."""
+        """Attempts after 0, 0.5, 2 and 4 s; any 4xx ends them."""
         for pause_s in RESULT_RETRIES_S:
             if pause_s:
                 await asyncio.sleep(pause_s)

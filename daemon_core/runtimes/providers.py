@@ -1,7 +1,7 @@
 """The kinds of agent CLI that Ostler knows, as data.
 
 A provider with a protocol family can be driven; one without is found and shown, with the reason, and not
-offered to any server. Minimum versions and program names are the protocol's (its section 4) and the makers'.
+offered to any server. Minimum versions and program names are the protocol's and the makers'.
 """
 
 from __future__ import annotations

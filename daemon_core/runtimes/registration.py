@@ -1,4 +1,4 @@
-"""Which runtimes a connection has: registration, recovery of lost ones, deregistration (protocol 6, 7, 11).
+"""Which runtimes a connection has: registration, recovery of lost ones, deregistration.
 
 Rules kept here:
 
@@ -50,7 +50,7 @@ Offer = frozenset[tuple[str, str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who registers (protocol sections 3 and 7)."""
+    """Who registers."""
 
     daemon_id: str
     device_name: str = ""

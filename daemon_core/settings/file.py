@@ -246,7 +246,7 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         Key("text", "Its program (for shell: the shell); empty: looked for in PATH. ~ is your home."),
     ] = ""
     args: Annotated[
-        tuple[str, ...], Key("words", "Arguments added to each start, before those that Ostler gives (so its own win).")
+        tuple[str, ...], Key("words", "Arguments added to each start, before those of Ostler (which win).")
     ] = ()
     model: Annotated[
         str, Key("text", "Model where neither task nor agent names one; empty: its own choice.")

@@ -1,7 +1,7 @@
 """The brief: what an agent is told of where it is, who it is and how things are done here.
 
 It goes to the agent by the way that its provider has (``workdirs.environments``). Which sections a kind of
-task gets is the protocol's (its section 22); the words are our own. Two forms:
+task gets is the protocol's; the words are our own. Two forms:
 
 - **the hub's** (the user's own tasks on this machine): short;
 - **a server's**: with the commands for its issues, comments and projects.

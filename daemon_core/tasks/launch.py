@@ -45,7 +45,7 @@ class PrepareError(Exception):
 def named_directory(claim: Task, daemon_id: str) -> str:
     """The user directory of this machine that the task names, or "".
 
-    Raises ``PrepareError`` as protocol section 15 says: also for a resource that is meant for another
+    Raises ``PrepareError`` as the protocol says: also for a resource that is meant for another
     machine but cannot be understood.
     """
     mine: list[str] = []

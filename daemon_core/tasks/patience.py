@@ -1,4 +1,4 @@
-"""Writes that must happen are carried through a full disk (design, section 10): nothing is given up, and
+"""Writes that must happen are carried through a full disk (ARCHITECTURE.md): nothing is given up, and
 nothing goes on that would need them done.
 
 A write is tried again while the cause is one that passes by itself or by the user's hand: no room, no file

@@ -1,6 +1,6 @@
 """The words that begin a turn: what kind of task it is, what it is called, and the prompt of each kind.
 
-The facts in a prompt are the protocol's (its section 22). Text of other people is quoted, never mixed with
+The facts in a prompt are the protocol's. Text of other people is quoted, never mixed with
 ours; names of people and things are cut down to plain text first. The provider ``shell`` gets what was asked
 for and nothing else: its prompt is a command.
 """

@@ -1,6 +1,6 @@
 """What a task came to: from the end of a run (or from what prevented one) to the last reports.
 
-Fail closed (protocol section 18): only an explicit success is a success. The server's word stands where it
+Fail closed: only an explicit success is a success. The server's word stands where it
 came first; then there is nothing to say but the usage, and the result is kept here.
 """
 

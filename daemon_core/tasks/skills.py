@@ -1,6 +1,6 @@
 """Skill references of a claim made into skills: from the cache, or asked of the server one by one.
 
-Rules of the protocol (its sections 14.2 and 14.3):
+Rules of the protocol:
 
 - A bundle is taken only if its id and source are those asked for, its hash is the one computed from what it
   holds, and every path in it is safe. The server answers with its **current** content, so the hash may be

@@ -1,6 +1,6 @@
 """Which of the directories that Ostler made for tasks may go, and when.
 
-The rules (protocol section 25) are in ``judge``, which knows neither disk nor server; what a server says
+The rules are in ``judge``, which knows neither disk nor server; what a server says
 about the thing a directory belongs to comes in as an ``Answer``:
 
 | what it belongs to | rule |

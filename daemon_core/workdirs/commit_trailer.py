@@ -20,7 +20,7 @@ from daemon_core.workdirs.repository_errors import RepositoryInputError
 MARKER: Final = "ostler: co-author trailer"
 HOOKS_NAME: Final = "ostler-hooks"
 MULTICA_TRAILER: Final = "Co-authored-by: multica-agent <github@multica.ai>"
-"""The protocol's own (section 24)."""
+"""The protocol's own."""
 _IDENTITY: Final = re.compile(r"[^<>\n\r]{1,100} <[^<>\s]{1,200}>")
 
 # Client-side hooks of githooks(5). reference-transaction and post-index-change are left out: they run at

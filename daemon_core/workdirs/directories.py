@@ -69,7 +69,7 @@ def is_protected(path: str, home: str) -> bool:
 
 
 def protected_on_posix(path: str, resolved: str, home: str, resolved_list: Sequence[str]) -> bool:
-    """The protocol's rule (section 15) on Linux and macOS: the name against the list, the resolved name
+    """The protocol's rule on Linux and macOS: the name against the list, the resolved name
     against the list and the list as resolved (on macOS ``/tmp`` is ``/private/tmp``)."""
     listed = [*_PROTECTED_POSIX, posixpath.normpath(home)]
     return posixpath.normpath(path) in listed or resolved in listed or resolved in resolved_list

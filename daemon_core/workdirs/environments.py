@@ -14,7 +14,7 @@ Two kinds of directory, two ways:
 Git does not show what is written into a user's repository: the run's environment names an excludes file (the
 user's own excludes and our paths). Nothing in ``.git`` is touched.
 
-The layout is the protocol's (its section 21) with names of our own. All functions touch the disk: call them
+The layout is the protocol's with names of our own. All functions touch the disk: call them
 in a thread.
 """
 

@@ -1,6 +1,6 @@
 """Our block in a file that may be somebody else's: text between two marker lines.
 
-The rules are the protocol's (its section 21), with markers of our own; no other program's block is known:
+The rules are the protocol's, with markers of our own; no other program's block is known:
 
 - no file: it is made of the block alone;
 - a file without a block: a blank line's worth of separator and the block follow what is there;

@@ -301,7 +301,7 @@ class Mirrors:
         raise RefNotFoundError("unknown_ref", f"there is no branch, tag or commit {ref!r} in {url}")
 
     async def _default(self, held: HeldLock, mirror: Path, url: RepositoryUrl) -> str:
-        """Protocol section 24, in its order; an error rather than a guess."""
+        """In the protocol's order; an error rather than a guess."""
         head = (await self.run(held, mirror, "symbolic-ref", "--quiet", "HEAD", check=False)).text
         own = head.removeprefix("refs/heads/")
         for name in ("HEAD", "main", "master", own):

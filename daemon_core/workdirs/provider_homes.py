@@ -4,7 +4,7 @@
 it so. It is for the environment root of a task (never the user's directory), may be done again and again, and
 leaves alone what the provider itself has written there.
 
-Codex (its variable ``CODEX_HOME``), by the protocol's section 21:
+Codex (its variable ``CODEX_HOME``), as the protocol has it:
 
 - links to the user's ``auth.json`` and ``sessions``: a token that is renewed in a task is renewed for the
   user, and a session can be resumed from another task's home; the plugin cache is linked, too;

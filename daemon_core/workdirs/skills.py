@@ -1,6 +1,6 @@
 """Skills as files: where a provider looks for them, what their directories are called, what ``SKILL.md`` is.
 
-The rules are the protocol's (its section 21):
+The rules are the protocol's:
 
 - A skill's directory is its name in lower case with everything outside ``a-z0-9`` as ``-``; nothing left:
   ``skill``. A directory that is taken gets ``-ostler``, ``-ostler-2``, … up to 64 tries.

@@ -45,7 +45,9 @@ def test_everything_long_or_secret_is_in_files() -> None:
 
     assert "SECRET" not in " ".join(made.argv)
     assert "SECRET" not in json.dumps(made.env)
-    assert json.loads(made.files["spec.mcp.json"])["mcpServers"]["n"]["headers"] == {"Authorization": "SECRET"}
+    assert json.loads(made.files["spec.mcp.json"])["mcpServers"]["n"]["headers"] == {
+        "Authorization": "SECRET"
+    }
     assert made.files["spec.instructions.md"] == b"SECRET instructions"
     assert made.argv[made.argv.index("--mcp-config") + 1] == "/run/spec.mcp.json"
     assert "--strict-mcp-config" in made.argv

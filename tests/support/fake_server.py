@@ -10,7 +10,7 @@
         ...
         server.check(task.id)      # one effective terminal report, a transcript without hole or double
 
-State is kept as the protocol says (sections 7, 12, 16, 17, 19): what arrives before an answer is lost has
+State is kept as the protocol says: what arrives before an answer is lost has
 happened. Routes are named by ``ROUTES``. ``server.requests`` has every request that arrived, in order.
 """
 

@@ -1,4 +1,4 @@
-"""When a runtime polls for the first time (protocol section 12)."""
+"""When a runtime polls for the first time."""
 
 from __future__ import annotations
 
