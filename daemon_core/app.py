@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import gc
 import logging
 import os
@@ -63,7 +64,7 @@ from daemon_core.tasks.owned import Nursery
 from daemon_core.tasks.repositories import OwnRepositories, TaskRepositories
 from daemon_core.tasks.room import RoomGuard
 from daemon_core.tasks.run import WatchLimits
-from daemon_core.tasks.skills import CACHE_NAME, SkillCache
+from daemon_core.tasks.skills import CACHE_NAME, SkillCache, forget_unused
 from daemon_core.tasks.slots import Slots
 from daemon_core.workdirs import DirectoryLocks, TaskDirectories
 from daemon_core.workdirs.changes import ChangeStore
@@ -373,6 +374,7 @@ class Daemon:
                 "skills": directories.workspaces / CACHE_NAME,
             },
             repositories=engine.repositories.repositories if engine.repositories is not None else None,
+            forget_skills=functools.partial(forget_unused, directories.workspaces / CACHE_NAME),
         )
 
     def _clean_rules(self) -> CleanRules:
@@ -557,6 +559,7 @@ class Daemon:
         """One round of it."""
         assert self.housekeeper is not None
         await self.housekeeper.clean()
+        await self.housekeeper.collect()
 
 
 class _DoneError(Exception):

@@ -461,7 +461,8 @@ _DISK_REASONS: Final = {
     "not_known": "its server does not know it",
     "no_answer": "its server does not answer",
     "local_directory": "it belongs to a directory of yours",
-    "over_budget": "the directories take more than the budget",
+    "over_budget": "everything together takes more than the budget",
+    "unused": "no task has used it for long",
 }
 
 

@@ -20,7 +20,7 @@ from daemon_core.control.views import (
     TaskChanges,
 )
 from daemon_core.tasks import clock
-from daemon_core.tasks.housekeeping import CleanRules, Kept, Round, Usage
+from daemon_core.tasks.housekeeping import CleanRules, Kept, Mirror, Round, Usage, mirror_due, mirror_title
 from daemon_core.workdirs.changes import Changes
 
 
@@ -71,13 +71,8 @@ def round_view(done: Round) -> CleanRound:
 def disk_view(found: Usage, rules: CleanRules) -> DiskReport:
     """The whole report."""
     directories = [_directory(kept) for kept in found.kept]
-    repositories = [
-        DiskRepository(
-            path=str(mirror.path), bytes=size.total_bytes, worktrees=len(mirror.worktrees),
-            last_used_at=_time(mirror.last_used_at),
-        )
-        for mirror, size in found.mirrors
-    ]  # fmt: skip
+    repositories = [_repository(mirror, size.total_bytes, rules) for mirror, size in found.mirrors]
+    repositories.sort(key=lambda each: -each.bytes)
     areas = [DiskArea(name=name, path=str(path), bytes=size) for name, (path, size) in found.areas.items()]
     return DiskReport(
         total_bytes=(
@@ -99,6 +94,14 @@ def disk_view(found: Usage, rules: CleanRules) -> DiskReport:
         retention_days=rules.retention_days,
         run_days=rules.run_days,
         last_clean=round_view(found.last) if found.last is not None else None,
+    )  # fmt: skip
+
+
+def _repository(mirror: Mirror, size: int, rules: CleanRules) -> DiskRepository:
+    due = mirror_due(mirror, rules, used=bool(mirror.worktrees))
+    return DiskRepository(
+        path=str(mirror.path), bytes=size, worktrees=len(mirror.worktrees), name=mirror_title(mirror.path),
+        last_used_at=_time(mirror.last_used_at), goes_at=_time(due) if due is not None else None,
     )  # fmt: skip
 
 

@@ -428,6 +428,10 @@ class DiskRepository(View, frozen=True, kw_only=True):
     bytes: int = 0
     worktrees: int = 0
     last_used_at: str = ""
+    name: str = ""
+    """Host and path of the repository."""
+    goes_at: str | None = None
+    """When it goes if nobody uses it until then; None: it does not go by itself for now."""
 
 
 class DiskArea(View, frozen=True, kw_only=True):
@@ -451,7 +455,7 @@ class DiskSpace(View, frozen=True, kw_only=True):
 class CleanItem(View, frozen=True, kw_only=True):
     path: str
     action: str
-    """delete, or artifacts (what tools can make again)."""
+    """delete, artifacts (what tools can make again), or repository (out of the cache)."""
     reason: str
     bytes: int = 0
     task_id: str = ""

@@ -10,6 +10,11 @@ runs. Rules kept here:
 * What a round did stays visible: log lines, and the last round's result on disk for ``ostler disk``.
 
 Rounds are rare (twice a working day), one at a time, and one more when the disk gets low.
+
+Caches go by themselves, too: a mirror of a repository that has no work tree left and was not used for
+``retention_days``, or that is more than the budget allows (mirrors never cost a directory its place in it); a
+cached skill after 72 hours without use. What git can throw away in a mirror it does about once a week, in
+``collect``, apart from rounds, since it may take minutes.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
+from urllib.parse import unquote
 
 import msgspec
 
@@ -36,12 +42,16 @@ from daemon_core.workdirs import cleanup
 from daemon_core.workdirs.changes import ChangeStore
 from daemon_core.workdirs.cleanup import Answer, Environment, Subject, Verdict
 from daemon_core.workdirs.disk import Room, Size, Space, find_artifacts, tree_size
+from daemon_core.workdirs.repository_errors import RepositoryError
 from daemon_core.workdirs.trash import Removed, Trash
 
 log = logging.getLogger(__name__)
 
 _Question = tuple[str, Subject, str]
 """Connection, kind of thing, id."""
+_DAY_S: Final = 24 * 3600.0
+COLLECT_S: Final = 7 * _DAY_S
+"""Git tidies up a mirror this often."""
 ASKING_AT_ONCE: Final = 4
 """Questions to one server at a time: a round is in no hurry."""
 
@@ -68,6 +78,9 @@ class Mirror(Protocol):
     @property
     def last_used_at(self) -> float: ...
 
+    @property
+    def collected_at(self) -> float: ...
+
 
 class RepositoryCache(Protocol):
     """What housekeeping needs of the cache of repositories."""
@@ -76,13 +89,17 @@ class RepositoryCache(Protocol):
 
     async def prune(self) -> object: ...
 
+    async def remove(self, mirror: Path) -> bool: ...
+
+    async def collect(self, mirror: Path) -> bool: ...
+
 
 class Item(msgspec.Struct, kw_only=True, frozen=True):
     """One thing that a round took away, or would."""
 
     path: str
     action: str
-    """``delete`` or ``artifacts``."""
+    """``delete``, ``artifacts`` or ``repository`` (out of the cache)."""
     reason: str
     bytes: int = 0
     task_id: str = ""
@@ -140,6 +157,8 @@ class Housekeeper:
     areas: Mapping[str, Path]
     """Further files and directories by name, for the report."""
     repositories: RepositoryCache | None = None
+    forget_skills: Callable[[float], int] = lambda _: 0
+    """Removes cached skills that are not used any more, given the time; gives the bytes freed."""
     now: Callable[[], float] = time.time
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _sizes: dict[tuple[str, str, float], Size] = field(default_factory=dict)
@@ -165,7 +184,7 @@ class Housekeeper:
             self.room.forget()
             await asyncio.to_thread(self._keep, done)
             log.info(
-                "clean-up: %d directories, %d bytes freed, %d tasks forgotten, raw output of %d runs removed",
+                "clean-up: %d things, %d bytes freed, %d tasks forgotten, raw output of %d runs removed",
                 len(done.items), done.freed_bytes, done.tasks, done.runs,
             )  # fmt: skip
             if done.left:
@@ -177,28 +196,89 @@ class Housekeeper:
         rows = await self.journal.work_dirs()
         judged = await self._judged(rows, write_stamps=not dry_run)
         wanted = [(each, verdict) for each, verdict in judged if verdict.action != "keep"]
-        wanted += await self._over_budget(judged, rules)
+        over, used = await self._over_budget(judged, rules)
+        wanted += over
         items: list[Item] = []
         for environment, verdict in wanted:
             item = await self._apply(environment, verdict, rows, rules, dry_run)
             if item is not None:
                 items.append(item)
         if dry_run:
+            items += await self._clean_mirrors(rules, used, items, dry_run=True)
             return Round(
                 at=clock.now_text(), dry_run=True, items=items, freed_bytes=sum(item.bytes for item in items)
             )
         removed = await asyncio.to_thread(self.trash.empty)
+        freed = removed.freed_bytes
         await asyncio.to_thread(self._remove_empty_workspaces)
         if self.repositories is not None:
             try:
                 await self.repositories.prune()
+                gone = await self._clean_mirrors(rules, used, items, dry_run=False)
+                freed += sum(item.bytes for item in gone)
+                items += gone
             except OSError as error:
                 log.warning("clean-up: the cache of repositories was left: %s", error)
+        freed += await asyncio.to_thread(self.forget_skills, self.now())
         tasks, runs = await self._forget_old(rules)
         return Round(
-            at=clock.now_text(), items=items, freed_bytes=removed.freed_bytes, tasks=tasks, runs=runs,
-            left=removed.left,
-        )  # fmt: skip
+            at=clock.now_text(), items=items, freed_bytes=freed, tasks=tasks, runs=runs, left=removed.left
+        )
+
+    async def _clean_mirrors(
+        self, rules: CleanRules, used_bytes: int, gone: Sequence[Item], *, dry_run: bool
+    ) -> list[Item]:
+        """Remove mirrors that no work tree uses: the ones unused for long, and where directories and mirrors
+        together take more than the budget, those used longest ago.
+
+        Args:
+            used_bytes: What the directories take that stay.
+            gone: What has gone already, or would: work trees in there do not count.
+        """
+        if self.repositories is None or not (rules.retention_days or rules.budget_bytes):
+            return []
+        idle: list[tuple[Mirror, int]] = []
+        for mirror in await asyncio.to_thread(self.repositories.usage):
+            size = 0
+            if rules.budget_bytes:
+                size = (await asyncio.to_thread(tree_size, mirror.path)).total_bytes
+                used_bytes += size
+            doomed = [_real(Path(item.path)) for item in gone if item.action == "delete"]
+            if all(any(_is_in(tree, path) for path in doomed) for tree in mirror.worktrees):
+                idle.append((mirror, size))
+        items: list[Item] = []
+        for mirror, size in sorted(idle, key=lambda each: each[0].last_used_at):
+            due = mirror_due(mirror, rules, used=False)
+            if due is not None and self.now() > due:
+                reason = "unused"
+            elif rules.budget_bytes and used_bytes > rules.budget_bytes:
+                reason = "over_budget"
+            else:
+                continue
+            size = size or (await asyncio.to_thread(tree_size, mirror.path)).total_bytes
+            if dry_run or await self.repositories.remove(mirror.path):
+                used_bytes -= size
+                items.append(
+                    Item(
+                        path=str(mirror.path), action="repository", reason=reason, bytes=size,
+                        title=mirror_title(mirror.path),
+                    )
+                )  # fmt: skip
+        return items
+
+    async def collect(self) -> None:
+        """Let git tidy up the mirrors whose turn it is, one after the other. A checkout goes before."""
+        if self.repositories is None:
+            return
+        if any(space.low for space in await asyncio.to_thread(lambda: self.room.look(fresh=True))):
+            return  # it needs room itself
+        for mirror in await asyncio.to_thread(self.repositories.usage):
+            if self.now() - mirror.collected_at > COLLECT_S:
+                try:
+                    if await self.repositories.collect(mirror.path):
+                        log.info("clean-up: git has tidied up %s", mirror.path)
+                except (RepositoryError, OSError) as error:
+                    log.warning("clean-up: git could not tidy up %s: %s", mirror.path, error)
 
     async def _judged(
         self, rows: Mapping[str, WorkDirRow], *, write_stamps: bool
@@ -274,9 +354,10 @@ class Housekeeper:
 
     async def _over_budget(
         self, judged: Sequence[tuple[Environment, Verdict]], rules: CleanRules
-    ) -> list[tuple[Environment, Verdict]]:
+    ) -> tuple[list[tuple[Environment, Verdict]], int]:
+        """What has to go for the budget, and the room that all that stays takes; 0 without a budget."""
         if not rules.budget_bytes:
-            return []
+            return [], 0
         used = 0
         candidates: list[tuple[Environment, int]] = []
         for environment, verdict in judged:
@@ -289,7 +370,7 @@ class Housekeeper:
                 candidates.append((environment, size.total_bytes))
         verdict = Verdict(action="delete", reason="over_budget")
         chosen = cleanup.over_budget(candidates, used, rules.budget_bytes)
-        return [(environment, verdict) for environment, _ in chosen]
+        return [(environment, verdict) for environment, _ in chosen], used - sum(size for _, size in chosen)
 
     async def _apply(
         self,
@@ -466,6 +547,26 @@ def _area_bytes(path: Path) -> int:
     if path.suffix == ".db":
         total += sum(tree_size(path.with_name(path.name + end)).total_bytes for end in ("-wal", "-shm"))
     return total
+
+
+def mirror_due(mirror: Mirror, rules: CleanRules, *, used: bool) -> float | None:
+    """When a mirror goes if nobody uses it until then; None: it does not go by itself.
+
+    Args:
+        used: Whether a work tree of it is there.
+    """
+    if used or not rules.retention_days:
+        return None
+    return mirror.last_used_at + rules.retention_days * _DAY_S
+
+
+def mirror_title(path: Path) -> str:
+    """What a mirror is a copy of, as its name says it: ``host/team/app``, or a path of this machine."""
+    return unquote(path.name.removesuffix(".git").replace("+", "/")).removeprefix("_local")
+
+
+def _is_in(path: Path, directory: str) -> bool:
+    return Path(_real(path)).is_relative_to(directory)
 
 
 def _real(path: Path) -> str:

@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -49,6 +49,7 @@ from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import PrepareError
 from daemon_core.tasks.owned import beside, keep_going
+from daemon_core.tasks.patience import PASSING
 from daemon_core.tasks.preparing import TaskFiles
 from daemon_core.tasks.recovery import mark_reported
 from daemon_core.tasks.results import Result
@@ -61,11 +62,14 @@ from daemon_core.tasks.translate import Digest
 from daemon_core.workdirs import DirectoryLock, DirectoryRefusedError, validate_user_directory
 from daemon_core.workdirs.environments import Prepared, Refused
 from daemon_core.workdirs.repository_errors import RepositoryError
+from daemon_core.workdirs.worktrees import branch_of
 
 if TYPE_CHECKING:
     from daemon_core.tasks.engine import Engine
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class _OverError(Exception):
@@ -282,6 +286,9 @@ class TaskLife:
                 raise PrepareError(
                     f"the task's directory cannot be made: {error}", failures.AGENT_UNKNOWN
                 ) from error
+            if claim.repos and not self.record.work_dir:
+                # Known also if the checkout fails: it goes with its conversation, a reply goes on in it.
+                await self._set_state(self.record.state, work_dir=str(work_dir))
             await self._get_repositories(work_dir)
         await self._lay_out(claim, work_dir, directory)
         reach("prepared")
@@ -340,8 +347,14 @@ class TaskLife:
             hub=self.connection.timing.loopback,
             environ=self.engine.base_environment,
         )
-        try:
+
+        async def lay_out() -> Prepared:
             return await asyncio.to_thread(self.files.lay_out, wanted)
+
+        try:
+            if directory:
+                return await lay_out()  # a full or broken disk of the user's need not hold up all the others
+            return await self.engine.patience.carry(lambda: self._unless_over(lay_out()))
         except (Refused, OSError) as error:
             raise PrepareError(
                 f"the directory {work_dir} cannot be prepared: {error}",
@@ -552,7 +565,9 @@ class TaskLife:
         request = launch.request_of(claim, launcher, work_dir, run_dir, prepared, hub=hub)
         try:
             plan = family.plan(request)
-            await asyncio.to_thread(launch.write_files, run_dir, plan)
+            await self.engine.patience.carry(
+                lambda: self._unless_over(asyncio.to_thread(launch.write_files, run_dir, plan))
+            )
         except LaunchError as error:
             raise PrepareError(str(error), error.reason) from error
         except OSError as error:
@@ -594,7 +609,7 @@ class TaskLife:
         reach("before_spawn")
         fds = (self.lock.fd,) if self.lock is not None and self.lock.fd is not None else ()
         try:
-            shim = await spawn(
+            shim = await self._start(
                 RunSpec(
                     run_dir=run_dir,
                     argv=plan.argv,
@@ -622,6 +637,27 @@ class TaskLife:
             await shim.close()
             raise
         return shim
+
+    async def _start(self, spec: RunSpec) -> Shim:
+        """``spawn``; where there was no room for the run's directory it is tried again: nothing has begun by
+        then. Raises what ``spawn`` does, and ``_OverError``."""
+
+        async def once() -> Shim:
+            try:
+                return await spawn(spec)
+            except SpawnError as error:
+                if error.what == "prepare" and error.errno in PASSING:
+                    raise OSError(error.errno, str(error)) from error
+                raise
+
+        return await self.engine.patience.carry(lambda: self._unless_over(once()))
+
+    async def _unless_over(self, work: Coroutine[Any, Any, T]) -> T:
+        """For what is tried again and again: the end of the task ends it before another try."""
+        if self._over.is_set():
+            work.close()
+            raise _OverError
+        return await work
 
     def _owner(self) -> dict[str, object]:
         """Whose run it is, for ``owner.json``: enough to take it up without a journal, and no secrets."""
@@ -742,7 +778,10 @@ class TaskLife:
     async def _end(self, result: Result) -> None:
         """Make the result durable; from then on it is delivered, whatever happens here."""
         record = self.record
-        reports = [] if self.server_status == "gone" else results.reports_of(result, record.work_dir)
+        branch = ""
+        if result.outcome == "completed" and record.work_dir and not record.directory:
+            branch = await asyncio.to_thread(branch_of, Path(record.work_dir), record.task_id)
+        reports = [] if self.server_status == "gone" else results.reports_of(result, record.work_dir, branch)
         now = clock.now_text()
         changes: dict[str, object] = {
             "outcome": result.outcome,

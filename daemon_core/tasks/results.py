@@ -88,15 +88,21 @@ def by_server(server_status: str) -> str:
     return "cancelled" if server_status == "cancelled" else "abandoned"
 
 
-def reports_of(result: Result, work_dir: str) -> list[tuple[str, bytes]]:
-    """The last reports for the outbox, in order: usage (also of a cancelled task), then the one last word."""
+def reports_of(result: Result, work_dir: str, branch: str = "") -> list[tuple[str, bytes]]:
+    """The last reports for the outbox, in order: usage (also of a cancelled task), then the one last word.
+
+    Args:
+        branch: What the task has worked on, where that is one thing; "" else.
+    """
     reports: list[tuple[str, bytes]] = []
     counted = [entry for entry in result.usage if _tokens(entry)]
     if counted:
         reports.append(("usage", msgspec.json.encode(UsageRequest(usage=counted))))
     session, where = result.session or None, work_dir or None
     if result.outcome == "completed":
-        complete = CompleteRequest(output=result.output, session_id=session, work_dir=where)
+        complete = CompleteRequest(
+            output=result.output, branch_name=branch or None, session_id=session, work_dir=where
+        )
         reports.append(("complete", msgspec.json.encode(complete)))
     elif result.outcome == "failed":
         fail = FailRequest(

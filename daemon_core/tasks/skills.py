@@ -11,6 +11,7 @@ Rules of the protocol:
 
 The cache is ``<root>/.skill-cache/v1/<workspace>/<source>/<id>/<hash>/bundle.json``; an entry is made under a
 temporary name and renamed. Within a daemon one lock an entry keeps concurrent tasks from fetching it twice.
+An entry that no task has used for 72 hours goes with the next clean-up (``forget_unused``).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import msgspec
 
 from daemon_core.protocol.errors import PermanentError, TransientError
 from daemon_core.protocol.wire import Skill, SkillRef, Task
+from daemon_core.workdirs.disk import tree_size
 from daemon_core.workdirs.skills import is_safe_path
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ TRIES: Final = 4
 """Calls for one bundle before a server that does not answer fails the task."""
 SKILLS_LIMIT: Final = 256
 FILES_LIMIT: Final = 2000
+UNUSED_S: Final = 72 * 3600.0
+"""An entry that was not used for so long goes (section 25)."""
 SIZE_LIMIT_BYTES: Final = 64 * 1024 * 1024
 """Content and files of one skill; also what a server's answer may hold."""
 
@@ -183,6 +187,34 @@ class SkillCache:
                 self._locks[key] = (lock, users - 1)
 
 
+def forget_unused(cache: Path, now: float) -> int:
+    """Remove entries that no task has used for ``UNUSED_S``, what a crash has left of one being made, and
+    directories that are empty then (touches the disk). Safe beside tasks: one that finds its entry gone asks
+    the server again.
+
+    Args:
+        cache: ``<root>/.skill-cache``.
+
+    Returns:
+        Bytes freed.
+    """
+    freed = 0
+    for entry in cache.glob("v1/*/*/*/*"):  # hidden ones too: half-made
+        try:
+            if entry.is_symlink() or now - entry.stat().st_mtime <= UNUSED_S:
+                continue
+        except OSError:
+            continue
+        size = tree_size(entry).total_bytes
+        shutil.rmtree(entry, ignore_errors=True)
+        freed += size if not entry.exists() else 0
+    for pattern in ("v1/*/*/*", "v1/*/*", "v1/*"):
+        for folder in cache.glob(pattern):
+            with contextlib.suppress(OSError):  # something is in it, which is the rule
+                folder.rmdir()
+    return freed
+
+
 def flaw(skill: Skill) -> str:
     """Why a bundle cannot be used, or ""."""
     files = skill.files or []
@@ -214,6 +246,8 @@ def _read(place: Path, ref: SkillRef) -> Skill | None:
         and (ref.size_bytes <= 0 or size_of(skill) == ref.size_bytes)
         and not flaw(skill)
     ):
+        with contextlib.suppress(OSError):
+            os.utime(place)  # it is in use: see ``forget_unused``
         return skill
     shutil.rmtree(place, ignore_errors=True)
     return None

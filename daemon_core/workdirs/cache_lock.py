@@ -67,6 +67,10 @@ class CacheLocks:
         self._queues: dict[Path, asyncio.Lock] = {}
         self._users: dict[Path, int] = {}
 
+    def is_wanted(self, path: Path) -> bool:
+        """Whether somebody waits for a lock besides who holds it."""
+        return self._users.get(path, 0) > 1
+
     @asynccontextmanager
     async def hold(self, path: Path, *, wait_s: float = WAIT_LIMIT_S) -> AsyncIterator[HeldLock]:
         """Hold a mirror's lock for the block. Cancelling gives the place up.

@@ -88,6 +88,10 @@ class Mirrors:
         path = mirror.with_name(f"{mirror.name}.lock")
         return self._locks.hold(path) if wait_s is None else self._locks.hold(path, wait_s=wait_s)
 
+    def is_wanted(self, mirror: Path) -> bool:
+        """Whether somebody of this daemon waits for the lock besides who has it."""
+        return self._locks.is_wanted(mirror.with_name(f"{mirror.name}.lock"))
+
     async def run(
         self, held: HeldLock, mirror: Path, *arguments: str, check: bool = True, local: bool = False,
         limit_s: float | None = None,

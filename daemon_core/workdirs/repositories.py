@@ -45,6 +45,9 @@ _TEMPORARY_AGE_S: Final = 24 * 3600.0
 """Temporary packs that are this old are nobody's: an agent's own fetch does not take a day."""
 _COLLECT_LIMIT_S: Final = 600.0
 _PRUNE_WAIT_S: Final = 1.0
+_LOOK_S: Final = 0.2
+_USED: Final = "ostler-used"
+_COLLECTED: Final = "ostler-collected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +63,14 @@ class Checkout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorUse:
-    """A mirror on disk, for whoever shows or clears the disk. ``last_used_at`` is seconds since 1970."""
+    """A mirror on disk, for whoever shows or clears the disk. Times are seconds since 1970."""
 
     path: Path
     workspace: str
     worktrees: tuple[Path, ...]
     last_used_at: float
+    collected_at: float
+    """When git last threw away what nothing leads to; before the first time: when it was cloned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,20 +200,43 @@ class Repositories:
                 skipped += 1
         return Pruned(worktrees=worktrees, branches=branches, skipped=skipped)
 
-    async def collect(self, mirror: Path) -> None:
-        """Let git throw away what nothing leads to (``git gc``, reflog 30 days), within ten minutes.
+    async def collect(self, mirror: Path) -> bool:
+        """Let git throw away what nothing leads to (``git gc``, reflog 30 days), within ten minutes. It gives
+        way to a checkout that wants the mirror meanwhile; False if it did so, or somebody works on it.
 
         Raises:
             RepositoryError
         """
         try:
-            async with self.mirrors.hold(mirror, wait_s=_PRUNE_WAIT_S) as held:
-                await self.mirrors.run(
-                    held, mirror, "-c", "gc.reflogExpire=30.days", "-c", "gc.reflogExpireUnreachable=30.days",
-                    "gc", "--quiet", limit_s=_COLLECT_LIMIT_S,
-                )  # fmt: skip
+            async with (
+                self.mirrors.hold(mirror, wait_s=_PRUNE_WAIT_S) as held,
+                asyncio.TaskGroup() as group,
+            ):
+                collecting = group.create_task(self._collect(held, mirror))
+                while not (await asyncio.wait({collecting}, timeout=_LOOK_S))[0]:
+                    if self.mirrors.is_wanted(mirror):
+                        collecting.cancel()
+                        return False
+        except RepositoryBusyError:
+            return False
+        await asyncio.to_thread(_touch, mirror, _COLLECTED)  # also if it failed: not at every round
+        failed = collecting.result()
+        if failed is not None:
+            raise failed
+        return True
+
+    async def _collect(self, held: HeldLock, mirror: Path) -> RepositoryError | None:
+        """``git gc``; its failure as a value, so that a group does not wrap it."""
+        try:
+            await self.mirrors.run(
+                held, mirror, "-c", "gc.reflogExpire=30.days", "-c", "gc.reflogExpireUnreachable=30.days",
+                "gc", "--quiet", limit_s=_COLLECT_LIMIT_S,
+            )  # fmt: skip
         except GitCommandError as error:
-            raise explain(error, mirror.name) from error
+            return explain(error, mirror.name)
+        except RepositoryError as error:
+            return error
+        return None
 
     def usage(self) -> list[MirrorUse]:
         """Every mirror with who uses it (touches the disk: in a thread)."""
@@ -217,7 +245,8 @@ class Repositories:
                 path=mirror,
                 workspace=mirror.parent.name,
                 worktrees=tuple(living_worktrees(mirror)),
-                last_used_at=_used_at(mirror),
+                last_used_at=_time_of(mirror, _USED),
+                collected_at=_time_of(mirror, _COLLECTED),
             )
             for mirror in self.mirrors.all()
         ]
@@ -248,14 +277,14 @@ class _Wanted:
     keep: bool
 
 
-def _touch(mirror: Path) -> None:
-    """Note that a mirror was used."""
+def _touch(mirror: Path, name: str = _USED) -> None:
+    """Note that a mirror was used, or collected."""
     with contextlib.suppress(OSError):
-        (mirror / "ostler-used").touch()
+        (mirror / name).touch()
 
 
-def _used_at(mirror: Path) -> float:
-    for name in ("ostler-used", "HEAD"):
+def _time_of(mirror: Path, mark: str) -> float:
+    for name in (mark, "description", "HEAD"):
         with contextlib.suppress(OSError):
             return (mirror / name).stat().st_mtime
     return 0.0

@@ -68,6 +68,22 @@ def read_record(path: Path) -> WorktreeRecord | None:
     return None if git_dir is None else _read(git_dir)
 
 
+def branch_of(work_dir: Path, task_id: str) -> str:
+    """The branch that a task has worked on: where its directory holds exactly one work tree of ours, the one
+    branch made there for it, or the one that an earlier turn left it; else "" (touches the disk)."""
+    records: list[WorktreeRecord] = []
+    with contextlib.suppress(OSError), os.scandir(work_dir) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and (record := read_record(Path(entry.path))) is not None:
+                records.append(record)
+    if len(records) != 1:
+        return ""
+    own = branch_name("", task_id).rpartition("/")[2]
+    branches = records[0].branches
+    mine = [each for each in branches if each.rpartition("/")[2].partition("-")[0] == own] or branches
+    return mine[0] if len(mine) == 1 else ""
+
+
 def locate(work_dir: Path, url: RepositoryUrl, mirror: Path) -> Place:
     """Where a repository is in a task's directory, or a free place for it: ``name``, else ``name-2``, …
 

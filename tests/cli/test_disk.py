@@ -29,7 +29,10 @@ async def test_disk_says_what_is_used_by_what_and_why(ostler: Ostler, backend: M
                           task_id="abcdef123456", title="Fix \x1b[31mit", reason="conversation"),
             DiskDirectory(path="/w/2", bytes=10, reason="orphan", goes_at="2026-05-07T10:00:00Z"),
         ],
-        repositories=[DiskRepository(path="/r", bytes=800_000_000, worktrees=1)],
+        repositories=[
+            DiskRepository(path="/r", name="h/team/app", bytes=790_000_000, worktrees=2),
+            DiskRepository(path="/s", bytes=10_000_000, goes_at="2026-05-08T10:00:00Z"),
+        ],
         areas=[DiskArea(name="journal", path="/j", bytes=12_345), DiskArea(name="trash", path="/t")],
         spaces=[DiskSpace(path="/", free=10**9, total=10**11, floor=2 * 10**9, low=True)],
         budget=50 * 10**9,
@@ -41,9 +44,12 @@ async def test_disk_says_what_is_used_by_what_and_why(ostler: Ostler, backend: M
         "4.2 GB",
         "abcdef12",
         "its conversation is kept",
-        "goes at",
+        "GOES",
+        "h/team/app",
+        "used by 2 task directories",
+        "kept for the next task",
         "4.0 GB that tools can make again",
-        "800 MB in 1 repository",
+        "800 MB in 2 repositories",
         "12 kB",
         "50 GB",
         "below 2.0 GB no tasks are taken",
@@ -60,16 +66,19 @@ async def test_disk_says_what_is_used_by_what_and_why(ostler: Ostler, backend: M
 async def test_clean_shows_what_goes(ostler: Ostler, backend: MemoryBackend) -> None:
     done = await ostler("disk", "clean", "--dry-run")
     assert done.out == "Nothing would go.\n"
+    assert (await ostler("disk", "clean")).out == "No directory had to go.\n"
     backend.round = CleanRound(
         items=[
             CleanItem(path="/w/1", action="delete", reason="conversation_gone", bytes=2_000_000, title="T"),
             CleanItem(path="/w/2", action="artifacts", reason="issue_open", bytes=3_000),
+            CleanItem(path="/r", action="repository", reason="unused", bytes=7, title="h/app"),
         ],
         freed_bytes=2_003_000, tasks=2, runs=1, left=["/w/.trash/x"],
     )  # fmt: skip
     done = await ostler("disk", "clean", "--dry-run")
     assert "T: its conversation was deleted" in done.out
     assert "/w/2 (what tools can make again): its issue is open" in done.out
+    assert "Ostler's copy of h/app: no task has used it for long" in done.out
     assert "2.0 MB would be freed" in done.out
     done = await ostler("disk", "clean")
     assert "2.0 MB freed, 2 old tasks forgotten, the raw output of 1 run removed" in done.out

@@ -120,6 +120,8 @@ def test_a_repository_that_cannot_be_had_fails_the_task_in_words(world: OstlerHo
     task_id = world.add("true", "shell", repo="http://127.0.0.1:9/x/y")
     task = ended(world, task_id, "failed")
     assert "cannot be reached" in task["error"]
+    assert task["work_dir"]  # so that it goes with its conversation
+    assert "http://127.0.0.1:9/x/y" in cli(world, "task", "show", task_id).stdout
     empty = tmp_path / "empty"
     git("init", "-q", str(empty), cwd=tmp_path)
     task = ended(world, world.add("true", "shell", repo=str(empty)), "failed")

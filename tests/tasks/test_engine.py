@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from daemon_core.journal import JournalError
+from daemon_core.processes.client import spawn
+from daemon_core.processes.errors import SpawnError
 from daemon_core.processes.state import RunPhase, read_state
 from daemon_core.tasks.barrier import BarrierState
 from daemon_core.tasks.run import StopReason, WatchLimits
@@ -431,6 +434,55 @@ async def test_nothing_is_claimed_while_the_disk_is_full_and_the_one_in_hand_is_
         for task in tasks:
             await world.finished(task)
         assert world.watching.trouble == [True, False]
+        await world.assert_idle()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_disk_that_is_full_at_the_spawn_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr("daemon_core.tasks.patience.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("daemon_core.tasks.patience.RETRY_LIMIT_S", 0.01)
+    tries = 0
+    room = False
+
+    async def full(spec: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if not room:
+            raise SpawnError(spec.run_dir, number, "prepare", "spec")
+        return await spawn(spec)
+
+    monkeypatch.setattr("daemon_core.tasks.life.spawn", full)
+    async with world.life():
+        task = world.add(HELLO)
+        await world.until(lambda: tries > 2)
+        assert world.watching.trouble == [True]
+        room = True
+        await world.finished(task)
+        assert world.text(task) == "hello"
+        assert world.watching.trouble == [True, False]
+        room = False
+        other = world.add(HELLO)
+        await world.until(lambda: world.watching.trouble[-1])
+        other.status = "cancelled"
+        await world.settled(other)
+        await world.until(lambda: not world.watching.trouble[-1])
+        await world.assert_idle()
+
+
+async def test_the_branch_of_a_task_is_reported_with_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("daemon_core.tasks.life.branch_of", lambda _, task_id: f"agent/a/{task_id[:8]}")
+    async with world.life():
+        task = world.add(HELLO)
+        await world.finished(task)
+        assert world.server.check(task.id).body["branch_name"] == f"agent/a/{task.id[:8]}"
+        (tmp_path / "mine").mkdir()
+        other = world.add(HELLO, chat_session_id="c2", **world.in_directory(tmp_path / "mine"))
+        await world.finished(other)
+        assert not world.server.check(other.id).body.get("branch_name")
         await world.assert_idle()
 
 

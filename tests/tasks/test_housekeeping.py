@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ from daemon_core.workdirs import TaskDirectories, cleanup
 from daemon_core.workdirs.changes import ChangeStore
 from daemon_core.workdirs.directories import Stamp
 from daemon_core.workdirs.disk import Room, Space
+from daemon_core.workdirs.repositories import MirrorUse
+from daemon_core.workdirs.repository_errors import RepositoryError
 
 NOW = 1_800_000_000.0
 OLD = "2027-01-01T00:00:00Z"
@@ -200,6 +203,123 @@ async def test_the_budget_takes_what_ended_first(world: World) -> None:
     assert [item.reason for item in (await world.keeper.clean()).items] == ["over_budget"]
     assert not second.exists()
     assert local.exists()
+
+
+class Cache:
+    """Mirrors of repositories, as housekeeping sees them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.mirrors: list[MirrorUse] = []
+        self.collected: list[str] = []
+        self.busy: set[str] = set()
+
+    def add(self, name: str, *, used: float, tree: Path | None = None, collected: float = NOW) -> Path:
+        path = self.root / "ws" / f"{name}.git"
+        path.mkdir(parents=True)
+        (path / "pack").write_bytes(b"x" * 100_000)
+        trees = (tree,) if tree is not None else ()
+        self.mirrors.append(
+            MirrorUse(path=path, workspace="ws", worktrees=trees, last_used_at=used, collected_at=collected)
+        )
+        return path
+
+    def usage(self) -> list[MirrorUse]:
+        return [
+            dataclasses.replace(use, worktrees=tuple(tree for tree in use.worktrees if tree.is_dir()))
+            for use in self.mirrors
+            if use.path.is_dir()
+        ]
+
+    async def prune(self) -> None:
+        pass
+
+    async def remove(self, mirror: Path) -> bool:
+        if mirror.name in self.busy:
+            return False
+        shutil.rmtree(mirror)
+        return True
+
+    async def collect(self, mirror: Path) -> bool:
+        self.collected.append(mirror.name)
+        if mirror.name in self.busy:
+            raise RepositoryError("git", "no")
+        return True
+
+
+async def test_mirrors_that_nobody_has_used_for_long_go(world: World, tmp_path: Path) -> None:
+    cache = world.keeper.repositories = Cache(tmp_path / "repos")
+    gone = world.environment("gone", chat("gone"))
+    kept = world.environment("kept", chat("kept"))
+    world.answers = {
+        "chat-sessions/gone": (404, {"error": "chat session not found"}),
+        "chat-sessions/kept": (200, {"status": "active", "updated_at": OLD}),
+    }
+    old = NOW - 31 * 86400
+    idle, doomed = cache.add("h+idle", used=old), cache.add("h+doomed", used=old, tree=gone / "workdir")
+    stay = [
+        cache.add("h+new", used=NOW - 86400), cache.add("h+used", used=old, tree=kept / "workdir"),
+        cache.add("h+busy", used=old),
+    ]  # fmt: skip
+    cache.busy = {"h+busy.git"}
+    dry = await world.keeper.clean(dry_run=True)
+    assert idle.exists()
+    assert {item.title for item in dry.items if item.action == "repository"} == {
+        "h/idle", "h/doomed", "h/busy",
+    }  # fmt: skip
+    done = await world.keeper.clean()
+    assert {item.title: item.reason for item in done.items if item.action == "repository"} == {
+        "h/idle": "unused", "h/doomed": "unused",
+    }  # fmt: skip
+    assert done.freed_bytes > 300_000
+    assert not idle.exists()
+    assert not doomed.exists()
+    assert all(path.exists() for path in stay)
+    cache.busy = set()
+    world.rules = CleanRules(retention_days=0)  # for ever
+    assert (await world.keeper.clean()).items == []
+
+
+async def test_the_budget_counts_mirrors_but_they_cost_no_directory(world: World, tmp_path: Path) -> None:
+    cache = world.keeper.repositories = Cache(tmp_path / "repos")
+    kept = world.environment("kept", chat("kept"))
+    world.answers = {"chat-sessions/kept": (200, {"status": "active", "updated_at": OLD})}
+    used = cache.add("used", used=NOW - 9000, tree=kept / "workdir")
+    older, newer = cache.add("older", used=NOW - 5000), cache.add("newer", used=NOW - 10)
+    world.rules = CleanRules(budget_bytes=400_000, artifacts=(), retention_days=0)
+    assert [item.title for item in (await world.keeper.clean(dry_run=True)).items] == ["older"]
+    assert [item.reason for item in (await world.keeper.clean()).items] == ["over_budget"]
+    assert (older.exists(), newer.exists()) == (False, True)
+    world.rules = CleanRules(budget_bytes=180_000, artifacts=(), retention_days=0)
+    await world.keeper.clean()
+    assert (kept.exists(), used.exists(), newer.exists()) == (True, True, False)
+
+
+async def test_git_tidies_up_each_mirror_about_once_a_week(world: World, tmp_path: Path) -> None:
+    cache = world.keeper.repositories = Cache(tmp_path / "repos")
+    week = NOW - 8 * 86400
+    cache.add("busy", used=NOW, collected=week)
+    cache.add("due", used=NOW, collected=week)
+    cache.add("fresh", used=NOW, collected=NOW - 86400)
+    cache.busy = {"busy.git"}
+    await world.keeper.collect()
+    assert cache.collected == ["busy.git", "due.git"]
+    world.keeper.room = Room([tmp_path], 100, usage=lambda _: (50, 1000))
+    await world.keeper.collect()  # it needs room itself
+    assert len(cache.collected) == 2
+
+
+async def test_skills_that_are_not_used_any_more_go_with_a_round(world: World) -> None:
+    asked: list[float] = []
+
+    def forget(now: float) -> int:
+        asked.append(now)
+        return 77
+
+    world.keeper.forget_skills = forget
+    assert (await world.keeper.clean(dry_run=True)).freed_bytes == 0
+    assert (await world.keeper.clean()).freed_bytes == 77
+    assert asked == [NOW]
 
 
 async def test_old_tasks_and_the_raw_output_of_old_runs_go(world: World, tmp_path: Path) -> None:

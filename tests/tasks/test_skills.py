@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -9,7 +11,7 @@ import pytest
 from daemon_core.protocol.errors import PermanentError, TaskGoneError, TransientError
 from daemon_core.protocol.wire import Agent, Skill, SkillFile, SkillRef, Task
 from daemon_core.tasks import skills
-from daemon_core.tasks.skills import SkillCache, SkillError
+from daemon_core.tasks.skills import SkillCache, SkillError, forget_unused
 
 
 def bundle(content: str = "main", *files: tuple[str, str], skill_id: str = "skill-1") -> Skill:
@@ -184,3 +186,23 @@ async def test_a_cache_that_cannot_be_written_costs_nothing_but_the_cache(tmp_pa
     (tmp_path / ".skill-cache").write_text("a file")
     skill = bundle()
     assert await resolve(SkillCache(tmp_path), Server(skill), ref(skill)) == [skill]
+
+
+async def test_entries_that_no_task_has_used_for_72_hours_go(tmp_path: Path) -> None:
+    used, unused = bundle(), bundle(skill_id="other")
+    server, cache = Server(used, unused, unused), SkillCache(tmp_path)
+    await resolve(cache, server, ref(used))
+    await resolve(cache, server, ref(unused))
+    old = time.time() - 73 * 3600
+    entries = sorted(tmp_path.glob(".skill-cache/v1/*/*/*/*"))
+    assert len(entries) == 2
+    half_made = entries[0].with_name(".1.ab.new")
+    half_made.mkdir()
+    for entry in (*entries, half_made):
+        os.utime(entry, (old, old))
+    await resolve(cache, server, ref(used))  # from the cache: it is in use
+    assert forget_unused(tmp_path / ".skill-cache", time.time()) > 0
+    assert len(list(tmp_path.glob(".skill-cache/v1/*/*/*/*"))) == 1
+    assert len(list(tmp_path.glob(".skill-cache/v1/*/*/*"))) == 1
+    assert await resolve(cache, server, ref(unused)) == [unused]
+    assert forget_unused(tmp_path / "nothing", time.time()) == 0

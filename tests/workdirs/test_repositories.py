@@ -27,7 +27,7 @@ from daemon_core.workdirs.repository_errors import (
     RepositoryUnavailableError,
 )
 from daemon_core.workdirs.repository_urls import RepositoryUrl, parse_url
-from daemon_core.workdirs.worktrees import branch_name, read_record
+from daemon_core.workdirs.worktrees import branch_name, branch_of, read_record
 from tests.support.git_server import (
     PASSWORD,
     GitServer,
@@ -729,6 +729,42 @@ async def test_an_unused_mirror_can_be_removed_and_comes_back(world: World) -> N
     assert await world.repositories.remove(world.mirror())
     assert not world.mirror().exists()
     assert (await world.checkout("two")).made
+
+
+async def test_collecting_is_noted_and_gives_way_to_a_checkout(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.checkout("one")
+    mark = world.mirror() / "ostler-collected"
+    assert not mark.exists()
+    assert await world.repositories.collect(world.mirror())
+    assert world.repositories.usage()[0].collected_at == mark.stat().st_mtime
+    mark.unlink()
+    began = asyncio.Event()
+
+    async def long(*_: object) -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(world.repositories, "_collect", long)
+    async with asyncio.TaskGroup() as group:
+        collecting = group.create_task(world.repositories.collect(world.mirror()))
+        await began.wait()
+        assert (await world.checkout("two")).made
+    assert not collecting.result()
+    assert not mark.exists()
+    async with world.repositories.mirrors.hold(world.mirror()):
+        assert not await world.repositories.collect(world.mirror())
+
+
+async def test_the_branch_of_a_task_is_told_where_there_is_one(world: World) -> None:
+    done = await world.checkout("one")
+    assert branch_of(world.work_dir("one"), TASK) == done.branch
+    assert branch_of(world.work_dir("one"), "ffffffff-1") == done.branch  # a later turn, on the same branch
+    again = await world.checkout("one", ref=git("rev-parse", "HEAD", cwd=world.source))
+    if again.branch != done.branch:
+        assert branch_of(world.work_dir("one"), TASK) == ""
+    assert branch_of(world.root / "nowhere", TASK) == ""
 
 
 async def test_pruning_leaves_a_mirror_that_somebody_works_on(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Final
 
 import click
@@ -50,17 +51,36 @@ def _report(session: Session) -> None:
     if found.directories:
         click.echo(
             show.table(
-                ("SIZE", "TASK", "ENDED", "TITLE", "WHY"),
+                ("SIZE", "TASK", "ENDED", "TITLE", "WHY", "GOES"),
                 (
                     (
                         show.size(entry.bytes),
-                        entry.task_id[:8] or "-",
+                        entry.task_id[:8] or show.one_line(PurePath(entry.path).name, 12),
                         show.local_time(entry.ended_at),
-                        show.one_line(entry.title or entry.path, 40),
-                        disk_reason(entry.reason)
-                        + (f"; goes at {show.local_time(entry.goes_at)}" if entry.goes_at else ""),
+                        show.one_line(entry.title, 30) or "-",
+                        disk_reason(entry.reason),
+                        show.local_time(entry.goes_at) if entry.goes_at else "-",
                     )
                     for entry in found.directories
+                ),
+            )
+        )
+        click.echo()
+    if found.repositories:
+        click.echo(
+            show.table(
+                ("SIZE", "COPY OF", "LAST USED", "WHY", "GOES"),
+                (
+                    (
+                        show.size(entry.bytes),
+                        show.one_line(entry.name or entry.path, 60),
+                        show.local_time(entry.last_used_at),
+                        f"used by {plural(entry.worktrees, 'task directory', 'task directories')}"
+                        if entry.worktrees
+                        else "kept for the next task",
+                        show.local_time(entry.goes_at) if entry.goes_at else "-",
+                    )
+                    for entry in found.repositories
                 ),
             )
         )
@@ -72,7 +92,7 @@ def _report(session: Session) -> None:
     repositories = sum(entry.bytes for entry in found.repositories)
     if found.repositories:
         count = plural(len(found.repositories), "repository", "repositories")
-        pairs.append(("Repositories", f"{show.size(repositories)} in {count}"))
+        pairs.append(("Copies of repositories", f"{show.size(repositories)} in {count}"))
     pairs += [
         (_AREAS.get(area.name, area.name).capitalize(), show.size(area.bytes))
         for area in found.areas
@@ -109,18 +129,20 @@ def clean(session: Session, dry_run: bool) -> None:
         session.document(done)
         return
     for item in done.items:
-        what = "" if item.action == "delete" else " (what tools can make again)"
-        click.echo(
-            f"{show.size(item.bytes):>9}  {show.safe(item.title) or item.path}{what}:"
-            f" {disk_reason(item.reason)}"
-        )
+        name = show.safe(item.title) or item.path
+        if item.action == "artifacts":
+            name += " (what tools can make again)"
+        elif item.action == "repository":
+            name = f"Ostler's copy of {name}"
+        click.echo(f"{show.size(item.bytes):>9}  {name}: {disk_reason(item.reason)}")
     if dry_run:
         session.say(
             f"{show.size(done.freed_bytes)} would be freed" if done.items else "Nothing would go",
             "`ostler disk clean` does it" if done.items else "",
         )
         return
-    told = f"{show.size(done.freed_bytes)} freed"
+    freed = bool(done.items or done.freed_bytes or done.left)
+    told = f"{show.size(done.freed_bytes)} freed" if freed else "No directory had to go"
     if done.tasks:
         told += f", {plural(done.tasks, 'old task')} forgotten"
     if done.runs:

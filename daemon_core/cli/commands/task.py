@@ -263,6 +263,7 @@ def show_(session: Session, ident: str) -> None:
                 ("Started", show.local_time(found.started_at) if found.started_at else ""),
                 ("Ended", show.local_time(found.ended_at) if found.ended_at else ""),
                 ("Took", took if found.ended_at else ""),
+                ("Repository", show.safe(found.repo) + (f" at {show.safe(found.ref)}" if found.ref else "")),
                 ("Directory", found.work_dir or found.directory),
                 ("Session", found.session_id),
                 ("Server", found.server),
