@@ -546,7 +546,7 @@ _FAILURES: Final = {
     "agent_error.model_not_found_or_unavailable": "the model does not exist or cannot be used",
     "agent_error.runtime_version_unsupported": "the agent's version is too old",
     "agent_error.runtime_missing_executable": "the agent's program is gone",
-    "agent_error.unknown": "the agent reported an error",
+    "agent_error.unknown": "it could not be done",
 }
 
 
