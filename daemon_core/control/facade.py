@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -20,14 +20,16 @@ import msgspec
 
 from daemon_core.connections.connection import Connection
 from daemon_core.connections.health import State
+from daemon_core.control import task_views
+from daemon_core.control.agent_views import agent_view, changes_of, spec_of
 from daemon_core.control.backend import PREFIX_LEAST, TranscriptPage, resolve_id
 from daemon_core.control.changes import ChangeLog
 from daemon_core.control.diskviews import changes_view, disk_view, round_view
 from daemon_core.control.errors import ControlError
+from daemon_core.control.refusals import asked
 from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
-    AgentSkill,
     AgentView,
     Barrier,
     CleanRequest,
@@ -53,20 +55,13 @@ from daemon_core.control.views import (
     WorkspaceHealth,
 )
 from daemon_core.hub import (
-    AgentChanges,
-    AgentSpec,
-    ConflictError,
     DeletedConversation,
     Hub,
     HubChange,
-    HubError,
     HubTask,
-    InvalidInputError,
     NewTask,
-    NotFoundError,
 )
-from daemon_core.hub import AgentView as HubAgent
-from daemon_core.journal import Journal, JournalError, RunRecord, TaskRecord
+from daemon_core.journal import Journal, JournalError, TaskRecord
 from daemon_core.protocol import wire
 from daemon_core.runtimes.discovery import FoundAgent
 from daemon_core.runtimes.registration import RegisteredRuntime, Registration
@@ -81,14 +76,12 @@ from daemon_core.workdirs import DirectoryRefusedError, validate_user_directory
 from daemon_core.workdirs.mirrors import check_ref
 from daemon_core.workdirs.repository_errors import RepositoryInputError
 from daemon_core.workdirs.repository_urls import parse_url
-from daemon_core.workdirs.skills import is_safe_path
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 RECENT_TASKS = 50
-ACTION_CHARS = 120
 PAUSE_META = "pause"
 USER_HOLDER = "user"
 
@@ -474,7 +467,7 @@ class Facade:
                 code = "not_writable" if error.code == "not_readable" else error.code
                 raise ControlError(f"directory_{code}", {"path": error.path}) from error
         repo_url = await asyncio.to_thread(_checked_repository, request) if request.repo else None
-        task = await _asked(
+        task = await asked(
             hub.add_task(
                 NewTask(
                     prompt=request.prompt,
@@ -524,13 +517,13 @@ class Facade:
         self._ready()
         task, _ = await self._find(task_id, local=True)
         assert task is not None
-        return await self._view(await _asked(self._hub().reply(task.id, request.prompt)), None)
+        return await self._view(await asked(self._hub().reply(task.id, request.prompt)), None)
 
     async def retry(self, task_id: str) -> TaskView:
         self._ready()
         task, _ = await self._find(task_id, local=True)
         assert task is not None
-        return await self._view(await _asked(self._hub().retry(task.id)), None)
+        return await self._view(await asked(self._hub().retry(task.id)), None)
 
     async def cancel(self, task_id: str) -> TaskView:
         self._ready()
@@ -538,14 +531,14 @@ class Facade:
         assert task is not None
         if task.status in wire.TERMINAL_STATUSES:
             raise ControlError("conflict", {"what": "task_ended", "id": task.id, "status": task.status})
-        cancelled = await _asked(self._hub().cancel(task.id))
+        cancelled = await asked(self._hub().cancel(task.id))
         return await self._view(cancelled, await self._record(cancelled.id))
 
     async def delete(self, task_id: str) -> Deleted:
         self._ready()
         task, _ = await self._find(task_id, local=True)
         assert task is not None
-        deleted = await _asked(self._hub().delete(task.id))
+        deleted = await asked(self._hub().delete(task.id))
         own = self.conversation_gone(deleted)
         return Deleted(
             id=task.id,
@@ -588,7 +581,7 @@ class Facade:
         _, journal = self._ready()
         rows: list[TaskRow] = []
         if self.hub is not None:
-            tasks = await _asked(self.hub.list(all=include_all, limit=RECENT_TASKS))
+            tasks = await asked(self.hub.list(all=include_all, limit=RECENT_TASKS))
             rows += [self._row(task) for task in tasks]
         others = await journal.recent(10_000 if include_all else RECENT_TASKS)
         known = {row.id for row in rows}
@@ -648,7 +641,7 @@ class Facade:
         task, record = await self._find(task_id)
         if record is None:
             assert task is not None
-            stored = await _asked(self._hub().messages(task.id, after, limit))
+            stored = await asked(self._hub().messages(task.id, after, limit))
             lines = [
                 TranscriptLine(
                     seq=line.seq, type=line.type, content=line.content, tool=line.tool, input=line.input,
@@ -720,7 +713,7 @@ class Facade:
             exact = await self.hub.get(wanted)
             if exact is not None:
                 return exact, await self._record(exact.id)
-            tasks = {task.id: task for task in await _asked(self.hub.find(wanted))}
+            tasks = {task.id: task for task in await asked(self.hub.find(wanted))}
         records: dict[str, TaskRecord] = {}
         if all(character in "0123456789abcdef-" for character in wanted):
             newest: dict[str, TaskRecord] = {}
@@ -756,115 +749,29 @@ class Facade:
     def _life(self, task_id: str, connection: str = "hub") -> TaskLife | None:
         return self.engine.lives.get(f"{connection}/{task_id}") if self.engine is not None else None
 
+    def _last_action(self, task_id: str, connection: str = "hub") -> str:
+        life = self._life(task_id, connection)
+        return life.progress.last_action if life is not None else ""
+
     def _row(self, task: HubTask) -> TaskRow:
-        life = self._life(task.id)
-        return TaskRow(
-            id=task.id,
-            title=task.title,
-            status=task.status,
-            runtime=task.provider,
-            agent=task.agent,
-            model=task.model or "",
-            created_at=task.created_at,
-            started_at=task.started_at,
-            ended_at=task.ended_at,
-            conversation_id=task.conversation_id,
-            directory=task.directory or "",
-            failure_reason=task.failure_reason or "",
-            last_action=life.progress.last_action[:ACTION_CHARS] if life is not None else "",
-            server="hub",
-        )
+        return task_views.row(task, self._last_action(task.id))
 
     def _row_of_record(self, record: TaskRecord) -> TaskRow:
-        life = self._life(record.task_id, record.connection)
-        return TaskRow(
-            id=record.task_id,
-            title=record.title,
-            status=_status_of(record),
-            runtime=record.provider,
-            agent=record.agent_name,
-            model=record.model,
-            created_at=record.claimed_at,
-            started_at=record.started_at or None,
-            ended_at=record.ended_at or None,
-            conversation_id=record.conversation_id,
-            directory=record.directory,
-            failure_reason=record.failure_reason,
-            last_action=life.progress.last_action[:ACTION_CHARS] if life is not None else "",
-            server=record.connection,
-        )
+        return task_views.row_of_record(record, self._last_action(record.task_id, record.connection))
 
     async def _view(self, task: HubTask, record: TaskRecord | None) -> TaskView:
-        runs: list[RunView] = []
-        result, error = task.result or "", task.error or ""
-        usage = task.usage
-        messages = 0
-        session_id, work_dir = task.session_id or "", task.work_dir or ""
-        if record is not None:
-            runs = await self._runs(record)
-            messages = record.next_seq - 1
-            session_id = session_id or record.session_id
-            work_dir = work_dir or record.work_dir
-            # A result that came after the server had ended the task is kept here alone.
-            result = result or record.output
-            error = error or record.error
-            usage = usage or msgspec.json.decode(record.usage, type=list[wire.Usage])
-        return TaskView(
-            id=task.id,
-            title=task.title,
-            status=task.status,
-            runtime=task.provider,
-            agent=task.agent,
-            model=task.model or "",
-            created_at=task.created_at,
-            started_at=task.started_at,
-            ended_at=task.ended_at,
-            work_dir=work_dir,
-            session_id=session_id,
-            result=result,
-            failure_reason=task.failure_reason or "",
-            error=error,
-            usage=usage,
-            runs=runs,
-            server="hub",
-            conversation_id=task.conversation_id,
-            directory=task.directory or "",
-            prompt=task.prompt,
-            thinking=task.thinking_level or "",
-            waiting=self._waiting_of(task, record),
-            attempt=task.attempt,
-            messages=messages,
-            repo=task.repo_url or "",
-            ref=task.repo_ref or "",
-        )
+        runs = await self._runs(record) if record is not None else []
+        return task_views.view(task, record, runs, self._waiting_of(task, record))
 
     async def _view_of_record(self, record: TaskRecord) -> TaskView:
-        return TaskView(
-            id=record.task_id,
-            title=record.title,
-            status=_status_of(record),
-            runtime=record.provider,
-            agent=record.agent_name,
-            model=record.model,
-            created_at=record.claimed_at,
-            started_at=record.started_at or None,
-            ended_at=record.ended_at or None,
-            work_dir=record.work_dir,
-            session_id=record.session_id,
-            result=record.output,
-            failure_reason=record.failure_reason,
-            error=record.error,
-            usage=msgspec.json.decode(record.usage, type=list[wire.Usage]),
-            runs=await self._runs(record),
-            server=record.connection,
-            conversation_id=record.conversation_id,
-            directory=record.directory,
-            messages=record.next_seq - 1,
-        )
+        return task_views.view_of_record(record, await self._runs(record))
 
     async def _runs(self, record: TaskRecord) -> list[RunView]:
         _, journal = self._ready(starting=True)
-        return [_run_view(run, current=run.run_id == record.run_id) for run in await journal.runs(record.key)]
+        return [
+            task_views.run_view(run, current=run.run_id == record.run_id)
+            for run in await journal.runs(record.key)
+        ]
 
     def _waiting_of(self, task: HubTask, record: TaskRecord | None) -> Condition | None:
         if task.status == "waiting_local_directory":
@@ -898,47 +805,28 @@ class Facade:
     async def agents(self) -> list[AgentView]:
         if self.hub is None:
             return []
-        return [_agent(agent) for agent in await _asked(self.hub.list_agents())]
+        return [agent_view(agent) for agent in await asked(self.hub.list_agents())]
 
     async def add_agent(self, request: AgentAdd) -> AgentView:
         hub = self._hub()
-        spec = AgentSpec(
-            name=request.name,
-            provider=await self._known_provider(request.runtime),
-            instructions=request.instructions,
-            model=request.model or None,
-            thinking_level=request.thinking or None,
-            custom_env=request.env,
-            custom_args=request.args,
-            mcp_config=request.mcp_config,
-            skills=_skills(request.skills),
-        )
-        return _agent(await _asked(hub.add_agent(spec)))
+        spec = spec_of(request, await self._known_provider(request.runtime))
+        return agent_view(await asked(hub.add_agent(spec)))
 
     async def edit_agent(self, name: str, request: AgentEdit) -> AgentView:
         hub = self._hub()
         if request.runtime is not msgspec.UNSET:
-            current = await _asked(hub.get_agent(name))
+            current = await asked(hub.get_agent(name))
             if await self._known_provider(request.runtime) != current.provider:
                 raise ControlError(
                     "invalid_input", {"field": "runtime", "why": "an agent's runtime cannot be changed"}
                 )
-        changes = AgentChanges(
-            name=request.name,
-            instructions=request.instructions,
-            model=_none_if_empty(request.model),
-            thinking_level=_none_if_empty(request.thinking),
-            custom_env=request.env,
-            custom_args=request.args,
-            mcp_config=request.mcp_config,
-            skills=request.skills if request.skills is msgspec.UNSET else _skills(request.skills),
-        )
-        return _agent(await _asked(hub.edit_agent(name, changes)))
+        changes = changes_of(request)
+        return agent_view(await asked(hub.edit_agent(name, changes)))
 
     async def remove_agent(self, name: str) -> AgentView:
         hub = self._hub()
-        agent = _agent(await _asked(hub.get_agent(name)))
-        await _asked(hub.remove_agent(name))
+        agent = agent_view(await asked(hub.get_agent(name)))
+        await asked(hub.remove_agent(name))
         return agent
 
     async def _known_provider(self, runtime: str) -> str:
@@ -1023,108 +911,6 @@ class Facade:
         if self.hub is None:
             raise ControlError("hub_disabled")
         return self.hub
-
-
-async def _asked(answer: Awaitable[T]) -> T:
-    """The hub's answer, its refusals in the control API's codes."""
-    try:
-        return await answer
-    except HubError as error:
-        raise _refusal(error) from error
-
-
-def _refusal(error: HubError) -> ControlError:
-    params = dict(error.params)
-    match error:
-        case NotFoundError(code="unknown_agent"):
-            return ControlError("no_such_agent", {"agent": params.get("agent"), "known": params.get("known")})
-        case NotFoundError():
-            return ControlError("not_found", {"kind": "task", "id": params.get("task", "")})
-        case ConflictError(code="agent_exists"):
-            return ControlError("agent_exists", {"agent": params.get("agent", params.get("name"))})
-        case ConflictError(code="agent_in_use"):
-            return ControlError("busy", {"kind": "agent", "id": params.get("agent", params.get("name"))})
-        case ConflictError(code="task_active"):
-            return ControlError("conflict", {"what": "task_not_ended", "id": params.get("task", "")})
-        case ConflictError():
-            return ControlError("conflict", {"what": error.code, **params})
-        case InvalidInputError(code="prompt_empty"):
-            return ControlError("invalid_input", {"field": "prompt", "why": "empty"})
-        case InvalidInputError(code="id_too_short"):
-            return ControlError("invalid_input", {"field": "id", "why": "too_short", **params})
-        case InvalidInputError():
-            field = str(params.get("field", error.code.partition("_")[0]))
-            return ControlError("invalid_input", {"field": field, "why": error.code, **params})
-        case _:
-            return ControlError("internal")
-
-
-def _agent(agent: HubAgent) -> AgentView:
-    return AgentView(
-        id=agent.id,
-        name=agent.name,
-        runtime=agent.provider,
-        model=agent.model or "",
-        thinking=agent.thinking_level or "",
-        instructions=agent.instructions,
-        args=agent.custom_args,
-        env_names=agent.custom_env_names,
-        mcp_servers=["(set)"] if agent.has_mcp_config else [],
-        skills=agent.skill_names,
-        created_at=agent.created_at,
-    )
-
-
-def _skills(given: list[AgentSkill]) -> list[wire.Skill]:
-    made: dict[str, wire.Skill] = {}
-    for skill in given:
-        name = skill.name.strip()
-        if not name or not name.isprintable() or name in made:
-            raise ControlError("invalid_input", {"field": "skills", "why": "empty or doubled name"})
-        files = [wire.SkillFile(path=path, content=content) for path, content in skill.files.items()]
-        wrong = next((file.path for file in files if not is_safe_path(file.path)), None)
-        if wrong is not None:
-            raise ControlError(
-                "invalid_input", {"field": "skills", "why": f"the path {wrong!r} is not relative"}
-            )
-        made[name] = wire.Skill(
-            id=f"local:{name}",
-            name=name,
-            source="workspace",
-            description=skill.description,
-            content=skill.content,
-            files=files or None,
-        )
-    return list(made.values())
-
-
-def _none_if_empty(value: str | msgspec.UnsetType) -> str | msgspec.UnsetType | None:
-    return None if value == "" else value
-
-
-def _run_view(run: RunRecord, *, current: bool) -> RunView:
-    states = {"created": "starting", "spawned": "running", "ended": "ended", "lost": "lost"}
-    status = states.get(run.state, "ended")
-    if status == "starting" and not current:
-        status = "never_started"
-    return RunView(
-        id=run.run_id,
-        status=status,  # type: ignore[arg-type]
-        pid=run.pid,
-        exit_code=run.exit_code,
-        signal=run.signal,
-        started_at=run.started_at or None,
-        ended_at=run.ended_at or None,
-        reason=run.note,
-    )
-
-
-def _status_of(record: TaskRecord) -> str:
-    if record.state == "ended":
-        return {"abandoned": "cancelled"}.get(record.outcome, record.outcome)
-    return {"waiting_directory": "waiting_local_directory", "started": "running"}.get(
-        record.state, "dispatched"
-    )
 
 
 def _time(moment: float | None) -> str:
