@@ -78,6 +78,8 @@ HUB_NAME = "hub"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONFLICT = 6
+END_RUNS_S = 30.0
+"""How long `stop --runs` waits for runs to end: each is asked, then told, then killed, well within this."""
 CLOSE_LIMIT_S = 5.0
 """Each step of the end may take this long; then the next one begins all the same."""
 HOUSEKEEPING_S = 6 * 3600.0
@@ -171,6 +173,7 @@ class Daemon:
         if self.engine is not None:
             self.engine.watch_limits = _watch_limits(new)
             self.engine.accept_claims(new.daemon.claim)
+            self.engine.base_environment = self._base_environment()
         self.room.room.floor_bytes = new.workdirs.free_floor
         self.room.look_again()
         if self.hub is not None:
@@ -259,8 +262,9 @@ class Daemon:
         self._take_agents(found)
         await engine.recover()
         if hub is not None:
-            await hub.take_stock(engine.known_tasks(HUB_NAME))
-            hub.start_timers(engine.known_tasks(HUB_NAME))
+            known = engine.known_tasks(HUB_NAME)
+            await hub.take_stock(known)
+            hub.start_timers(known)
             group.create_task(hub.run(), name="hub")
         for connection in connections.values():
             self._serve(group, connection, identity)
@@ -440,7 +444,9 @@ class Daemon:
         left = 0
         if engine is not None:
             left = await engine.stop(
-                end_runs=self._end_runs, deadline_s=max(self.settings.daemon.stop_timeout, 30.0)
+                end_runs=self._end_runs,
+                deadline_s=END_RUNS_S,
+                deliver_s=self.settings.daemon.stop_timeout,
             )
         for registration in () if self._restart else facade.registrations.values():
             with contextlib.suppress(TimeoutError):

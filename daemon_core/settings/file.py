@@ -232,9 +232,16 @@ class LogSettings(Section, frozen=True, kw_only=True):
     ] = "info"
     size: Annotated[
         int,
-        Key("size", "Size at which the log file is rotated.", "Weeks of quiet use", least=65536, most=2**30),
+        Key(
+            "size",
+            "Size at which the log file is rotated.",
+            "Weeks of quiet use",
+            least=65536,
+            most=2**30,
+            live=False,
+        ),
     ] = 10 * 2**20
-    files: Annotated[int, Key("count", "How many rotated log files are kept.", most=100)] = 3
+    files: Annotated[int, Key("count", "How many rotated log files are kept.", most=100, live=False)] = 3
 
 
 class AgentSettings(Section, frozen=True, kw_only=True):

@@ -299,8 +299,13 @@ class Engine:
 
     # --- stop ----------------------------------------------------------------------------------
 
-    async def stop(self, *, end_runs: bool, deadline_s: float) -> int:
-        """Stop in order; gives the number of runs that go on without the daemon."""
+    async def stop(self, *, end_runs: bool, deadline_s: float, deliver_s: float = SETTLE_S) -> int:
+        """Stop in order; gives the number of runs that go on without the daemon.
+
+        Args:
+            end_runs: end them, too, and wait up to ``deadline_s`` for it.
+            deliver_s: how long reports that are on their way are waited for; the rest goes after a start.
+        """
         self._stopping = True
         self.barrier.hold("stop")
         with contextlib.suppress(TimeoutError):
@@ -317,7 +322,7 @@ class Engine:
                     self._settled.clear()
                     await self._settled.wait()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_S):
+            async with asyncio.timeout(deliver_s):
                 while self.deliveries and not all(
                     delivery.trouble is not None or key in self.lives
                     for key, delivery in self.deliveries.items()

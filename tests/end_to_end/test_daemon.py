@@ -360,3 +360,14 @@ def test_a_journal_damaged_under_a_living_daemon_is_mended_by_a_new_start(
     go.touch()
     assert home.wait(task)["status"] == "completed"
     assert home.agent_starts() == 1
+
+
+def test_settings_that_are_said_to_apply_at_once_do(home: OstlerHome) -> None:
+    home.start(GREETING_OLD="old")
+    assert home.wait(home.add("echo [$GREETING][$GREETING_OLD]", "shell"))["result"] == "[][old]"
+    home.directories.config_file.write_text(
+        '[environment]\nset = { GREETING = "hello" }\ndrop = ["GREETING_*"]\n[log]\nsize = 131072\n'
+    )
+    answer = home.call("POST", "/v1/settings/reload", {})
+    assert answer == {"applied": ["environment.drop", "environment.set"], "needs_restart": ["log.size"]}
+    assert home.wait(home.add("echo [$GREETING][$GREETING_OLD]", "shell"))["result"] == "[hello][]"
