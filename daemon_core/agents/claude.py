@@ -356,6 +356,13 @@ class ClaudeReader:
     def tools_in_flight(self) -> int:
         return len(self._state.calls)
 
+    @property
+    def open_requests(self) -> Sequence[ev.PermissionRequest]:
+        return ()
+
+    def answer(self, request_id: str, decision: str, text: str = "") -> Sequence[Event]:
+        return ()
+
     def feed(self, data: bytes) -> Sequence[Event]:
         return self._read(self._lines.feed(data))
 

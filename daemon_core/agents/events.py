@@ -69,10 +69,46 @@ class ErrorText(Event, frozen=True, tag="error"):
     text: str
 
 
+class PlanEntry(msgspec.Struct, frozen=True):
+    """One line of a plan or to-do list. ``status``: ``pending``, ``in_progress`` or ``completed``."""
+
+    text: str
+    status: str = "pending"
+
+
+class PlanChanged(Event, frozen=True, tag="plan"):
+    """The agent's whole plan or to-do list as it is now; replaces the one before."""
+
+    entries: tuple[PlanEntry, ...]
+
+
+class UsageSeen(Event, frozen=True, tag="usage"):
+    """What the run has used so far, by model; cumulative over this run alone, replaces what was told before.
+    For show while it runs: the result's usage is the outcome's."""
+
+    usage: tuple[Usage, ...]
+
+
 class PermissionRequest(Event, frozen=True, tag="permission"):
+    """The agent asks before it does something (kind ``permission``), or asks the user something (kind
+    ``question``), and waits for ``Reader.answer``. Ids are unique within a run."""
+
     request_id: str
     tool: str
     input: Any = None
+    kind: str = "permission"
+    title: str = ""
+    """One line for people, where the agent gives one."""
+    options: tuple[str, ...] = ()
+    """For a question: the answers it offers; free text is possible where empty."""
+
+
+class PermissionSettled(Event, frozen=True, tag="permission_settled"):
+    """A request is open no more: answered, or withdrawn by the agent (its turn ended, say)."""
+
+    request_id: str
+    decision: str
+    """``allow``, ``allow-task``, ``deny`` or ``withdrawn``."""
 
 
 class TurnEnded(Event, frozen=True, tag="turn_ended"):
@@ -81,6 +117,14 @@ class TurnEnded(Event, frozen=True, tag="turn_ended"):
     success: bool
     text: str = ""
     error: str = ""
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """The account's limit that a run has met. ``resets_at`` is RFC 3339 in UTC, empty where nobody said."""
+
+    kind: str
+    """``usage`` (a plan's quota of hours or days) or ``rate`` (too many requests just now)."""
+    resets_at: str = ""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -97,3 +141,5 @@ class Outcome(msgspec.Struct, frozen=True):
     session_id: str = ""
     usage: tuple[Usage, ...] = ()
     resume_refused: bool = False
+    limit: Limit | None = None
+    """Set where a limit of the account ended the run, so that it can go on when that has reset."""

@@ -14,11 +14,40 @@ from typing import Protocol
 
 import msgspec
 
-from daemon_core.agents.events import Event, Outcome
+from daemon_core.agents.events import Event, Outcome, PermissionRequest
+
+
+class Drive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one provider of a family is driven: the ``[drive]`` table of its registry entry.
+
+    A family has its own arguments in code; what differs between the providers of a family is here.
+    """
+
+    args: tuple[str, ...] = ()
+    """Arguments right after the program (a subcommand, flags that are always given)."""
+    blocked: dict[str, str] = {}
+    """Options that nobody else may give, with how many values they take: ``0``, ``1``, ``?`` (may be absent),
+    ``*`` (all up to the next option). Added to the family's own."""
+    model: str = ""
+    """How a model is chosen: an option (``--model``), a word of the family's own, or empty: not at all."""
+    thinking: str = ""
+    """How a thinking level is chosen, likewise."""
+    mcp: str = ""
+    """How MCP servers are given; a word that the family knows. Empty: it takes none."""
+    resume: str = ""
+    """How an earlier session is resumed; an option, or a word that the family knows. Empty: it is not."""
+    env: dict[str, str] = {}
+    drop_env: tuple[str, ...] = ()
+    options: dict[str, str | bool | int | tuple[str, ...]] = {}
+    """What only this family understands."""
 
 
 class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted of one run."""
+
+    provider: str = ""
+    """Named in the usage; readers keep it in their snapshot."""
+    drive: Drive = Drive()
 
     executable: str
     """Absolute path of the agent's program (for ``shell``: of the shell)."""
@@ -34,6 +63,7 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     mcp_servers: dict[str, object] | None = None
     """Content of ``mcpServers``; None means: the agent's own configuration applies."""
     permission_mode: str = "allow"
+    """``allow``, ``ask`` (open requests become events and wait for ``Reader.answer``) or ``deny``."""
     extra_args: tuple[str, ...] = ()
 
 
@@ -53,6 +83,8 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether standard error goes into the same file as standard output."""
     dropped_args: tuple[str, ...] = ()
     """Extra arguments that were left out because they are the family's own; worth a warning."""
+    warnings: tuple[str, ...] = ()
+    """What was asked for and is not done, in words (a thinking level that the provider does not have)."""
 
 
 class StdinWrite(msgspec.Struct, frozen=True):
@@ -82,6 +114,19 @@ class Reader(Protocol):
     @property
     def tools_in_flight(self) -> int:
         """Tool calls that began and have not ended (never below zero)."""
+        ...
+
+    @property
+    def open_requests(self) -> Sequence[PermissionRequest]:
+        """What the agent waits to be answered, oldest first; part of the snapshot."""
+        ...
+
+    def answer(self, request_id: str, decision: str, text: str = "") -> Sequence[Event]:
+        """Answer an open request: ``allow`` (once), ``allow-task`` (this and what is like it for the rest of
+        the task) or ``deny``; ``text`` is the answer to a question, or the reason of a refusal. Gives the
+        events it makes; what to say is then in ``pending_writes``. Nothing happens for a request that is
+        not open. Called between stretches, never while another thread feeds the reader.
+        """
         ...
 
     def feed(self, data: bytes) -> Sequence[Event]:

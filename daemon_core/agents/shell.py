@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from daemon_core.agents.ends import exit_text
-from daemon_core.agents.events import Event, Outcome, Text
+from daemon_core.agents.events import Event, Outcome, PermissionRequest, Text
 from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest, Reader, StdinWrite
 from daemon_core.agents.lines import cut_tail
 from daemon_core.protocol import failures
@@ -75,6 +75,7 @@ class ShellReader:
 
     session_id = ""
     tools_in_flight = 0
+    open_requests: Sequence[PermissionRequest] = ()
 
     def __init__(self, snapshot: bytes | None = None) -> None:
         state = _State()
@@ -134,6 +135,9 @@ class ShellReader:
         self._tail += text
         if len(self._tail) > 4 * RESULT_LIMIT_CHARS:
             self._tail = self._tail[-RESULT_LIMIT_CHARS - 1 :]
+
+    def answer(self, request_id: str, decision: str, text: str = "") -> Sequence[Event]:
+        return ()
 
     def pending_writes(self) -> Sequence[StdinWrite]:
         return []
