@@ -65,6 +65,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bytes | None = None  # write number 1; None: nothing is written, and the pipe stays open
     close_stdin: bool = False  # the next write (1 or 2) is the close
     merge_stderr: bool = False
+    terminal: tuple[int, int] | None = None  # (rows, columns): a pseudo-terminal; its output is `stdout`
+    time_limit_s: float = 0.0  # then it is ended, and exit.json says timed_out; 0: no limit
     lock_fds: tuple[
         int, ...
     ] = ()  # open file descriptions that the shim keeps open; the caller keeps its own
@@ -614,6 +616,10 @@ def encode_spec(spec: RunSpec, socket: str) -> bytes:
         ("merge_stderr", b"1" if spec.merge_stderr else b"0"),
         ("use_cgroup", b"1" if spec.use_cgroup else b"0"),
     ]
+    if spec.terminal is not None:
+        fields.append(("terminal", b"%d %d" % spec.terminal))
+    if spec.time_limit_s > 0:
+        fields.append(("limit_ms", b"%d" % max(1, round(spec.time_limit_s * 1000))))
     if spec.stdin is not None:
         fields.append(("stdin", spec.stdin))
     return b"".join(b"%s %d\n%s\n" % (key.encode(), len(value), value) for key, value in fields)
@@ -628,6 +634,8 @@ def _check(spec: RunSpec) -> None:
         raise ValueError(f"a mark has letters, digits, - and _ only: {spec.mark!r}")
     if any(not key or "=" in key for key in spec.env):
         raise ValueError("a variable of the environment has no name or an = in it")
+    if spec.terminal is not None and not all(0 < number < 1 << 16 for number in spec.terminal):
+        raise ValueError(f"a terminal has 1 to 65535 rows and columns: {spec.terminal!r}")
     texts = [*spec.argv, str(spec.cwd), *spec.env, *spec.env.values()]
     if any("\0" in text for text in texts):
         raise ValueError("an argument or a variable contains a null byte")

@@ -18,8 +18,10 @@ although it is long: a second one would have to be found, read and kept in step.
    whose start time has been compared after a pidfd was opened.
 5. **exit.json comes after that**, whether or not the pipes are at their end: a process that escaped with a
    copy of stdout delays nothing. Its blocks are written at the start, so it fits on a full disk.
-6. **No timer runs while nothing happens.** The only timeouts are those of the ladder (`end`) and of a full
-   disk.
+6. **No timer runs while nothing happens.** The only timeouts are those of the ladder (`end`), of a full
+   disk, and the child's time limit, if it has one.
+7. **A child with a terminal** has a pseudo-terminal as all three of its standard streams, and its output is
+   one file. The time limit is kept here, so that it holds while no daemon lives.
 
 Protocol on the socket: requests are lines ``ID COMMAND [ARG ...]``, answers ``ID ok [KEY=VALUE ...]`` or
 ``ID err CODE``, in any order. Commands: ``status``; ``watch OUT ERR`` (answered once stdout is longer than
@@ -76,6 +78,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 SYS_CLONE3 = 435  # the same on every architecture; Linux 5.7 for the flag
 CLONE_INTO_CGROUP = 0x200000000
+# The module termios would cost memory for two numbers.
+TIOCSCTTY = 0x540E if LINUX else 0x20007461
+TIOCSWINSZ = 0x5414 if LINUX else 0x80087467
 
 
 class RefusedError(Exception):
@@ -314,6 +319,20 @@ def remove_cgroup(path: str) -> None:
         pass
 
 
+def open_terminal(size: tuple[int, int]) -> tuple[int, int]:
+    """A pseudo-terminal of (rows, columns): (our end, the child's). Raises OSError."""
+    ours, theirs = posix.openpty()
+    try:
+        # struct winsize: rows, columns, and a size in pixels that nobody looks at.
+        fields = (size[0], size[1], 0, 0)
+        fcntl.ioctl(theirs, TIOCSWINSZ, b"".join(field.to_bytes(2, sys.byteorder) for field in fields))
+    except OSError:
+        posix.close(ours)
+        posix.close(theirs)
+        raise
+    return ours, theirs
+
+
 class Spec:
     """What to start. On disk: ``KEY LENGTH`` newline, LENGTH bytes, newline; unknown keys are skipped."""
 
@@ -327,6 +346,8 @@ class Spec:
         self.close_stdin = False
         self.merge_stderr = False
         self.use_cgroup = True
+        self.terminal: tuple[int, int] | None = None  # (rows, columns): the child gets a pseudo-terminal
+        self.limit_s = 0.0  # how long the child may run; 0: no limit
         at = 0
         while at < len(data):
             end = data.index(b"\n", at)
@@ -352,6 +373,11 @@ class Spec:
                 self.merge_stderr = value == b"1"
             elif key == b"use_cgroup":
                 self.use_cgroup = value == b"1"
+            elif key == b"terminal":
+                rows, columns = value.split(b" ")
+                self.terminal = (int(rows), int(columns))
+            elif key == b"limit_ms":
+                self.limit_s = int(value) / 1000
         if not self.argv or not self.socket:
             raise ValueError("incomplete spec")
 
@@ -407,9 +433,12 @@ class Shim:
         self.stdin_size = 0
         self.stdin_last = 0  # number of the last write that was done
         self.stdin_closed = False
+        self.typed_to = 0  # offset in the record after the last byte that the child was given
         self.stdin_queue: list[list[int]] = []  # [offset in the record, bytes left]; [-1, 0] closes the pipe
         self.last_output = time.monotonic()
         self.kill_at = 0.0  # when the ladder goes on to SIGKILL; 0: no ladder
+        self.limit_at = 0.0  # when the child's time is up; 0: no limit, or it has been
+        self.timed_out = False
         self.ended_on_request = False
         self.retry_at = 0.0  # when appending is tried again; 0: the disk takes everything
         self.retry_s = RETRY_FIRST_S
@@ -455,12 +484,19 @@ class Shim:
         self.subreaper = prctl(PR_SET_CHILD_SUBREAPER, 1)
         self.cgroup = make_cgroup(self.spec.mark) if self.spec.use_cgroup else ""
         self.record_first_input()
-        stdin_r, self.stdin_pipe = posix.pipe()
-        out_r, out_w = posix.pipe()
-        self.outputs = [Output(out_r, "stdout"), Output(-1, "stderr")]
-        err_w = out_w
-        if not self.spec.merge_stderr:
-            self.outputs[1].pipe, err_w = posix.pipe()
+        if self.spec.terminal:
+            # One descriptor for each direction, so that each is polled and closed by itself.
+            out_r, stdin_r = open_terminal(self.spec.terminal)
+            self.stdin_pipe = fcntl.fcntl(out_r, fcntl.F_DUPFD_CLOEXEC, 0)
+            out_w = err_w = stdin_r
+            self.outputs = [Output(out_r, "stdout"), Output(-1, "stderr")]
+        else:
+            stdin_r, self.stdin_pipe = posix.pipe()
+            out_r, out_w = posix.pipe()
+            self.outputs = [Output(out_r, "stdout"), Output(-1, "stderr")]
+            err_w = out_w
+            if not self.spec.merge_stderr:
+                self.outputs[1].pipe, err_w = posix.pipe()
         go_r, go_w = posix.pipe()
         failed_r, failed_w = posix.pipe()
         self.child = fork_into(self.cgroup) if self.cgroup else -1
@@ -496,6 +532,8 @@ class Shim:
             raise
         posix.write(go_w, b"1")
         posix.close(go_w)
+        if self.spec.limit_s > 0:
+            self.limit_at = time.monotonic() + self.spec.limit_s
         failure = posix.read(failed_r, 256)
         posix.close(failed_r)
         if failure:
@@ -550,6 +588,9 @@ class Shim:
             what = "stdio"
             for target, fd in enumerate(stdio):
                 posix.dup2(fd, target)
+            if self.spec.terminal:
+                what = "terminal"
+                fcntl.ioctl(0, TIOCSCTTY, 0)
             what = "chdir"
             posix.chdir(self.spec.cwd)
             what = "exec"
@@ -609,7 +650,7 @@ class Shim:
                 self.answer_watches()
 
     def timeout_ms(self) -> int | None:
-        moments = [at for at in (self.kill_at, self.retry_at) if at]
+        moments = [at for at in (self.kill_at, self.retry_at, self.limit_at) if at]
         return max(0, int((min(moments) - time.monotonic()) * 1000) + 1) if moments else None
 
     def on_event(self, fd: int) -> None:
@@ -641,6 +682,11 @@ class Shim:
 
     def on_time(self) -> None:
         now = time.monotonic()
+        if self.limit_at and now >= self.limit_at:
+            self.limit_at = 0.0
+            if self.wait_status is None and not self.ended_on_request:
+                self.timed_out = True
+                self.end(TERM_GRACE_S)
         if self.kill_at and now >= self.kill_at:
             self.kill_at = 0.0
             self.signal_group(SIGKILL)
@@ -778,12 +824,15 @@ class Shim:
             while self.stdin_queue:
                 segment = self.stdin_queue[0]
                 if segment[0] < 0:
+                    if self.spec.terminal and not self.end_terminal_input():
+                        raise BlockingIOError
                     self.close_stdin()
                     return
                 data = posix.pread(self.stdin_record, min(segment[1], CHUNK_BYTES), segment[0])
                 done = posix.write(self.stdin_pipe, data)
                 segment[0] += done
                 segment[1] -= done
+                self.typed_to = segment[0]
                 if segment[1] == 0:
                     del self.stdin_queue[0]
         except (BlockingIOError, InterruptedError):
@@ -794,6 +843,12 @@ class Shim:
             self.close_stdin()
             return
         self.forget(self.stdin_pipe)
+
+    def end_terminal_input(self) -> bool:
+        """Types the end of file: twice after half a line, since the first then only hands that over."""
+        last = posix.pread(self.stdin_record, 1, self.typed_to - 1) if self.typed_to else b"\n"
+        keys = b"\x04" if last == b"\n" else b"\x04\x04"
+        return posix.write(self.stdin_pipe, keys) > 0
 
     def close_stdin(self) -> None:
         if self.stdin_pipe >= 0:
@@ -993,7 +1048,7 @@ class Shim:
             posix.waitpid(pid, posix.WNOHANG)
 
     def on_child_exit(self, status: int) -> None:
-        self.kill_at = 0.0
+        self.kill_at = self.limit_at = 0.0
         self.exited_at = time.monotonic()
         if not hasattr(posix, "waitid"):
             self.signal_group(SIGKILL)  # microseconds after its leader was reaped: no better way there
@@ -1116,7 +1171,7 @@ class Shim:
         status: dict[str, object] = {
             "code": None if signalled else posix.WEXITSTATUS(self.wait_status),
             "signal": posix.WTERMSIG(self.wait_status) if signalled else None,
-            "reason": "killed" if self.ended_on_request else "exited",
+            "reason": "timed_out" if self.timed_out else "killed" if self.ended_on_request else "exited",
             "error": "; ".join(errors),
         }
         self.write_exit(status)

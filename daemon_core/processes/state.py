@@ -61,7 +61,9 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
     code: int | None
     signal: int | None
     ended_at: str  # RFC 3339, UTC
-    reason: str  # exited: by itself; killed: on request (`end`, SIGTERM to the shim); spawn_failed
+    # exited: by itself; killed: on request (`end`, SIGTERM to the shim); timed_out: by its time limit;
+    # spawn_failed
+    reason: str
     error: str = ""
     swept: int = 0  # processes that the child left behind and that were killed
 
