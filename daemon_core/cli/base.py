@@ -62,6 +62,15 @@ class Command(click.Command):
         self.params.extend(_global_options())
 
 
+class Group(click.Group):
+    """A group with the global options, for commands that are made at once."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        super().__init__(*args, **kwargs)
+        self.params.extend(_global_options())
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when called.
 

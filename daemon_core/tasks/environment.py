@@ -84,6 +84,10 @@ def child_environment(
             MARK_NAME: mark,
         }
     )
+    if task.quick_create_prompt:
+        env["OSTLER_QUICK_CREATE_TASK_ID"] = task.id
+        attached = msgspec.json.encode(task.quick_create_attachment_ids or []).decode()
+        env["OSTLER_QUICK_CREATE_ATTACHMENT_IDS"] = attached
     if home:
         env["OSTLER_HOME"] = home
     if profile:
@@ -106,8 +110,7 @@ def child_environment(
             env["MULTICA_AUTOPILOT_ID"] = task.autopilot_id or ""
         if task.quick_create_prompt:
             env["MULTICA_QUICK_CREATE_TASK_ID"] = task.id
-            attached = task.quick_create_attachment_ids or []
-            env["MULTICA_QUICK_CREATE_ATTACHMENT_IDS"] = msgspec.json.encode(attached).decode()
+            env["MULTICA_QUICK_CREATE_ATTACHMENT_IDS"] = attached
     return {name: value for name, value in env.items() if "\0" not in value}
 
 

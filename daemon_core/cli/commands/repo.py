@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
+from daemon_core.cli import show
 from daemon_core.cli.base import Command, LazyGroup, pass_session
-from daemon_core.cli.session import RESTART_S, Session
+from daemon_core.cli.session import RESTART_S, Session, quoted
+from daemon_core.cli.task_server import TaskServer, task_server
 from daemon_core.cli.words import (
     EXIT_CONFLICT,
     EXIT_FAILED,
@@ -26,6 +28,7 @@ from daemon_core.cli.words import (
     EXIT_USAGE,
     CliError,
 )
+from daemon_core.protocol.verbs import Request
 
 WAIT_S: Final = 300.0
 """A first clone may take long; the daemon goes on with it afterwards."""
@@ -53,7 +56,11 @@ _EXITS: Final = {
 
 repo = LazyGroup(
     "repo",
-    {"checkout": ("repo:checkout", "Get a repository into the task's directory.")},
+    {
+        "checkout": ("repo:checkout", "Get a repository into the task's directory."),
+        "list": ("repo:list_repos", "The workspace's repositories."),
+        "add": ("repo:add", "Add a repository to the workspace."),
+    },
     help="Repositories, from inside a task.",
 )
 
@@ -196,3 +203,53 @@ def _told_that_it_goes_on(session: Session) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+@click.command("list", cls=Command)
+@pass_session
+def list_repos(session: Session) -> None:
+    """List the repositories of the task's workspace."""
+    repos = _workspace_repos(task_server(session))
+    if session.json:
+        session.document(repos)
+        return
+    if not repos:
+        click.echo("The workspace has no repositories.")
+        return
+    click.echo(
+        show.table(
+            ["url", "description"],
+            [[str(each.get("url", "")), str(each.get("description") or "")] for each in repos],
+        )
+    )
+
+
+@click.command(cls=Command)
+@click.argument("url")
+@click.option("--description", default="", help="What it is, in a line.")
+@pass_session
+def add(session: Session, url: str, description: str) -> None:
+    """Add a repository to the task's workspace. Nothing happens where it is there already."""
+    server = task_server(session)
+    repos = _workspace_repos(server)
+    if any(each.get("url") == url for each in repos):
+        session.say("The workspace has it already")
+        if session.json:
+            session.document(repos)
+        return
+    entry = {"url": url, **({"description": description} if description else {})}
+    workspace = str(server.implied["workspace"])
+    answer = server.ask(
+        Request(method="PATCH", path=f"/api/workspaces/{quoted(workspace)}", body={"repos": [*repos, entry]})
+    )
+    if session.json:
+        session.document(answer.body)
+    else:
+        session.say("Added")
+
+
+def _workspace_repos(server: TaskServer) -> list[dict[str, Any]]:
+    workspace = str(server.implied["workspace"])
+    found = server.ask(Request(method="GET", path=f"/api/workspaces/{quoted(workspace)}")).body
+    repos = found.get("repos") if isinstance(found, dict) else None
+    return [each for each in repos if isinstance(each, dict)] if isinstance(repos, list) else []
