@@ -9,7 +9,6 @@ says that this user asks, and only for task and directory of a run of such a ser
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from daemon_core.control.loopback import own_user
+from daemon_core.control.task_token import has_token
 from daemon_core.tasks.repositories import lies_inside
 from daemon_core.workdirs.repository_errors import (
     RepositoryBusyError,
@@ -134,7 +134,7 @@ def _allowed_life(request: web.Request, engine: Engine, asked: CheckoutRequest, 
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     token = token.strip()
     if token:
-        life = next((life for life in engine.lives.values() if _has_token(life, token)), None)
+        life = next((life for life in engine.lives.values() if has_token(life, token)), None)
         if scheme.lower() != "bearer" or life is None:
             raise _RefusedError(401, "invalid token", "refused")
         if asked.task_id and asked.task_id != life.record.task_id:
@@ -153,12 +153,3 @@ def _allowed_life(request: web.Request, engine: Engine, asked: CheckoutRequest, 
         ):
             return life
     raise _RefusedError(401, "a task token is required", "refused")
-
-
-def _has_token(life: TaskLife, token: str) -> bool:
-    own = life.claim.auth_token.strip() if life.claim is not None else ""
-    return (
-        life.record.state != "ended"
-        and own.startswith("mat_")
-        and hmac.compare_digest(own.encode(), token.encode())
-    )
