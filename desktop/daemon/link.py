@@ -1,0 +1,269 @@
+"""The link to the daemon: a snapshot, then every change, as one state after another.
+
+The link alone holds the connection. It is told of changes and never asks again and again: while no daemon is
+there it watches the directory of its socket. A change is shown within ``BATCH_MS`` of its coming; a flood of
+them costs one repaint a batch.
+
+    absent ──socket appears──▶ connecting ──snapshot──▶ connected ──stream ends──▶ connecting …
+                                   └── no answer in time ──▶ hung (asked again after a growing pause)
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+import msgspec
+from PySide6.QtCore import QElapsedTimer, QFileSystemWatcher, QObject, QTimer, Signal
+
+from daemon_core.control.errors import ControlError
+from daemon_core.control.views import API_VERSIONS, ChangeEvent, Snapshot
+from daemon_core.settings.directories import Directories
+from desktop.daemon.http import Call, Failure, LineStream, LocalHttp, Unreachable
+from desktop.models.state import (
+    DesktopState,
+    LinkPhase,
+    ResetNeededError,
+    apply,
+    from_snapshot,
+)
+
+T = TypeVar("T")
+
+BATCH_MS: Final = 30
+FIRST_PAUSE_MS: Final = 250
+LAST_PAUSE_MS: Final = 30_000
+HUNG_AFTER: Final = 2
+"""Answers that did not come in time, one after the other, before the daemon is said to hang."""
+SILENCE_MS: Final = 150_000
+"""A stream says once a minute that it is there; one that does not belongs to a daemon that hangs."""
+HINT_MS: Final = 5_000
+"""So long after a sign of a daemon it is tried again at once: its socket is there before it listens."""
+HINT_PAUSE_MS: Final = 100
+
+_PHASES: Final = {"absent": LinkPhase.ABSENT, "foreign": LinkPhase.FOREIGN}
+
+
+class Link(QObject):
+    """The daemon of one profile.
+
+    Attributes:
+        state: What is known now.
+        http: For requests of windows; ``call`` is the short way.
+
+    Signals:
+        changed(DesktopState, DesktopState): The state before and the state now.
+        transcript(str, int): A task has lines up to this number.
+        happened(ChangeEvent): Every change as it came, for those who want more than the state.
+    """
+
+    changed = Signal(object, object)
+    transcript = Signal(str, int)
+    happened = Signal(object)
+
+    def __init__(self, directories: Directories, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.directories = directories
+        self.state = DesktopState(since=_now())
+        socket_path = directories.checked_socket()
+        self.http = LocalHttp(socket_path, self)
+        self._socket_path = socket_path
+        self._snapshot: Call[Snapshot] | None = None
+        self._stream: LineStream | None = None
+        self._fields: dict[bytes, bytes] = {}
+        self._events: list[ChangeEvent] = []
+        self._pause_ms = FIRST_PAUSE_MS
+        self._unanswered = 0
+        self._hint = QElapsedTimer()
+        self._batch = _timer(self, BATCH_MS, self._on_batch)
+        self._again = _timer(self, FIRST_PAUSE_MS, self.connect_now)
+        self._silence = _timer(self, SILENCE_MS, self._on_silence)
+        self._watcher = QFileSystemWatcher(self)
+        self._watcher.directoryChanged.connect(self._on_directory_changed)
+
+    # --- from outside ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin; ``changed`` tells what comes of it."""
+        self._watch()
+        self.connect_now()
+
+    def stop(self) -> None:
+        """Let go of everything; nothing is emitted any more."""
+        for timer in (self._batch, self._again, self._silence):
+            timer.stop()
+        self._drop()
+        if self._snapshot is not None:
+            self._snapshot.cancel()
+            self._snapshot = None
+
+    def connect_now(self) -> None:
+        """Ask for a snapshot now, unless one is on its way or the link is up."""
+        self._again.stop()
+        if self._snapshot is None and self._stream is None:
+            self._snapshot = self.http.call(
+                Snapshot, "GET", "/v1/snapshot", done=self._on_snapshot, failed=self._on_no_snapshot
+            )
+
+    def call(self, kind: type[T], method: str, path: str, body: Any = None, **options: Any) -> Call[T]:
+        """``LocalHttp.call``."""
+        return self.http.call(kind, method, path, body, **options)
+
+    def tell(self, **changes: Any) -> None:
+        """What the supervisor knows goes into the state through here."""
+        self._become(replace(self.state, **changes))
+
+    # --- coming up ---------------------------------------------------------------------------------
+
+    def _on_snapshot(self, snapshot: Snapshot) -> None:
+        self._snapshot = None
+        self._unanswered = 0
+        oldest, newest = snapshot.status.api
+        if oldest > API_VERSIONS[1] or newest < API_VERSIONS[0]:
+            phase = LinkPhase.TOO_NEW if oldest > API_VERSIONS[1] else LinkPhase.TOO_OLD
+            self._lost(phase, f"{snapshot.status.version}")
+            return
+        self._pause_ms = FIRST_PAUSE_MS
+        self._stream = self.http.stream(f"/v1/events?since={snapshot.revision}", self)
+        self._stream.lines.connect(self._on_lines)
+        self._stream.ended.connect(self._on_stream_ended)
+        self._silence.start()
+        since = self.state.since if self.state.connected else _now()
+        fresh = replace(self.state, link=LinkPhase.CONNECTED, since=since, next_try_at="", detail="")
+        self._become(from_snapshot(fresh, snapshot))
+
+    def _on_no_snapshot(self, failure: Failure) -> None:
+        self._snapshot = None
+        if isinstance(failure, ControlError):
+            # It starts or stops: it is there, and the next try is soon.
+            self._lost(LinkPhase.CONNECTING, failure.code)
+        elif failure.why == "timeout":
+            self._unanswered += 1
+            hung = self._unanswered >= HUNG_AFTER or self.state.link is LinkPhase.HUNG
+            self._lost(LinkPhase.HUNG if hung else LinkPhase.CONNECTING, failure.detail)
+        else:
+            self._lost(_PHASES.get(failure.why, LinkPhase.CONNECTING), failure.detail)
+
+    def _lost(self, phase: LinkPhase, detail: str) -> None:
+        """No link now: say so, and try again when something hints at a daemon, or after a pause."""
+        if phase is LinkPhase.CONNECTING and self.state.link is LinkPhase.ABSENT:
+            phase = LinkPhase.ABSENT
+        if phase is LinkPhase.ABSENT:
+            self._watch()
+            next_try = ""
+            if self._hint.isValid() and not self._hint.hasExpired(HINT_MS):
+                self._again.start(HINT_PAUSE_MS)
+        else:
+            self._again.start(self._pause_ms)
+            next_try = _now(self._pause_ms)
+            self._pause_ms = min(self._pause_ms * 2, LAST_PAUSE_MS)
+        since = self.state.since if self.state.link is phase else _now()
+        self._become(replace(self.state, link=phase, since=since, detail=detail, next_try_at=next_try))
+
+    def _watch(self) -> None:
+        """Be told when the socket appears. Its directory may not be there yet: then what would hold it."""
+        place = self._socket_path.parent
+        while not place.is_dir() and place != place.parent:
+            place = place.parent
+        wanted = str(place)
+        for watched in self._watcher.directories():
+            if watched != wanted:
+                self._watcher.removePath(watched)
+        if wanted not in self._watcher.directories():
+            self._watcher.addPath(wanted)
+
+    def _on_directory_changed(self, path: str) -> None:
+        if self.state.connected:
+            return
+        self._watch()
+        if os.path.exists(self._socket_path):
+            self._hint.start()
+            self._pause_ms = FIRST_PAUSE_MS
+            self._again.start(0)
+
+    # --- the stream --------------------------------------------------------------------------------
+
+    def _on_lines(self, lines: list[bytes]) -> None:
+        self._silence.start()
+        for line in lines:
+            if line:
+                name, _, value = line.partition(b":")
+                self._fields[name] = value.removeprefix(b" ")
+                continue
+            data = self._fields.get(b"data")
+            self._fields = {}
+            if data is None:
+                continue
+            try:
+                self._events.append(msgspec.json.decode(data, type=ChangeEvent))
+            except msgspec.MsgspecError:
+                self._start_over()
+                return
+        if self._events and not self._batch.isActive():
+            self._batch.start()
+
+    def _on_batch(self) -> None:
+        events, self._events = self._events, []
+        try:
+            state = apply(self.state, events)
+        except (ResetNeededError, msgspec.MsgspecError):
+            self._start_over()
+            return
+        self._become(state)
+        for event in events:
+            if event.kind == "transcript":
+                told = msgspec.json.decode(event.data, type=dict[str, Any])
+                self.transcript.emit(str(told.get("task_id", "")), int(told.get("seq", 0)))
+            self.happened.emit(event)
+
+    def _on_stream_ended(self, failure: Failure | None) -> None:
+        self._stream = None
+        self._silence.stop()
+        self._events = []
+        self._fields = {}
+        # The daemon may be on its way back already; what is shown stays until that is known.
+        self._pause_ms = FIRST_PAUSE_MS
+        self._hint.start()
+        self.connect_now()
+
+    def _on_silence(self) -> None:
+        self._drop()
+        self._unanswered += 1
+        self.connect_now()
+
+    def _start_over(self) -> None:
+        self._drop()
+        self.connect_now()
+
+    def _drop(self) -> None:
+        self._silence.stop()
+        self._events = []
+        self._fields = {}
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _become(self, state: DesktopState) -> None:
+        before, self.state = self.state, state
+        if before != state:
+            self.changed.emit(before, state)
+
+
+def is_unreachable(failure: Failure) -> bool:
+    """Whether a request got no answer, rather than a refusal."""
+    return isinstance(failure, Unreachable)
+
+
+def _timer(parent: QObject, interval_ms: int, slot: Any) -> QTimer:
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(interval_ms)
+    timer.timeout.connect(slot)
+    return timer
+
+
+def _now(later_ms: int = 0) -> str:
+    moment = dt.datetime.now(dt.UTC) + dt.timedelta(milliseconds=later_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
