@@ -1,0 +1,221 @@
+"""The icon in the tray, kept up to date with a ``TrayView``.
+
+Traps of the platforms that are handled here:
+
+- ``isVisible`` is true with no tray at all: only ``isSystemTrayAvailable`` counts.
+- An icon that was made before the StatusNotifier host came is stuck on the old protocol and never seen by the
+  host. Hiding and showing does not help; a new icon does, made shortly after the host's name appears on the
+  bus.
+- Over D-Bus the menu's ids change with every rebuild, and a host that has it open would act on old ones: an
+  equal menu is never rebuilt, and texts that only count time are refreshed when the menu is about to show.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final
+
+from PySide6.QtCore import QObject, QTimer, Signal
+from PySide6.QtGui import QAction, QColor, QIcon
+from PySide6.QtWidgets import QMenu, QSystemTrayIcon
+
+from desktop.commands import Command
+from desktop.theme.mark import Shape, tray_icon
+from desktop.tray.view import Row, TrayView
+
+WATCHER_NAME: Final = "org.kde.StatusNotifierWatcher"
+SETTLE_MS: Final = 200
+"""After the host's name appears: so long until it takes registrations. Measured."""
+
+
+class TrayIcon(QObject):
+    """The tray icon. Without any tray on this desktop ``available`` is false and nothing is shown.
+
+    Signals:
+        chosen(Command): A row of the menu was chosen.
+        activated(): The icon was clicked.
+        availability_changed(bool): A tray came or went.
+    """
+
+    chosen = Signal(object)
+    activated = Signal()
+    availability_changed = Signal(bool)
+
+    def __init__(
+        self, fresh: Callable[[], TrayView], colour: Callable[[], QColor], parent: QObject | None = None
+    ) -> None:
+        """``fresh`` gives the view as it is now; it is asked when the menu is about to show."""
+        super().__init__(parent)
+        self._fresh = fresh
+        self._colour = colour
+        self._icons: dict[tuple[Shape, str], QIcon] = {}
+        self._view: TrayView | None = None
+        self._menu = QMenu()
+        self._menu.aboutToShow.connect(self._on_about_to_show)
+        self._rows: tuple[Row, ...] = ()
+        self._actions: list[QAction] = []
+        self._tray = self._make()
+        self._available = QSystemTrayIcon.isSystemTrayAvailable()
+        self._watcher: QObject | None = self._watch_host()
+
+    @property
+    def available(self) -> bool:
+        """Whether there is a tray to be seen in."""
+        return QSystemTrayIcon.isSystemTrayAvailable()
+
+    def show(self, view: TrayView) -> None:
+        """Show this from now on."""
+        self._view = view
+        self._tray.setIcon(self._icon(view.shape))
+        self._tray.setToolTip(view.tooltip)
+        self._build(view.rows)
+        self._tray.show()
+
+    def repaint(self) -> None:
+        """The panel's or our colours changed."""
+        self._icons.clear()
+        if self._view is not None:
+            self._tray.setIcon(self._icon(self._view.shape))
+
+    def tell(self, title: str, text: str) -> None:
+        """A balloon, where nothing better can be had."""
+        self._tray.showMessage(title, text, self._tray.icon())
+
+    def hide(self) -> None:
+        self._tray.hide()
+
+    # --- icon --------------------------------------------------------------------------------------
+
+    def _make(self) -> QSystemTrayIcon:
+        tray = QSystemTrayIcon(self)
+        tray.setContextMenu(self._menu)
+        tray.activated.connect(self._on_activated)
+        return tray
+
+    def _icon(self, shape: Shape) -> QIcon:
+        colour = self._colour()
+        key = (shape, colour.name())
+        if key not in self._icons:
+            icon = tray_icon(shape, colour)
+            icon.setIsMask(sys.platform == "darwin")  # the menu bar colours a template by itself
+            self._icons[key] = icon
+        return self._icons[key]
+
+    def _on_activated(self, reason: QSystemTrayIcon.ActivationReason) -> None:
+        if reason in (
+            QSystemTrayIcon.ActivationReason.Trigger,
+            QSystemTrayIcon.ActivationReason.DoubleClick,
+        ):
+            self.activated.emit()
+
+    def _watch_host(self) -> QObject | None:
+        if not sys.platform.startswith("linux"):
+            return None
+        from PySide6.QtDBus import QDBusConnection, QDBusServiceWatcher
+
+        bus = QDBusConnection.sessionBus()
+        if not bus.isConnected():
+            return None
+        watcher = QDBusServiceWatcher(
+            WATCHER_NAME, bus, QDBusServiceWatcher.WatchModeFlag.WatchForOwnerChange, self
+        )
+        watcher.serviceRegistered.connect(self._on_host_came)
+        watcher.serviceUnregistered.connect(self._on_host_changed)
+        return watcher
+
+    def _on_host_came(self, _name: str) -> None:
+        QTimer.singleShot(SETTLE_MS, self, self._renew)
+
+    def _on_host_changed(self, _name: str) -> None:
+        QTimer.singleShot(SETTLE_MS, self, self._say_availability)
+
+    def _renew(self) -> None:
+        """A new icon in the place of one that the host does not know."""
+        old, self._tray = self._tray, self._make()
+        if self._view is not None:
+            self._tray.setIcon(self._icon(self._view.shape))
+            self._tray.setToolTip(self._view.tooltip)
+            self._tray.show()
+        old.hide()
+        old.deleteLater()
+        self._say_availability()
+
+    def _say_availability(self) -> None:
+        available = self.available
+        if available != self._available:
+            self._available = available
+            self.availability_changed.emit(available)
+
+    # --- menu --------------------------------------------------------------------------------------
+
+    def _on_about_to_show(self) -> None:
+        self._build(self._fresh().rows)
+
+    def _build(self, rows: tuple[Row, ...]) -> None:
+        if rows == self._rows:
+            return
+        if _same_shape(rows, self._rows):
+            self._retext(rows)
+        else:
+            self._menu.clear()
+            self._actions = []
+            self._fill(self._menu, rows)
+        self._rows = rows
+
+    def _fill(self, menu: QMenu, rows: tuple[Row, ...]) -> None:
+        for row in rows:
+            if row.kind == "separator":
+                menu.addSeparator()
+                continue
+            if row.kind == "menu":
+                inner = menu.addMenu(_plain(row.text))
+                action = inner.menuAction()
+                self._actions.append(action)
+                self._fill(inner, row.rows)
+            else:
+                action = menu.addAction(_plain(row.text))
+                action.setEnabled(row.kind == "action")
+                action.setData(row.command)
+                action.triggered.connect(self._on_triggered)
+                self._actions.append(action)
+            if row.bold:
+                font = action.font()
+                font.setBold(True)
+                action.setFont(font)
+
+    def _retext(self, rows: tuple[Row, ...]) -> None:
+        for action, row in zip(self._actions, _flat(rows), strict=True):
+            if action.text() != _plain(row.text):
+                action.setText(_plain(row.text))
+            if row.kind != "menu":
+                action.setData(row.command)
+
+    def _on_triggered(self) -> None:
+        action = self.sender()
+        command = action.data() if isinstance(action, QAction) else None
+        if isinstance(command, Command):
+            self.chosen.emit(command)
+
+
+def _flat(rows: tuple[Row, ...]) -> list[Row]:
+    """The rows that have an action, in the order in which they are made."""
+    found: list[Row] = []
+    for row in rows:
+        if row.kind != "separator":
+            found.append(row)
+            found += _flat(row.rows)
+    return found
+
+
+def _same_shape(first: tuple[Row, ...], second: tuple[Row, ...]) -> bool:
+    """Whether only texts and commands differ."""
+    return len(first) == len(second) and all(
+        (a.kind, a.bold) == (b.kind, b.bold) and _same_shape(a.rows, b.rows)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _plain(text: str) -> str:
+    """Menus take a single ampersand for a keyboard mark."""
+    return text.replace("&", "&&")

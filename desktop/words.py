@@ -1,0 +1,197 @@
+"""Sentences for states and codes: what is so, what happens next, what can be done.
+
+The daemon sends codes with parameters; this is where the desktop's words for them are. A code that nobody
+here knows (a newer daemon's) is shown as it is rather than hidden.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any, Final
+
+from daemon_core.control.views import Condition, TaskRow
+from desktop.commands import Command
+from desktop.models.state import DesktopState, LinkPhase, Supervision
+from desktop.text import _, mark, n_
+
+
+def status_sentence(state: DesktopState, now: dt.datetime | None = None) -> str:
+    """The one sentence that says how things are: what needs somebody first, then what is wrong, then what
+    runs."""
+    trouble = link_sentence(state)
+    if trouble:
+        return trouble
+    needing, active = len(state.needing), len(state.active)
+    waiting = len(state.waiting)
+    if needing:
+        return n_("{n} task needs you", "{n} tasks need you", needing)
+    if active:
+        running = n_("{n} task is running", "{n} tasks are running", active)
+        if state.barrier is not None and state.barrier.reason == "user":
+            return _("{running}; no new ones are taken", running=running)
+        return running
+    if state.barrier is not None and state.barrier.reason == "user":
+        if state.barrier.until:
+            return _("Paused until {time}", time=clock(state.barrier.until, now))
+        return _("Paused")
+    if waiting:
+        return n_("{n} task is waiting", "{n} tasks are waiting", waiting)
+    return _("Nothing is running")
+
+
+def link_sentence(state: DesktopState) -> str:
+    """What is wrong between the desktop and the daemon; empty where all is well."""
+    match state.link:
+        case LinkPhase.CONNECTED:
+            return ""
+        case LinkPhase.HUNG:
+            return _("Ostler's daemon does not answer")
+        case LinkPhase.FOREIGN:
+            return _("Another program answers in the daemon's place")
+        case LinkPhase.TOO_OLD:
+            return _("The daemon that runs is too old for this window")
+        case LinkPhase.TOO_NEW:
+            return _("The daemon that runs is newer than this window")
+        case _:
+            pass
+    match state.supervision:
+        case Supervision.STARTING:
+            return _("Ostler is starting")
+        case Supervision.WAITING:
+            return _("Ostler's daemon stopped unexpectedly and is being started again")
+        case Supervision.GAVE_UP:
+            return _("Ostler's daemon stopped several times in a row")
+        case Supervision.STOPPED:
+            return _("Ostler's daemon is stopped")
+        case Supervision.FAILED:
+            return _("Ostler's daemon cannot start")
+        case _:
+            return (
+                _("Connecting") if state.link is LinkPhase.CONNECTING else _("Ostler's daemon is not running")
+            )
+
+
+_CONDITIONS: Final[Mapping[str, str]] = {
+    "paused": mark("Taking tasks is paused"),
+    "update_barrier": mark("An update is being put in place"),
+    "signed_out": mark("Signed out of {server}; its results wait here"),
+    "network_down": mark("Waiting for the network to reach {server}"),
+    "server_unreachable": mark("{server} does not answer; tasks that run here go on"),
+    "server_refuses": mark("{server} answers and refuses"),
+    "no_agents": mark("No agent was found on this machine; shell commands can be run all the same"),
+    "agent_missing": mark("{provider} was not found"),
+    "agent_too_old": mark("{provider} {version} is too old"),
+    "agent_not_signed_in": mark("{provider} is not signed in"),
+    "disk_full": mark("The disk of {path} is full"),
+    "disk_low": mark("The disk of {path} is nearly full: no tasks are taken"),
+    "usage_limit": mark("{provider} has reached its usage limit"),
+    "port_in_use": mark("Port {port} is in use by another program"),
+    "settings_invalid": mark("The settings are not valid: {what}"),
+    "provider_invalid": mark("An agent of your own cannot be used: {what}"),
+    "journal_damaged": mark("The record of tasks was damaged and set aside as {path}"),
+    "hub_damaged": mark("The local tasks were damaged and set aside as {path}"),
+    "servers_damaged": mark("The list of servers was damaged and set aside as {path}"),
+    "result_not_wanted": mark("A server had ended a task that still ran here; its result is kept"),
+    "waiting_slot": mark("Waits until another task has ended"),
+    "waiting_turn": mark("Waits for an earlier task of this conversation"),
+    "waiting_directory": mark("Waits until the directory is free"),
+    "waiting_runtime": mark("Waits for {runtime}"),
+}
+
+_ACTIONS: Final[Mapping[str, tuple[str, Command]]] = {
+    "paused": (mark("Resume"), Command("resume")),
+    "signed_out": (mark("Sign in"), Command("sign_in")),
+    "server_unreachable": (mark("Try now"), Command("retry_now")),
+    "network_down": (mark("Try now"), Command("retry_now")),
+    "no_agents": (mark("See how to get one"), Command("open", "runtimes")),
+    "agent_missing": (mark("Look again"), Command("open", "runtimes")),
+    "agent_too_old": (mark("See how to update it"), Command("open", "runtimes")),
+    "agent_not_signed_in": (mark("See how to sign in"), Command("open", "runtimes")),
+    "disk_full": (mark("See what takes room"), Command("open", "health")),
+    "disk_low": (mark("See what takes room"), Command("open", "health")),
+    "settings_invalid": (mark("Open the settings"), Command("open", "settings")),
+}
+
+
+class _Known(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def condition_text(condition: Condition) -> str:
+    """What is so, in a sentence."""
+    known = _CONDITIONS.get(condition.code)
+    if known is None:
+        return str(condition.params.get("text") or condition.code.replace("_", " ").capitalize())
+    return _(known).format_map(_Known(condition.params))
+
+
+def condition_action(condition: Condition) -> tuple[str, Command] | None:
+    """The one thing that the user can do about it: (label, command)."""
+    found = _ACTIONS.get(condition.code)
+    if found is None:
+        return None
+    label, command = found
+    server = condition.params.get("server")
+    if command.name in ("sign_in", "retry_now") and isinstance(server, str):
+        command = Command(command.name, server)
+    return _(label), command
+
+
+def elapsed(start: str | None, now: dt.datetime | None = None) -> str:
+    """Time since then as a clock shows it: ``0:32``, ``12:41``, ``1:02:03``; empty where nothing began."""
+    moment = parse(start)
+    if moment is None:
+        return ""
+    seconds = max(0, int(((now or dt.datetime.now(dt.UTC)) - moment).total_seconds()))
+    hours, rest = divmod(seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def ago(moment_text: str | None, now: dt.datetime | None = None) -> str:
+    """How long ago, in its largest unit: "just now", "18 min ago", "1 h ago", "3 d ago"."""
+    moment = parse(moment_text)
+    if moment is None:
+        return ""
+    seconds = max(0, int(((now or dt.datetime.now(dt.UTC)) - moment).total_seconds()))
+    if seconds < 60:
+        return _("just now")
+    if seconds < 3600:
+        return _("{n} min ago", n=seconds // 60)
+    if seconds < 86400:
+        return _("{n} h ago", n=seconds // 3600)
+    return _("{n} d ago", n=seconds // 86400)
+
+
+def clock(moment_text: str | None, now: dt.datetime | None = None) -> str:
+    """A time as the user's clock shows it; with its date where that is not today."""
+    moment = parse(moment_text)
+    if moment is None:
+        return ""
+    local = moment.astimezone()
+    today = (now or dt.datetime.now(dt.UTC)).astimezone()
+    return local.strftime("%H:%M" if local.date() == today.date() else "%Y-%m-%d %H:%M")
+
+
+def parse(moment_text: str | None) -> dt.datetime | None:
+    """An RFC 3339 time; None where there is none."""
+    if not moment_text:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(moment_text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def place_of(task: TaskRow) -> str:
+    """Where a task works, by the last part of its path."""
+    return task.directory.rstrip("/\\").replace("\\", "/").rpartition("/")[2] if task.directory else ""
+
+
+def cut(text: str, limit: int) -> str:
+    """On one line, shortened at its end."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
