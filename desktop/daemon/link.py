@@ -66,7 +66,7 @@ class Link(QObject):
     def __init__(self, directories: Directories, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.directories = directories
-        self.state = DesktopState(since=_now())
+        self.state = DesktopState(since=now_text())
         socket_path = directories.checked_socket()
         self.http = LocalHttp(socket_path, self)
         self._socket_path = socket_path
@@ -130,7 +130,7 @@ class Link(QObject):
         self._stream.lines.connect(self._on_lines)
         self._stream.ended.connect(self._on_stream_ended)
         self._silence.start()
-        since = self.state.since if self.state.connected else _now()
+        since = self.state.since if self.state.connected else now_text()
         fresh = replace(self.state, link=LinkPhase.CONNECTED, since=since, next_try_at="", detail="")
         self._become(from_snapshot(fresh, snapshot))
 
@@ -157,9 +157,9 @@ class Link(QObject):
                 self._again.start(HINT_PAUSE_MS)
         else:
             self._again.start(self._pause_ms)
-            next_try = _now(self._pause_ms)
+            next_try = now_text(self._pause_ms)
             self._pause_ms = min(self._pause_ms * 2, LAST_PAUSE_MS)
-        since = self.state.since if self.state.link is phase else _now()
+        since = self.state.since if self.state.link is phase else now_text()
         self._become(replace(self.state, link=phase, since=since, detail=detail, next_try_at=next_try))
 
     def _watch(self) -> None:
@@ -264,6 +264,7 @@ def _timer(parent: QObject, interval_ms: int, slot: Any) -> QTimer:
     return timer
 
 
-def _now(later_ms: int = 0) -> str:
+def now_text(later_ms: int = 0) -> str:
+    """The present (or ``later_ms`` from it) as RFC 3339 in UTC."""
     moment = dt.datetime.now(dt.UTC) + dt.timedelta(milliseconds=later_ms)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,236 @@
+"""Keeps a daemon running, and never ends one that is not ours to end.
+
+The daemon is started in a session of its own and goes on when the desktop ends. A daemon that is there
+already is adopted: it is watched in the same way and nothing else. Its process is watched by a handle of the
+kernel where there is one, and by the link to it everywhere; nothing is polled.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from PySide6.QtCore import QObject, QSocketNotifier, QTimer, Signal
+
+from daemon_core.control.views import Stop, StopAnswer
+from daemon_core.settings.directories import Directories
+from desktop.daemon.link import Link, now_text
+from desktop.daemon.restarts import Adopt, GiveUp, LeaveIt, Restarts, Wait
+from desktop.models.state import DesktopState, LinkPhase, Supervision
+
+ERROR_TAIL_BYTES: Final = 4096
+REAP_MS: Final = 1_000
+"""Only where there is no handle for a process: how often a child that is starting is looked at."""
+RUN_VARIABLES: Final = ("OSTLER_TASK_ID", "OSTLER_RUN_ID", "OSTLER_TOKEN", "OSTLER_MARK")
+
+
+def daemon_command(profile: str) -> list[str]:
+    """How the daemon of a profile is started from here."""
+    if getattr(sys, "frozen", False):
+        beside = Path(sys.executable).with_name("ostlerd.exe" if sys.platform == "win32" else "ostlerd")
+        return [str(beside), "--profile", profile]
+    return [sys.executable, "-m", "daemon_core.app", "--profile", profile]
+
+
+class Supervisor(QObject):
+    """The daemon's process, as far as it concerns the desktop.
+
+    Attributes:
+        owned: Whether the daemon that runs was started from here.
+
+    Signals:
+        crashed(int): It ended without being asked; how many times lately.
+    """
+
+    crashed = Signal(int)
+
+    def __init__(
+        self,
+        link: Link,
+        directories: Directories,
+        command: Sequence[str] | None = None,
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._link = link
+        self._directories = directories
+        self._command = list(command or daemon_command(directories.profile))
+        self._restarts = Restarts()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._watched = 0
+        self._handle: QSocketNotifier | None = None
+        self._wanted_down = False
+        self._pause = QTimer(self)
+        self._pause.setSingleShot(True)
+        self._pause.timeout.connect(self._start)
+        self._reap = QTimer(self)
+        self._reap.setInterval(REAP_MS)
+        self._reap.timeout.connect(self._look_at_child)
+        link.changed.connect(self._on_changed)
+
+    @property
+    def owned(self) -> bool:
+        status = self._link.state.status
+        return self._child is not None and status is not None and status.pid == self._child.pid
+
+    def start(self) -> None:
+        """The user (or the start of the desktop) wants a daemon: start one unless one is there."""
+        self._restarts.started_by_user()
+        self._wanted_down = False
+        if not self._link.state.connected:
+            self._start()
+
+    def stop(self, *, runs: bool) -> None:
+        """The user wants it stopped; ``runs``: their tasks with it."""
+        self._wanted_down = True
+        self._pause.stop()
+        self._link.call(StopAnswer, "POST", "/v1/daemon/stop", Stop(runs=runs))
+
+    def restart(self) -> None:
+        """Stop it and start this version's; tasks go on. One that hangs is ended only if it is our child."""
+        child = self._child
+        if self._link.state.connected or self._link.state.link is LinkPhase.TOO_OLD:
+            self._link.call(
+                StopAnswer, "POST", "/v1/daemon/stop", Stop(restart=True), done=lambda _: self._start_after()
+            )
+        elif child is not None and child.poll() is None:
+            child.kill()  # it is ours, it hangs, and its runs do not depend on it
+        else:
+            self._start()
+
+    def let_go(self) -> None:
+        """The desktop ends; the daemon does not."""
+        self._pause.stop()
+        self._reap.stop()
+        self._forget_handle()
+
+    # --- starting ----------------------------------------------------------------------------------
+
+    def _start_after(self) -> None:
+        self._restarts.started_by_user()
+        self._wanted_down = False
+        self._pause.start(0 if self._child is None else 250)
+
+    def _start(self) -> None:
+        if self._child is not None and self._child.poll() is None:
+            if self._link.state.connected:
+                return
+            self._pause.start(250)  # the one before is about to end
+            return
+        self._link.tell(supervision=Supervision.STARTING, next_try_at="", since=now_text())
+        try:
+            self._directories.ensure()
+            self._child = self._spawn()
+        except OSError as error:
+            self._link.tell(supervision=Supervision.FAILED, detail=str(error))
+            return
+        self._watch(self._child.pid)
+        if self._handle is None:
+            self._reap.start()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        errors = os.open(self._directories.start_error_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        env = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
+        try:
+            return subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                cwd=Path(__file__).resolve().parents[2],
+                env=env,
+                start_new_session=True,
+            )
+        finally:
+            os.close(errors)
+
+    # --- watching ----------------------------------------------------------------------------------
+
+    def _watch(self, pid: int) -> None:
+        """Be told when this process ends."""
+        if pid == self._watched and self._handle is not None:
+            return
+        self._forget_handle()
+        self._watched = pid
+        if not hasattr(os, "pidfd_open"):
+            return
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            return
+        self._handle = QSocketNotifier(fd, QSocketNotifier.Type.Read, self)
+        self._handle.activated.connect(self._on_gone)
+
+    def _forget_handle(self) -> None:
+        if self._handle is not None:
+            self._handle.setEnabled(False)
+            os.close(int(self._handle.socket()))
+            self._handle.deleteLater()
+            self._handle = None
+
+    def _on_changed(self, before: DesktopState, state: DesktopState) -> None:
+        if state.connected and state.status is not None and state.status.pid:
+            self._reap.stop()
+            self._watch(state.status.pid)
+            if state.supervision is not Supervision.NONE:
+                self._link.tell(supervision=Supervision.NONE)
+        elif before.connected and self._handle is None and state.link is LinkPhase.ABSENT:
+            self._ended(None)
+
+    def _look_at_child(self) -> None:
+        if self._child is None or self._child.poll() is not None:
+            self._reap.stop()
+            self._on_gone()
+
+    def _on_gone(self) -> None:
+        code: int | None = None
+        if self._child is not None and self._child.pid == self._watched:
+            code = self._child.wait()  # it has ended: this does not wait
+            self._child = None
+        self._forget_handle()
+        self._ended(code)
+
+    def _ended(self, code: int | None) -> None:
+        self._link.connect_now()
+        decision = self._restarts.ended(code, time.monotonic(), wanted=self._wanted_down or self._asked())
+        match decision:
+            case Adopt():
+                self._link.tell(supervision=Supervision.NONE)
+            case LeaveIt(failed=True):
+                self._link.tell(supervision=Supervision.FAILED, detail=self._last_words(), since=now_text())
+            case LeaveIt():
+                self._link.tell(supervision=Supervision.STOPPED, since=now_text())
+            case GiveUp():
+                self.crashed.emit(len(self._restarts.crashes))
+                self._link.tell(supervision=Supervision.GAVE_UP, detail=self._last_words(), since=now_text())
+            case Wait(pause_s):
+                self.crashed.emit(len(self._restarts.crashes))
+                self._link.tell(
+                    supervision=Supervision.WAITING,
+                    detail=self._last_words(),
+                    next_try_at=now_text(round(pause_s * 1000)),
+                    since=now_text(),
+                )
+                self._pause.start(round(pause_s * 1000))
+
+    def _asked(self) -> bool:
+        """Whether the daemon said, before it went, that it was stopping: somebody asked it to."""
+        status = self._link.state.status
+        return status is not None and status.status == "stopping"
+
+    def _last_words(self) -> str:
+        for path in (self._directories.start_error_file, self._directories.log_file):
+            try:
+                with open(path, "rb") as stream:
+                    stream.seek(max(0, os.fstat(stream.fileno()).st_size - ERROR_TAIL_BYTES))
+                    lines = stream.read().decode("utf-8", "replace").strip().splitlines()
+            except OSError:
+                continue
+            if lines:
+                return "\n".join(lines[-6:])
+        return ""
