@@ -1,0 +1,139 @@
+"""What the tray says in each state."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from daemon_core.control.views import Barrier, Condition, DaemonStatus, RuntimeView, TaskRow
+from desktop.commands import Command
+from desktop.models.state import DesktopState, LinkPhase, Supervision
+from desktop.theme.mark import Shape
+from desktop.tray.view import Row, tray_view
+
+NOW = dt.datetime(2026, 1, 1, 12, 0, 0, tzinfo=dt.UTC)
+
+
+def state(*tasks: TaskRow, **more: Any) -> DesktopState:
+    status = more.pop("status", None) or DaemonStatus(
+        status="running", barrier=more.pop("barrier", None), conditions=more.pop("conditions", [])
+    )
+    return DesktopState(
+        link=more.pop("link", LinkPhase.CONNECTED),
+        status=status,
+        tasks={each.id: each for each in tasks},
+        **more,
+    )
+
+
+def running(ident: str = "1", **more: Any) -> TaskRow:
+    return TaskRow(
+        id=ident, title=f"Task {ident}", status="running", runtime="claude",
+        started_at="2026-01-01T11:47:19Z", **more,
+    )  # fmt: skip
+
+
+def flat(rows: tuple[Row, ...]) -> list[Row]:
+    return [each for row in rows for each in (row, *flat(row.rows))]
+
+
+CASES: list[tuple[DesktopState, Shape, str]] = [
+    (state(), Shape.IDLE, "Ostler: Nothing is running."),
+    (state(running()), Shape.WORKING, "Ostler: 1 task is running."),
+    (state(running("1"), running("2")), Shape.WORKING, "Ostler: 2 tasks are running."),
+    (state(running(needs_input=True), running("2")), Shape.NEEDS_YOU, "Ostler: 1 task needs you."),
+    (state(barrier=Barrier()), Shape.PAUSED, "Ostler: Paused."),
+    (
+        state(running(), barrier=Barrier()),
+        Shape.WORKING,
+        "Ostler: 1 task is running; no new ones are taken.",
+    ),
+    (
+        state(conditions=[Condition(code="disk_low", params={"path": "/home"})]),
+        Shape.PROBLEM,
+        "Ostler: Nothing is running. The disk of /home is nearly full: no tasks are taken.",
+    ),
+    (
+        state(conditions=[Condition(code="server_unreachable", params={"server": "x"})]),
+        Shape.IDLE,
+        "Ostler: Nothing is running.",
+    ),
+    (DesktopState(link=LinkPhase.ABSENT), Shape.DISCONNECTED, "Ostler: Ostler's daemon is not running."),
+    (
+        DesktopState(link=LinkPhase.ABSENT, supervision=Supervision.STARTING),
+        Shape.DISCONNECTED,
+        "Ostler: Ostler is starting.",
+    ),
+    (
+        DesktopState(link=LinkPhase.ABSENT, supervision=Supervision.GAVE_UP),
+        Shape.PROBLEM,
+        "Ostler: Ostler's daemon stopped several times in a row.",
+    ),
+    (DesktopState(link=LinkPhase.HUNG), Shape.PROBLEM, "Ostler: Ostler's daemon does not answer."),
+]
+
+
+@pytest.mark.parametrize(("given", "shape", "tooltip"), CASES, ids=[case[2] for case in CASES])
+def test_shape_and_sentence(given: DesktopState, shape: Shape, tooltip: str) -> None:
+    view = tray_view(given, now=NOW)
+    assert (view.shape, view.tooltip) == (shape, tooltip)
+    assert view.rows[0].text in tooltip
+
+
+def test_a_task_can_be_opened_and_cancelled() -> None:
+    rows = tray_view(state(running(last_action="Bash  npm test", directory="/home/me/api")), now=NOW).rows
+    row = next(each for each in rows if each.text.startswith("Task 1"))
+    assert row.text == "Task 1  12:41"
+    assert row.rows[0].text == "claude · api · Bash npm test"
+    assert [each.command for each in row.rows[1:]] == [
+        Command("open_task", "1"),
+        Command("cancel_task", "1"),
+    ]
+
+
+def test_the_top_level_stays_short() -> None:
+    many = [running(str(number)) for number in range(40)]
+    asking = [running(f"n{number}", needs_input=True) for number in range(9)]
+    conditions = [Condition(code="signed_out", params={"server": str(n)}) for n in range(5)]
+    rows = tray_view(state(*many, *asking, conditions=conditions), update="1.4.0", now=NOW).rows
+    assert len([row for row in rows if row.kind != "separator"]) <= 16
+    more = next(row for row in rows if row.text.endswith("more tasks…"))
+    assert more.text == "43 more tasks…"
+
+
+def test_an_update_is_one_row_and_changes_no_shape() -> None:
+    view = tray_view(state(running()), update="1.4.0", now=NOW)
+    assert view.shape is Shape.WORKING
+    assert [row.command for row in view.rows if "1.4.0" in row.text] == [Command("update")]
+
+
+def test_every_row_that_can_be_chosen_does_something() -> None:
+    for given, _, _ in CASES:
+        for row in flat(tray_view(given, now=NOW).rows):
+            assert (row.kind == "action") == (row.command is not None)
+            assert (row.kind == "menu") == bool(row.rows)
+
+
+def test_runtimes_have_a_switch() -> None:
+    runtimes = {
+        "a": RuntimeView(id="a", provider="claude", name="Claude Code", version="2.1.0"),
+        "b": RuntimeView(id="b", provider="codex", status="disabled"),
+        "c": RuntimeView(id="c", provider="gemini", status="unusable"),
+    }
+    row = next(each for each in tray_view(state(runtimes=runtimes), now=NOW).rows if "ready" in each.text)
+    assert row.text == "1 agent is ready"
+    assert [each.text for each in row.rows if each.kind == "menu"] == [
+        "Claude Code 2.1.0: ready",
+        "codex: off",
+    ]
+    commands = [each.command for each in flat(row.rows) if each.command is not None]
+    assert Command("runtime_off", "a") in commands
+    assert Command("runtime_on", "b") in commands
+
+
+def test_a_daemon_that_gave_up_can_be_started() -> None:
+    rows = tray_view(DesktopState(link=LinkPhase.ABSENT, supervision=Supervision.GAVE_UP), now=NOW).rows
+    assert Command("start_daemon") in [row.command for row in rows]
+    assert Command("show_logs") in [row.command for row in rows]
