@@ -56,6 +56,24 @@ def of_conversation(tx: Tx, conversation: sqlite3.Row) -> sqlite3.Row:
     raise ConflictError("agent_removed", agent=conversation["agent_name"])
 
 
+def by_id(tx: Tx, agent_id: str) -> sqlite3.Row:
+    """The row of an agent.
+
+    Raises:
+        NotFoundError: ``unknown_agent``.
+    """
+    row = tx.one("SELECT * FROM agent WHERE id = ?", (agent_id,))
+    if row is None:
+        raise NotFoundError("unknown_agent", agent=agent_id, known=[])
+    return row
+
+
+def check_permissions(wanted: str | None) -> None:
+    """Refuse what is no permission policy."""
+    if wanted is not None and wanted not in ("allow", "ask", "deny"):
+        raise InvalidInputError("permissions_unknown", field="permissions", permissions=wanted)
+
+
 def _default(tx: Tx, provider: str) -> sqlite3.Row:
     row = tx.one("SELECT * FROM agent WHERE provider = ? AND is_default", (provider,))
     if row is not None:
@@ -89,6 +107,7 @@ def add(tx: Tx, spec: AgentSpec) -> AgentView:
         raise InvalidInputError("provider_missing")
     name = _free_name(tx, spec.name)
     _check(spec.custom_env, spec.max_concurrent_tasks)
+    check_permissions(spec.permissions)
     row = _insert(tx, msgspec.structs.replace(spec, name=name, provider=provider), is_default=False)
     return _view(tx, row, secrets=False)
 
@@ -105,6 +124,7 @@ def edit(tx: Tx, name: str, changes: AgentChanges) -> AgentView:
     if "name" in given and given["name"].casefold() != row["name_key"]:
         given["name"] = _free_name(tx, given["name"])
     _check(given.get("custom_env", {}), given.get("max_concurrent_tasks", 0))
+    check_permissions(given.get("permissions"))
     for field, value in given.items():
         if field in ("custom_env", "custom_args", "skills"):
             columns[field] = _json(value)
@@ -141,8 +161,8 @@ def _insert(tx: Tx, spec: AgentSpec, *, is_default: bool) -> sqlite3.Row:
     agent_id = str(uuid.uuid4())
     tx.run(
         "INSERT INTO agent (id, name, name_key, provider, instructions, model, thinking_level, custom_env,"
-        " custom_args, mcp_config, skills, max_concurrent_tasks, is_default, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " custom_args, mcp_config, skills, max_concurrent_tasks, permissions, resume_after_limit, is_default,"
+        " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             agent_id,
             spec.name,
@@ -156,6 +176,8 @@ def _insert(tx: Tx, spec: AgentSpec, *, is_default: bool) -> sqlite3.Row:
             None if spec.mcp_config is None else _json(spec.mcp_config),
             _json(spec.skills),
             spec.max_concurrent_tasks,
+            spec.permissions,
+            spec.resume_after_limit,
             int(is_default),
             tx.now,
             tx.now,
@@ -227,4 +249,6 @@ def _view(tx: Tx, row: sqlite3.Row, *, secrets: bool) -> AgentView:
         max_concurrent_tasks=row["max_concurrent_tasks"],
         skill_names=[skill.name for skill in msgspec.json.decode(row["skills"], type=list[Skill])],
         active_tasks=_active(tx, row["id"]),
+        permissions=row["permissions"],
+        resume_after_limit=None if row["resume_after_limit"] is None else bool(row["resume_after_limit"]),
     )

@@ -44,7 +44,9 @@ class StorageError(HubError):
 class RefusedError(Exception):
     """A request over the wire is refused, in the protocol's own words. Never leaves the hub's routes."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, **more: object) -> None:
         self.status = status
         self.text = text
+        self.more = more
+        """Members of the answer beside ``error``."""
         super().__init__(status, text)

@@ -15,11 +15,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
-from daemon_core.hub import agents, claims, registry, service, tokens, transcripts
+from daemon_core.hub import (
+    access_tokens,
+    agents,
+    claims,
+    dispatch,
+    parking,
+    registry,
+    service,
+    tokens,
+    transcripts,
+)
 from daemon_core.hub.clock import SECOND, Clock, SystemClock
-from daemon_core.hub.errors import NotFoundError, StorageError
+from daemon_core.hub.errors import ConflictError, NotFoundError, RefusedError, StorageError
 from daemon_core.hub.limits import Limits
 from daemon_core.hub.links import Links
+from daemon_core.hub.requests import Requests
 from daemon_core.hub.rows import load_task
 from daemon_core.hub.service import Scope
 from daemon_core.hub.store import DamageReport, Store, Tx
@@ -55,6 +66,7 @@ class Hub:
         scope: whose hub this is, and its limits.
         store: the database.
         links: the websockets.
+        requests: what daemons are asked beside tasks.
     """
 
     def __init__(
@@ -64,7 +76,8 @@ class Hub:
         self.workspace_id = scope.workspace_id
         self.scope = scope
         self.store = store
-        self.links = Links(scope.limits, self.beat)
+        self.links = Links(scope.limits, self.heartbeat, scope.workspace_id)
+        self.requests = Requests(clock)
         self.retention = DEFAULT_RETENTION
         self.on_expired: Callable[[DeletedConversation], object] = lambda deleted: None
         """Hears of each conversation that aged out, so that its directories can go, too; must be cheap."""
@@ -179,6 +192,7 @@ class Hub:
             self._known_tasks = None
         dues: list[int | None] = [
             await self.store.write(lambda tx: claims.wake_lost(tx, self.scope)),
+            await self.store.write(parking.resume_due),
             await self.store.write(lambda tx: tokens.expire(tx.db, tx.now, limits)),
             await self._sweep_runtimes(now),
             await self._sweep_conversations(now),
@@ -234,19 +248,38 @@ class Hub:
 
     async def reply(self, task_id: str, prompt: str, *, model: str | None = None) -> HubTask:
         """Another turn in the conversation of a task, after those that are there; ``model`` for it alone.
+        To a task of an issue it is a comment of the user's on the issue, and a task of its agent.
 
         Raises:
-            NotFoundError: ``unknown_task``. ConflictError: ``agent_removed``. InvalidInputError: the prompt.
+            NotFoundError: ``unknown_task``. InvalidInputError: the prompt.
+            ConflictError: ``agent_removed``; ``not_a_conversation`` (nobody can be answered there).
         """
-        return await self.store.write(lambda tx: service.reply(tx, self.scope, task_id, prompt, model))
+
+        def rule(tx: Tx) -> HubTask:
+            parking.give_way(tx, task_id)
+            if service.task_row(tx, task_id)["issue_id"] is None:
+                return service.reply(tx, self.scope, task_id, prompt, model)
+            service.check_prompt(prompt, self.scope.limits)
+            try:
+                return dispatch.say_on_issue(tx, self.scope, task_id, prompt)
+            except RefusedError as error:
+                raise ConflictError("not_a_conversation", task=task_id) from error
+
+        return await self.store.write(rule)
 
     async def retry(self, task_id: str, *, fresh: bool = False) -> HubTask:
         """The prompt of a task that is over as a new turn; ``fresh``: without its session and directory.
+        A parked one goes on at once.
 
         Raises:
             NotFoundError: ``unknown_task``. ConflictError: ``task_active``, ``agent_removed``.
         """
-        return await self.store.write(lambda tx: service.retry(tx, self.scope, task_id, fresh=fresh))
+
+        def rule(tx: Tx) -> HubTask:
+            parked = None if fresh else parking.resume_now(tx, task_id)
+            return parked or service.retry(tx, self.scope, task_id, fresh=fresh)
+
+        return await self.store.write(rule)
 
     async def cancel(self, task_id: str) -> HubTask:
         """Cancel a task; one that is over is given back as it is.
@@ -401,19 +434,49 @@ class Hub:
             self._timer.arm(self._clock.now() + int(self.scope.limits.offline_after_s * SECOND))
         return True
 
+    async def heartbeat(self, runtime_id: str, batch: bool) -> wire.HeartbeatResponse | None:
+        """A sign of life over the wire, and what the daemon is asked in return; None: no such runtime."""
+        if not await self.beat(runtime_id):
+            return None
+        answer = wire.HeartbeatResponse(status="ok")
+        self.requests.hand_out(runtime_id, batch=batch, answer=answer)
+        return answer
+
+    def is_online(self, runtime_id: str) -> bool:
+        """Whether it has given a sign of life lately."""
+        return self._online.get(runtime_id, False)
+
     def knows_runtime(self, runtime_id: str) -> bool:
         """Whether it is registered, online or not."""
         return runtime_id in self._online
+
+    async def look_at_runtimes(self) -> None:
+        """Runtimes were added or taken away behind the hub's back."""
+        await self._reload_runtimes()
 
     async def _reload_runtimes(self) -> None:
         rows = await self.store.read(lambda tx: tx.all("SELECT id, status FROM runtime"))
         self._online = {row["id"]: row["status"] == "online" for row in rows}
         self._seen = {key: value for key, value in self._seen.items() if key in self._online}
 
+    # --- tokens ---------------------------------------------------------------------------------------
+
+    async def add_access_token(self, name: str, *, days: int | None = None) -> str:
+        """A token of the user's for other programs (``mul_…``); ``days`` None: it never ends."""
+        token, _row = await self.store.write(lambda tx: access_tokens.add(tx, name, days=days))
+        return token
+
+    async def add_daemon_token(self, daemon_id: str, *, days: int | None = None) -> str:
+        """A token of one daemon's (``mdt_…``): for the daemon routes, and nothing else."""
+        token, _row = await self.store.write(
+            lambda tx: access_tokens.add(tx, "daemon", days=days, daemon_id=daemon_id)
+        )
+        return token
+
     # --- claims ---------------------------------------------------------------------------------------
 
-    async def claim(self, runtime_id: str) -> wire.Task | None:
-        """The next task of a runtime (over the wire).
+    async def claim(self, runtime_id: str, capabilities: frozenset[str] = frozenset()) -> wire.Task | None:
+        """The next task of a runtime (over the wire); ``capabilities``: what its daemon says it can.
 
         Raises:
             NotFoundError: ``unknown_runtime``.
@@ -422,7 +485,9 @@ class Hub:
 
         def rule(tx: Tx) -> wire.Task | None:
             registry.require(tx, runtime_id)
-            return claims.claim(tx, self.scope, runtime_id, redeliver=self._timers_started)
+            return claims.claim(
+                tx, self.scope, runtime_id, redeliver=self._timers_started, capabilities=capabilities
+            )
 
         return await self.store.write(rule)
 

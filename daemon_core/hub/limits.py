@@ -30,6 +30,7 @@ class Limits:
     body_bytes: int = 1 << 20
     large_body_bytes: int = 16 << 20
     """For transcripts and results."""
+    attachment_bytes: int = 25 << 20
     prompt_bytes: int = 8 << 20
     longest_sleep_s: float = 3600
     """The timer looks again after this long at the latest, so that a clock set back does not stall it."""

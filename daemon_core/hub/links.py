@@ -24,8 +24,18 @@ from daemon_core.protocol import wire
 
 _log = logging.getLogger(__name__)
 
-Beat = Callable[[str], Awaitable[bool]]
-"""Takes a sign of life of a runtime; False when there is no such runtime."""
+Beat = Callable[[str, bool], Awaitable[wire.HeartbeatResponse | None]]
+"""Takes a sign of life of a runtime, and whether its daemon takes several imports at once; gives what there
+is to say to it, None when there is no such runtime."""
+WS_PENDING_WORK = "daemon:pending_work"
+"""A hint that a sign of life would take something along; not every daemon knows it."""
+
+
+class Heartbeat(wire.WireFull):
+    """A sign of life. Daemons that take one import at a time leave the second member out."""
+
+    runtime_id: str = ""
+    supports_batch_import: bool = False
 
 
 class _Frame(wire.WireFull):
@@ -76,8 +86,9 @@ class _Link:
 class Links:
     """All websockets of one hub."""
 
-    def __init__(self, limits: Limits, beat: Beat) -> None:
+    def __init__(self, limits: Limits, beat: Beat, workspace_id: str) -> None:
         self._limits = limits
+        self._workspace_id = workspace_id
         self._beat = beat
         self._links: set[_Link] = set()
         self._closed = False
@@ -93,7 +104,12 @@ class Links:
         return len(self._links)
 
     def send(self, hint: Hint) -> None:
-        """Pass a hint to every connection that named its runtime."""
+        """Pass a hint to every connection that named its runtime, or to all where it is about none."""
+        if hint.kind == "profiles":
+            about = {"workspace_id": self._workspace_id, "runtime_profile_id": hint.task_id}
+            for link in list(self._links):
+                link.put(wire.WS_PROFILES_CHANGED, hint.task_id, about)
+            return
         for link in [each for each in self._links if hint.runtime_id in each.runtime_ids]:
             if hint.kind == "available":
                 payload = wire.TaskAvailable(runtime_id=hint.runtime_id, task_id=hint.task_id)
@@ -101,6 +117,11 @@ class Links:
             else:
                 changed = wire.TaskChanged(task_id=hint.task_id, status=hint.status)
                 link.put(wire.WS_TASK_CHANGED, hint.task_id, changed)
+
+    def pending_work(self, runtime_id: str, kind: str) -> None:
+        """Tell a daemon that its next sign of life would take something along."""
+        for link in [each for each in self._links if runtime_id in each.runtime_ids]:
+            link.put(WS_PENDING_WORK, runtime_id, {"runtime_id": runtime_id, "kind": kind})
 
     async def serve(self, request: web.Request, runtime_ids: frozenset[str]) -> web.WebSocketResponse:
         """Upgrade a request and stay with it until either side closes."""
@@ -159,21 +180,22 @@ class Links:
                 envelope = msgspec.json.decode(message.data, type=wire.Envelope)
                 if envelope.type != wire.WS_HEARTBEAT:
                     continue
-                beat = msgspec.json.decode(envelope.payload, type=wire.HeartbeatRequest)
+                beat = msgspec.json.decode(envelope.payload, type=Heartbeat)
             except (msgspec.DecodeError, UnicodeError):
                 continue
             if beat.runtime_id not in link.runtime_ids:
                 continue
-            ack = await self._acknowledge(beat.runtime_id)
+            ack = await self._acknowledge(beat.runtime_id, beat.supports_batch_import)
             if ack is not None:
                 link.put(wire.WS_HEARTBEAT_ACK, beat.runtime_id, ack)
 
-    async def _acknowledge(self, runtime_id: str) -> wire.HeartbeatResponse | None:
+    async def _acknowledge(self, runtime_id: str, batch: bool) -> wire.HeartbeatResponse | None:
         try:
-            known = await self._beat(runtime_id)
+            ack = await self._beat(runtime_id, batch)
         except Exception:  # noqa: BLE001 - the daemon's own fallback over HTTP is told what is wrong
             _log.exception("A heartbeat could not be handled.")
             return None
-        if known:
-            return wire.HeartbeatResponse(status="ok", runtime_id=runtime_id)
-        return wire.HeartbeatResponse(status="runtime_gone", runtime_id=runtime_id, runtime_gone=True)
+        if ack is None:
+            return wire.HeartbeatResponse(status="runtime_gone", runtime_id=runtime_id, runtime_gone=True)
+        ack.runtime_id = runtime_id
+        return ack

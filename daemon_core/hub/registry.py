@@ -73,8 +73,14 @@ def register(tx: Tx, workspace_id: str, request: wire.RegisterRequest) -> Regist
             _bind(tx, workspace_id, row["provider"], row["id"])
     _hint_queued(tx, [row["id"] for row in rows])
     tx.changes.append(_CHANGED)
+    workspace = tx.one("SELECT settings, repos FROM workspace WHERE id = ?", (workspace_id,))
+    assert workspace is not None
+    repos = msgspec.json.decode(workspace["repos"], type=list[wire.Repo])
     return Registered(
-        runtimes=[_wire(tx, row["id"]) for row in rows], repos=[], repos_version=repos_version([])
+        runtimes=[wire_runtime(tx, row["id"]) for row in rows],
+        repos=repos,
+        repos_version=repos_version([repo.url for repo in repos]),
+        settings=None if workspace["settings"] is None else msgspec.json.decode(workspace["settings"]),
     )
 
 
@@ -142,6 +148,7 @@ def _merge_legacy(
         if other["daemon_id"].casefold() not in legacy:
             continue
         tx.run("UPDATE task SET runtime_id = ? WHERE runtime_id = ?", (runtime_id, other["id"]))
+        tx.run("UPDATE agent SET runtime_id = ? WHERE runtime_id = ?", (runtime_id, other["id"]))
         tx.run(
             "UPDATE conversation SET session_runtime_id = ? WHERE session_runtime_id = ?",
             (runtime_id, other["id"]),
@@ -210,7 +217,9 @@ def _bind(tx: Tx, workspace_id: str, provider: str, runtime_id: str) -> None:
     """Give this runtime the queued tasks of its provider that have none, or none that is there."""
     tx.run(
         "UPDATE task SET runtime_id = ? WHERE status = 'queued' AND provider = ? AND (runtime_id IS NULL"
-        " OR runtime_id NOT IN (SELECT id FROM runtime WHERE workspace_id = ? AND status = 'online'))",
+        " OR runtime_id NOT IN (SELECT id FROM runtime WHERE workspace_id = ? AND status = 'online'))"
+        " AND NOT EXISTS (SELECT 1 FROM agent JOIN runtime ON runtime.id = agent.runtime_id"
+        " WHERE agent.id = task.agent_id)",
         (runtime_id, provider, workspace_id),
     )
 
@@ -222,8 +231,11 @@ def _hint_queued(tx: Tx, runtime_ids: Sequence[str]) -> None:
             tx.hints.append(Hint("available", runtime_id, row["id"]))
 
 
-def choose(tx: Tx, workspace_id: str, provider: str) -> str | None:
-    """The runtime for a new task of a provider: one that is online, rather a plain one than a profile's."""
+def choose(tx: Tx, workspace_id: str, provider: str, bound_to: str | None = None) -> str | None:
+    """The runtime for a new task of a provider: the one its agent is bound to, else one that is online, and
+    rather a plain one than a profile's."""
+    if bound_to is not None and tx.one("SELECT 1 FROM runtime WHERE id = ?", (bound_to,)) is not None:
+        return bound_to
     row = tx.one(
         "SELECT id FROM runtime WHERE workspace_id = ? AND provider = ? AND failure IS NULL"
         " ORDER BY status = 'online' DESC, profile_id IS NULL DESC, updated_at DESC LIMIT 1",
@@ -296,6 +308,12 @@ def forget_stale(tx: Tx, keep_s: float) -> int | None:
     return None if oldest is None else oldest + keep
 
 
+def wire_runtimes(tx: Tx, workspace_id: str) -> list[RuntimeRow]:
+    """All as the wire has them, those that failed to register among them, oldest first."""
+    rows = tx.all("SELECT id FROM runtime WHERE workspace_id = ? ORDER BY created_at, id", (workspace_id,))
+    return [wire_runtime(tx, row["id"]) for row in rows]
+
+
 def list_runtimes(tx: Tx, workspace_id: str) -> list[HubRuntime]:
     """All, oldest first."""
     rows = tx.all("SELECT * FROM runtime WHERE workspace_id = ? ORDER BY created_at, id", (workspace_id,))
@@ -314,31 +332,8 @@ def list_runtimes(tx: Tx, workspace_id: str) -> list[HubRuntime]:
     ]
 
 
-def profiles(tx: Tx, workspace_id: str) -> list[dict[str, object]]:
-    """The enabled custom profiles, as the wire has them."""
-    rows = tx.all(
-        "SELECT * FROM runtime_profile WHERE workspace_id = ? AND enabled ORDER BY id", (workspace_id,)
-    )
-    return [
-        {
-            "id": row["id"],
-            "workspace_id": workspace_id,
-            "display_name": row["display_name"],
-            "protocol_family": row["protocol_family"],
-            "command_name": row["command_name"],
-            "description": row["description"],
-            "fixed_args": msgspec.json.decode(row["fixed_args"], type=list[str]),
-            "visibility": "workspace",
-            "created_by": None,
-            "enabled": True,
-            "created_at": rfc3339(row["created_at"]),
-            "updated_at": rfc3339(row["updated_at"]),
-        }
-        for row in rows
-    ]
-
-
-def _wire(tx: Tx, runtime_id: str) -> RuntimeRow:
+def wire_runtime(tx: Tx, runtime_id: str) -> RuntimeRow:
+    """A runtime as the wire has it."""
     row = tx.one("SELECT * FROM runtime WHERE id = ?", (runtime_id,))
     assert row is not None
     metadata: dict[str, object] = {
@@ -349,6 +344,8 @@ def _wire(tx: Tx, runtime_id: str) -> RuntimeRow:
     legacy = msgspec.json.decode(row["legacy_ids"], type=list[str])
     if legacy:
         metadata["legacy_daemon_ids"] = legacy
+    if row["failure"]:
+        metadata |= msgspec.json.decode(row["failure"])
     return RuntimeRow(
         id=row["id"],
         workspace_id=row["workspace_id"],

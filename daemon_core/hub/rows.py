@@ -19,6 +19,7 @@ _ALWAYS: Final = (
     "completed_at",
     "result",
     "error",
+    "issue_id",
     "attempt",
     "max_attempts",
 )
@@ -30,6 +31,7 @@ LIST_TEXT_CHARS: Final = 4000
 _WAITING = """
     CASE
         WHEN t.status = 'waiting_local_directory' THEN 'local_directory'
+        WHEN t.status = 'parked' THEN 'usage_limit'
         WHEN t.status != 'queued' THEN NULL
         WHEN t.runtime_id IS NULL OR r.id IS NULL THEN 'no_runtime'
         WHEN r.status != 'online' THEN 'runtime_offline'
@@ -57,7 +59,8 @@ def _select(cut: bool) -> str:
         "SELECT t.no, t.id, t.conversation_id, t.status, t.provider, t.agent_name, t.runtime_id, t.priority,"
         " t.model, t.thinking_level, t.attempt, t.max_attempts, t.parent_task_id, t.created_at,"
         " t.dispatched_at, t.started_at, t.ended_at, t.session_id, t.work_dir, t.branch_name,"
-        f" t.failure_reason, t.wait_detail, t.progress, {text('t.output')} AS output,"
+        f" t.failure_reason, t.wait_detail, t.progress, t.kind, t.issue_id, t.parked_until, t.goes_on,"
+        f" {text('t.output')} AS output,"
         f" {text('t.error')} AS error, {text(f'({prompt})')} AS prompt, c.title, c.directory, c.repo_url,"
         " c.repo_ref,"
         " (SELECT id FROM task AS n WHERE n.parent_task_id = t.id) AS retried_as,"
@@ -132,6 +135,10 @@ def _view(row: sqlite3.Row, usage: list[wire.Usage]) -> HubTask:
         priority=row["priority"],
         repo_url=row["repo_url"],
         repo_ref=row["repo_ref"],
+        kind=row["kind"],
+        issue_id=row["issue_id"],
+        parked_until=rfc3339_or_none(row["parked_until"]),
+        goes_on=bool(row["goes_on"]),
     )
 
 
@@ -148,12 +155,14 @@ def wire_task(row: sqlite3.Row, workspace_id: str) -> wire.Task:
         result = {"output": row["output"] or ""}
         if row["branch_name"]:
             result["branch_name"] = row["branch_name"]
+        if row["pr_url"]:
+            result["pr_url"] = row["pr_url"]
     return wire.Task(
         id=row["id"],
         agent_id=row["agent_id"],
         runtime_id=row["runtime_id"] or "",
         workspace_id=workspace_id,
-        issue_id="",
+        issue_id=row["issue_id"] or "",
         status=row["status"],
         priority=row["priority"],
         dispatched_at=rfc3339_or_none(row["dispatched_at"]),
@@ -166,7 +175,11 @@ def wire_task(row: sqlite3.Row, workspace_id: str) -> wire.Task:
         max_attempts=row["max_attempts"],
         parent_task_id=row["parent_task_id"],
         created_at=rfc3339(row["created_at"]),
-        kind="chat",
-        chat_session_id=row["conversation_id"],
+        kind=row["kind"],
+        chat_session_id=row["conversation_id"] if row["kind"] == "chat" else None,
+        trigger_comment_id=row["trigger_comment_id"],
+        autopilot_run_id=row["autopilot_run_id"],
+        squad_id=row["squad_id"],
+        handoff_note=row["handoff_note"],
         work_dir=row["work_dir"],
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from daemon_core.hub.schema_board import BOARD, BOARD_ORPHANS, BOARD_TABLES
+
 _FIRST: Final = (
     "CREATE TABLE workspace (id TEXT PRIMARY KEY, name TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT",
     """CREATE TABLE runtime_profile (
@@ -100,7 +102,17 @@ _REPOSITORIES: Final = (
 
 _SKILLS: Final = ("ALTER TABLE agent ADD COLUMN skills TEXT NOT NULL DEFAULT '[]'",)
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _REPOSITORIES, _SKILLS)
+_PARKING: Final = (
+    "ALTER TABLE task ADD COLUMN parked_until INTEGER",
+    "ALTER TABLE task ADD COLUMN goes_on INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE task ADD COLUMN gone_on INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX task_parked ON task (parked_until) WHERE status = 'parked'",
+    "ALTER TABLE conversation ADD COLUMN permissions TEXT",
+    "ALTER TABLE agent ADD COLUMN permissions TEXT",
+    "ALTER TABLE agent ADD COLUMN resume_after_limit INTEGER",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _REPOSITORIES, _SKILLS, BOARD, _PARKING)
 """One entry a version: ``user_version`` counts how many have been applied."""
 
 TABLES: Final[tuple[tuple[str, str], ...]] = (
@@ -114,6 +126,7 @@ TABLES: Final[tuple[tuple[str, str], ...]] = (
     ("usage", "task_no"),
     ("token", "rowid"),
     ("message", "task_no"),
+    *BOARD_TABLES,
 )
 """Every table, those referred to first, with a column that orders it: what a salvage copies."""
 
@@ -123,5 +136,6 @@ ORPHANS: Final[tuple[str, ...]] = (
     "DELETE FROM usage WHERE task_no NOT IN (SELECT no FROM task)",
     "DELETE FROM token WHERE task_no NOT IN (SELECT no FROM task)",
     "DELETE FROM message WHERE task_no NOT IN (SELECT no FROM task)",
+    *BOARD_ORPHANS,
 )
 """What a salvage removes of rows whose parent was lost."""

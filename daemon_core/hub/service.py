@@ -1,7 +1,8 @@
 """The rules of conversations and tasks. Every function runs inside one transaction, in the database thread.
 
 A local task is a conversation of the protocol's chat kind; each turn is a task of its own, and so is each
-further attempt at a turn whose run was lost. The rules kept here:
+further attempt at a turn whose run was lost. Tasks of the other kinds (an issue's, an autopilot's) have a
+conversation as their home, too, so what is said here holds for all. The rules kept here:
 
 * The state of a task changes in :func:`move` alone, by the table of :mod:`daemon_core.hub.states`.
 * A complete, fail or cancel that comes too late changes nothing and is no error; a start or wait is one.
@@ -18,11 +19,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from daemon_core.hub import agents, registry, tokens
+from daemon_core.hub import agents, effects, registry, tokens
 from daemon_core.hub.clock import SECOND, rfc3339
 from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
 from daemon_core.hub.limits import Limits
@@ -43,9 +44,27 @@ RETRYABLE: Final = frozenset(
 """Failures after which the hub tries the turn again by itself, while attempts are left."""
 
 TITLE_CHARS: Final = 80
+ABOUT: Final = (
+    "kind",
+    "issue_id",
+    "trigger_comment_id",
+    "handoff_note",
+    "squad_id",
+    "autopilot_run_id",
+    "initiator_type",
+    "initiator_id",
+    "request",
+)
+"""What a task is about: a further attempt and a retry are about the same."""
 _RETENTION_LOOK: Final = 3600 * SECOND
 ID_PREFIX_CHARS: Final = 4
 _ID_ALPHABET: Final = frozenset("0123456789abcdef-")
+
+
+class Completion(wire.CompleteRequest):
+    """The report of a success, with what only a server keeps."""
+
+    pr_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +75,18 @@ class Scope:
     daemon_id: str
     limits: Limits
 
+    @property
+    def member_id(self) -> str:
+        """The one user, as a member of the workspace."""
+        return str(uuid.uuid5(uuid.UUID(self.workspace_id), "member"))
+
 
 # --- asking for work ----------------------------------------------------------------------------------
 
 
 def add_task(tx: Tx, scope: Scope, new: NewTask) -> HubTask:
     """Begin a conversation with its first turn."""
-    prompt = _checked_prompt(new.prompt, scope.limits)
+    prompt = check_prompt(new.prompt, scope.limits)
     if new.directory is not None and (not os.path.isabs(new.directory) or "\0" in new.directory):
         raise InvalidInputError("directory_not_absolute", directory=new.directory)
     if not 0 <= new.priority <= 4:
@@ -70,6 +94,7 @@ def add_task(tx: Tx, scope: Scope, new: NewTask) -> HubTask:
     max_attempts = scope.limits.max_attempts if new.max_attempts is None else new.max_attempts
     if max_attempts < 1:
         raise InvalidInputError("max_attempts_out_of_range", max_attempts=max_attempts)
+    agents.check_permissions(new.permissions)
     if new.repo_url is not None and new.directory is not None:
         raise InvalidInputError("repository_and_directory")
     for name in ("directory", "model", "thinking_level", "title", "repo_url", "repo_ref"):
@@ -78,12 +103,12 @@ def add_task(tx: Tx, scope: Scope, new: NewTask) -> HubTask:
     conversation_id = str(uuid.uuid4())
     tx.run(
         "INSERT INTO conversation (id, workspace_id, title, provider, agent_id, agent_name, directory, model,"
-        " thinking_level, priority, max_attempts, repo_url, repo_ref, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " thinking_level, priority, max_attempts, repo_url, repo_ref, permissions, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             conversation_id,
             scope.workspace_id,
-            _title(new.title, prompt),
+            title_of(prompt, new.title),
             agent["provider"],
             agent["id"],
             agent["name"],
@@ -94,19 +119,22 @@ def add_task(tx: Tx, scope: Scope, new: NewTask) -> HubTask:
             max_attempts,
             new.repo_url,
             new.repo_ref,
+            new.permissions,
             tx.now,
             tx.now,
         ),
     )
-    return _new_turn(tx, scope, conversation_id, prompt, model=new.model, fresh=False)
+    return new_turn(tx, scope, conversation_id, prompt, model=new.model, fresh=False)
 
 
 def reply(tx: Tx, scope: Scope, task_id: str, prompt: str, model: str | None) -> HubTask:
     """A new turn in the conversation of ``task_id``; it waits for the turns before it."""
-    checked = _checked_prompt(prompt, scope.limits)
+    checked = check_prompt(prompt, scope.limits)
     _checked_text(model, "model")
-    conversation_id = task_row(tx, task_id)["conversation_id"]
-    return _new_turn(tx, scope, conversation_id, checked, model=model, fresh=False)
+    row = task_row(tx, task_id)
+    if row["kind"] != "chat":
+        raise ConflictError("not_a_conversation", task=task_id)
+    return new_turn(tx, scope, row["conversation_id"], checked, model=model, fresh=False)
 
 
 def retry(tx: Tx, scope: Scope, task_id: str, *, fresh: bool) -> HubTask:
@@ -114,14 +142,28 @@ def retry(tx: Tx, scope: Scope, task_id: str, *, fresh: bool) -> HubTask:
     row = task_row(tx, task_id)
     if TaskState(row["status"]) not in FINAL:
         raise ConflictError("task_active", task=task_id, status=row["status"])
-    return _new_turn(
-        tx, scope, row["conversation_id"], prompt_of(tx, row["turn_id"]), model=row["model"], fresh=fresh
+    return new_turn(
+        tx,
+        scope,
+        row["conversation_id"],
+        prompt_of(tx, row["turn_id"]),
+        model=row["model"],
+        fresh=fresh,
+        about={name: row[name] for name in ABOUT},
     )
 
 
-def _new_turn(
-    tx: Tx, scope: Scope, conversation_id: str, prompt: str, *, model: str | None, fresh: bool
+def new_turn(
+    tx: Tx,
+    scope: Scope,
+    conversation_id: str,
+    prompt: str,
+    *,
+    model: str | None = None,
+    fresh: bool,
+    about: Mapping[str, object] | None = None,
 ) -> HubTask:
+    """A task in a conversation, behind those that are there. ``about``: columns that say what it is about."""
     conversation = tx.one("SELECT * FROM conversation WHERE id = ?", (conversation_id,))
     assert conversation is not None, "a task without its conversation"
     agent = agents.of_conversation(tx, conversation)
@@ -140,12 +182,15 @@ def _new_turn(
             "agent_id": agent["id"],
             "agent_name": agent["name"],
             "provider": conversation["provider"],
-            "runtime_id": registry.choose(tx, scope.workspace_id, conversation["provider"]),
+            "runtime_id": registry.choose(
+                tx, scope.workspace_id, conversation["provider"], agent["runtime_id"]
+            ),
             "priority": conversation["priority"],
             "model": model or conversation["model"],
             "thinking_level": conversation["thinking_level"],
             "fresh": int(fresh),
             "max_attempts": conversation["max_attempts"],
+            **(about or {}),
         },
     )
     tx.run("UPDATE conversation SET updated_at = ? WHERE id = ?", (tx.now, conversation_id))
@@ -176,7 +221,8 @@ def _enqueue(tx: Tx, columns: dict[str, object]) -> None:
         tx.hints.append(Hint("available", str(runtime_id), task_id))
 
 
-def _checked_prompt(prompt: str, limits: Limits) -> str:
+def check_prompt(prompt: str, limits: Limits) -> str:
+    """Give a prompt back that can be one; ``InvalidInputError`` otherwise."""
     _checked_text(prompt, "prompt")
     if not prompt.strip():
         raise InvalidInputError("prompt_empty")
@@ -194,8 +240,9 @@ def _checked_text(text: str | None, name: str) -> None:
         raise InvalidInputError("not_text", field=name) from error
 
 
-def _title(given: str | None, prompt: str) -> str:
-    lines = (given or "").strip().splitlines() or prompt.strip().splitlines()
+def title_of(text: str, given: str | None = None) -> str:
+    """One line for a conversation: what was given, else the beginning of a text."""
+    lines = (given or "").strip().splitlines() or text.strip().splitlines() or [""]
     title = " ".join(lines[0].split())
     return title if len(title) <= TITLE_CHARS else title[: TITLE_CHARS - 1].rstrip() + "…"
 
@@ -228,8 +275,8 @@ def list_tasks(tx: Tx, everything: bool, limit: int) -> list[HubTask]:
     return load_tasks(
         tx,
         "WHERE t.no IN (SELECT no FROM (SELECT no FROM task ORDER BY no DESC LIMIT ?) UNION"
-        " SELECT no FROM task WHERE status IN ('queued', 'dispatched', 'waiting_local_directory', 'running'))"
-        " ORDER BY t.no DESC",
+        " SELECT no FROM task WHERE status IN ('queued', 'dispatched', 'waiting_local_directory', 'running',"
+        " 'parked')) ORDER BY t.no DESC",
         (max(limit, 0),),
         cut=True,
     )
@@ -329,7 +376,9 @@ def wait_for_directory(tx: Tx, task_id: str, reason: str) -> sqlite3.Row:
 
 def start(tx: Tx, task_id: str) -> sqlite3.Row:
     """The task's directory is on disk and its run is about to be."""
-    move(tx, task_row(tx, task_id), TaskEvent.START, started_at=tx.now, lease_until=None, wait_detail=None)
+    row = task_row(tx, task_id)
+    move(tx, row, TaskEvent.START, started_at=tx.now, lease_until=None, wait_detail=None)
+    effects.started(tx, row)
     return task_row(tx, task_id)
 
 
@@ -374,7 +423,7 @@ def record_usage(tx: Tx, task_id: str, entries: Sequence[wire.Usage]) -> None:
             )
 
 
-def complete(tx: Tx, task_id: str, report: wire.CompleteRequest) -> sqlite3.Row:
+def complete(tx: Tx, task_id: str, report: Completion) -> sqlite3.Row:
     """The run succeeded. Counts only for a running task; any other is answered unchanged."""
     row = task_row(tx, task_id)
     session_id, work_dir = report.session_id or None, report.work_dir or None
@@ -385,14 +434,16 @@ def complete(tx: Tx, task_id: str, report: wire.CompleteRequest) -> sqlite3.Row:
             TaskEvent.COMPLETE,
             output=report.output,
             branch_name=report.branch_name or None,
+            pr_url=report.pr_url or None,
             session_id=session_id,
             work_dir=work_dir,
         )
     except TransitionError:
         return row
-    _point(tx, row, session_id, work_dir)
+    point(tx, row, session_id, work_dir)
     _answer(tx, row, report.output, is_error=False)
-    _let_next_go(tx, row)
+    effects.completed(tx, row, report.output)
+    let_next_go(tx, row)
     return task_row(tx, task_id)
 
 
@@ -417,7 +468,7 @@ def recover_orphans(tx: Tx, runtime_id: str) -> wire.OrphansResponse:
     retried = 0
     for row in rows:
         error = "The runtime was restarted while the task was with it."
-        retried += _fail(tx, row, failures.RUNTIME_RECOVERY, error, None, None)
+        retried += _fail(tx, row, failures.RUNTIME_RECOVERY, error, None, None, lost=True)
     return wire.OrphansResponse(orphaned=len(rows), retried=retried)
 
 
@@ -427,14 +478,21 @@ def fail_unknown(tx: Tx, known: frozenset[str]) -> int:
     lost = [row for row in rows if row["id"] not in known]
     for row in lost:
         error = "The daemon was restarted and its record of the run is gone."
-        _fail(tx, row, failures.RUNTIME_RECOVERY, error, None, None)
+        _fail(tx, row, failures.RUNTIME_RECOVERY, error, None, None, lost=True)
     return len(lost)
 
 
 def _fail(
-    tx: Tx, row: sqlite3.Row, reason: str, error: str, session_id: str | None, work_dir: str | None
+    tx: Tx,
+    row: sqlite3.Row,
+    reason: str,
+    error: str,
+    session_id: str | None,
+    work_dir: str | None,
+    *,
+    lost: bool = False,
 ) -> bool:
-    """End a task as failed; True when another attempt has been queued."""
+    """End a task as failed; True when another attempt has been queued. ``lost``: no daemon has said so."""
     session_id = session_id or row["session_id"]
     work_dir = work_dir or row["work_dir"]
     move(
@@ -447,18 +505,23 @@ def _fail(
         work_dir=work_dir,
     )
     resumable = failures.resumable(reason, error)
-    _point(tx, row, session_id if resumable else None, work_dir)
+    point(tx, row, session_id if resumable else None, work_dir)
     if not resumable:
         tx.run(
             "UPDATE conversation SET session_id = NULL WHERE id = ? AND session_id = ?",
             (row["conversation_id"], session_id),
         )
-    again = reason in RETRYABLE and row["attempt"] < row["max_attempts"]
+    again = (
+        reason in RETRYABLE
+        and row["attempt"] < row["max_attempts"]
+        and row["kind"] not in ("autopilot", "quick_create")
+    )
     if again:
         _queue_attempt(tx, row, reason, session_id, work_dir)
     else:
         _answer(tx, row, error, is_error=True)
-    _let_next_go(tx, row)
+        effects.failed(tx, row, error, lost=lost)
+    let_next_go(tx, row)
     return again
 
 
@@ -490,6 +553,7 @@ def _queue_attempt(
                     "model",
                     "thinking_level",
                     "max_attempts",
+                    *ABOUT,
                 )
             },
         },
@@ -503,15 +567,28 @@ def cancel(tx: Tx, task_id: str) -> sqlite3.Row:
         move(tx, row, TaskEvent.CANCEL, failure_reason=failures.CANCELLED)
     except TransitionError:
         return row
+    effects.cancelled(tx, row)
     # The agent may have got as far as a session: the next turn goes on from there.
-    _point(tx, row, row["session_id"], row["work_dir"])
+    point(tx, row, row["session_id"], row["work_dir"])
     if row["status"] in ACTIVE:
         tx.hints.append(Hint("changed", row["runtime_id"], task_id, TaskState.CANCELLED))
-    _let_next_go(tx, row)
+    let_next_go(tx, row)
     return task_row(tx, task_id)
 
 
-def _point(tx: Tx, row: sqlite3.Row, session_id: str | None, work_dir: str | None) -> None:
+def acknowledge_cancel(tx: Tx, task_id: str, branch_name: str, work_dir: str, detail: str) -> None:
+    """The daemon has sent the last of a cancelled run, and where its work is. Of any other task: nothing."""
+    row = task_row(tx, task_id)
+    if row["status"] == TaskState.CANCELLED:
+        tx.run(
+            "UPDATE task SET cancel_ack = ?, branch_name = coalesce(nullif(?, ''), branch_name),"
+            " work_dir = coalesce(nullif(?, ''), work_dir), error = coalesce(error, nullif(?, ''))"
+            " WHERE no = ?",
+            (rfc3339(tx.now), branch_name, work_dir, detail, row["no"]),
+        )
+
+
+def point(tx: Tx, row: sqlite3.Row, session_id: str | None, work_dir: str | None) -> None:
     """Let the conversation point at what its next turn resumes; what is None stays as it was."""
     tx.run("UPDATE conversation SET updated_at = ? WHERE id = ?", (tx.now, row["conversation_id"]))
     if session_id:
@@ -531,7 +608,7 @@ def _answer(tx: Tx, row: sqlite3.Row, text: str, *, is_error: bool) -> None:
     )
 
 
-def _let_next_go(tx: Tx, row: sqlite3.Row) -> None:
+def let_next_go(tx: Tx, row: sqlite3.Row) -> None:
     """A place in the conversation or at the agent is free: whoever waited for it may be claimed now."""
     waiting = tx.all(
         "SELECT id, runtime_id FROM task WHERE conversation_id = ? AND status = 'queued'"
@@ -540,6 +617,12 @@ def _let_next_go(tx: Tx, row: sqlite3.Row) -> None:
         " (SELECT 1 FROM agent WHERE agent.id = task.agent_id AND max_concurrent_tasks > 0)",
         (row["conversation_id"], row["agent_id"]),
     )
+    if row["kind"] == "quick_create":
+        waiting += tx.all(
+            "SELECT id, runtime_id FROM task WHERE agent_id = ? AND kind = 'quick_create'"
+            " AND status = 'queued' AND runtime_id IS NOT NULL",
+            (row["agent_id"],),
+        )
     for runtime_id, task_id in {each["runtime_id"]: each["id"] for each in waiting}.items():
         tx.hints.append(Hint("available", runtime_id, task_id))
 

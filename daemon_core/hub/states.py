@@ -4,6 +4,8 @@
                                           │  ▲ └─wait─▶ waiting_local_directory ──start──▶ running
                                           └──┘ redeliver
     dispatched, waiting_local_directory, running ──fail──▶ failed
+    dispatched, waiting_local_directory, running ──park──▶ parked ──due──▶ queued
+    parked ──fail──▶ failed
     every state that is not final ──cancel──▶ cancelled
 
 The final states are never left. What a refusal means differs by event and is the protocol's: a start or wait
@@ -28,6 +30,8 @@ class TaskState(StrEnum):
     WAITING = "waiting_local_directory"
     """Claimed; another task works in the directory it wants."""
     RUNNING = "running"
+    PARKED = "parked"
+    """A limit of the account holds it up; no run, no slot."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -43,6 +47,7 @@ class TaskEvent(StrEnum):
     START = "start"
     COMPLETE = "complete"
     FAIL = "fail"
+    PARK = "park"
     CANCEL = "cancel"
 
 
@@ -58,7 +63,9 @@ TRANSITIONS: Final[dict[tuple[TaskState, TaskEvent], TaskState]] = {
     (TaskState.DISPATCHED, TaskEvent.START): TaskState.RUNNING,
     (TaskState.WAITING, TaskEvent.START): TaskState.RUNNING,
     (TaskState.RUNNING, TaskEvent.COMPLETE): TaskState.COMPLETED,
-    **{(state, TaskEvent.FAIL): TaskState.FAILED for state in ACTIVE},
+    **{(state, TaskEvent.FAIL): TaskState.FAILED for state in (*ACTIVE, TaskState.PARKED)},
+    **{(state, TaskEvent.PARK): TaskState.PARKED for state in ACTIVE},
+    (TaskState.PARKED, TaskEvent.DUE): TaskState.QUEUED,
     **{(state, TaskEvent.CANCEL): TaskState.CANCELLED for state in TaskState if state not in FINAL},
 }
 

@@ -51,7 +51,8 @@ class DamageReport:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Something for the websockets: a task to claim (``available``), or one to look at (``changed``)."""
+    """Something for the websockets: a task to claim (``available``) or to look at (``changed``), or to all
+    of them that a custom runtime profile is different (``profiles``, its id in ``task_id``)."""
 
     kind: str
     runtime_id: str

@@ -61,12 +61,14 @@ def revoke(db: sqlite3.Connection, task_no: int) -> None:
 
 
 def find(db: sqlite3.Connection, token: str, now: int) -> sqlite3.Row | None:
-    """The task (``no``, ``id``, ``conversation_id``) a token acts for, or None.
+    """The task a token acts for (what is its own and does not change while it runs), or None.
 
     A task that runs or waits keeps its token even where the timer has not yet extended it.
     """
     row: sqlite3.Row | None = db.execute(
-        "SELECT task.no, task.id, task.conversation_id FROM token JOIN task ON task.no = token.task_no"
+        "SELECT task.no, task.id, task.conversation_id, task.agent_id, task.kind, task.issue_id,"
+        " task.trigger_comment_id, task.squad_id, task.squad_outcome"
+        " FROM token JOIN task ON task.no = token.task_no"
         " WHERE token.hash = ? AND (token.expires_at > ?"
         " OR task.status IN ('running', 'waiting_local_directory'))",
         (digest(token), now),

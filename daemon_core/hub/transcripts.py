@@ -90,16 +90,17 @@ def append(tx: Tx, task_id: str, lines: Sequence[Line]) -> None:
 
 def page(tx: Tx, task_id: str, after: int, limit: int) -> list[wire.StoredMessage]:
     """Up to ``limit`` lines with a number above ``after``, in order."""
+    task = task_row(tx, task_id)
     rows = tx.all(
-        "SELECT * FROM message WHERE task_no = ? AND seq > ? ORDER BY seq LIMIT ?",
-        (task_row(tx, task_id)["no"], after, limit),
+        "SELECT * FROM message WHERE task_no = ? AND seq > ? ORDER BY seq LIMIT ?", (task["no"], after, limit)
     )
-    return [_stored(task_id, row) for row in rows]
+    return [_stored(task, row) for row in rows]
 
 
-def _stored(task_id: str, row: sqlite3.Row) -> wire.StoredMessage:
+def _stored(task: sqlite3.Row, row: sqlite3.Row) -> wire.StoredMessage:
     return wire.StoredMessage(
-        task_id=task_id,
+        task_id=task["id"],
+        issue_id=task["issue_id"],
         seq=row["seq"],
         type=row["type"],
         tool=row["tool"],

@@ -33,6 +33,8 @@ class NewTask(View, frozen=True):
     priority: int = 0
     repo_url: str | None = None
     repo_ref: str | None = None
+    permissions: str | None = None
+    """``allow``, ``ask`` or ``deny``; None: as agent and daemon have it."""
 
 
 class HubTask(View, frozen=True):
@@ -76,6 +78,12 @@ class HubTask(View, frozen=True):
     priority: int = 0
     repo_url: str | None = None
     repo_ref: str | None = None
+    kind: str = "chat"
+    """``chat``, ``comment``, ``direct`` (both with ``issue_id``), ``autopilot``, ``quick_create``."""
+    issue_id: str | None = None
+    parked_until: str | None = None
+    """When a parked one can go on, where somebody said it; ``goes_on``: it does so by itself."""
+    goes_on: bool = False
 
 
 class ChatMessage(View, frozen=True):
@@ -126,6 +134,9 @@ class AgentSpec(View, frozen=True):
     mcp_config: Any = None
     max_concurrent_tasks: int = 0
     skills: list[Skill] = []
+    permissions: str | None = None
+    resume_after_limit: bool | None = None
+    """Whether its tasks go on by themselves after a usage limit; None: as the daemon has it."""
 
 
 class AgentChanges(View, frozen=True):
@@ -140,6 +151,8 @@ class AgentChanges(View, frozen=True):
     mcp_config: Any = msgspec.UNSET
     max_concurrent_tasks: int | msgspec.UnsetType = msgspec.UNSET
     skills: list[Skill] | msgspec.UnsetType = msgspec.UNSET
+    permissions: str | msgspec.UnsetType | None = msgspec.UNSET
+    resume_after_limit: bool | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class AgentView(View, frozen=True):
@@ -162,6 +175,8 @@ class AgentView(View, frozen=True):
     max_concurrent_tasks: int = 0
     skill_names: list[str] = []
     active_tasks: int = 0
+    permissions: str | None = None
+    resume_after_limit: bool | None = None
 
 
 class HubRuntime(View, frozen=True):

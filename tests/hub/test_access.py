@@ -156,8 +156,23 @@ async def test_what_an_agent_may_look_at(world: World) -> None:
     assert (await world.get(path, token=token)).body["name"] == "Local"
     assert [each["name"] for each in (await world.get("/api/agents", token=token)).body] == ["shell"]
     assert (await world.get(f"/api/workspaces/{NOWHERE}", token=token)).status == 404
-    for method, other in (("GET", "/api/issues"), ("POST", "/api/issues"), ("DELETE", "/api/comments/1")):
+    for method, other in (("GET", "/api/nothing"), ("POST", "/api/issue"), ("DELETE", "/api/comments")):
         assert await world.call(method, other, token=token) == (404, {"error": "not found"})
+
+
+async def test_what_is_for_people_alone(world: World) -> None:
+    _, token = await task_token(world)
+    for method, path in (
+        ("GET", "/api/tokens"),
+        ("POST", "/api/tokens"),
+        ("POST", "/api/agents"),
+        ("GET", "/api/runtimes"),
+        ("POST", f"/api/runtimes/{NOWHERE}/update"),
+        ("POST", f"/api/projects/{NOWHERE}/resources"),
+        ("POST", "/api/chat/sessions"),
+        ("GET", "/api/inbox"),
+    ):
+        assert await world.call(method, path, token=token) == (403, {"error": "this needs a person"})
 
 
 async def test_tokens_in_what_an_agent_prints_are_not_kept(world: World) -> None:

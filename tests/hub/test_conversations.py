@@ -303,5 +303,5 @@ async def test_the_clean_up_checks(world: World) -> None:
     assert await world.get(path) == (200, {"status": "queued", "completed_at": "0001-01-01T00:00:00Z"})
     await turn(world, task, output="x")
     assert (await world.get(path)).body["status"] == "completed"
-    for kind in ("issues", "autopilot-runs"):
-        assert await world.get(f"/api/daemon/{kind}/{NOWHERE}/gc-check") == (404, {"error": "not found"})
+    for kind, text in (("issues", "issue not found"), ("autopilot-runs", "autopilot run not found")):
+        assert await world.get(f"/api/daemon/{kind}/{NOWHERE}/gc-check") == (404, {"error": text})

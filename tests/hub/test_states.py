@@ -23,6 +23,12 @@ ALLOWED = {
     ("waiting_local_directory", "start"): "running",
     ("waiting_local_directory", "fail"): "failed",
     ("waiting_local_directory", "cancel"): "cancelled",
+    ("dispatched", "park"): "parked",
+    ("waiting_local_directory", "park"): "parked",
+    ("running", "park"): "parked",
+    ("parked", "due"): "queued",
+    ("parked", "fail"): "failed",
+    ("parked", "cancel"): "cancelled",
     ("running", "complete"): "completed",
     ("running", "fail"): "failed",
     ("running", "cancel"): "cancelled",
@@ -54,10 +60,12 @@ async def bring_to(world: World, state: str) -> str:
     await world.claim()
     if state == "waiting_local_directory":
         await world.task(task_id, "wait-local-directory", {"reason": "taken"})
-    if state in ("running", "completed"):
+    if state in ("running", "completed", "parked"):
         await world.task(task_id, "start")
     if state == "completed":
         await world.task(task_id, "complete", {"output": "first"})
+    if state == "parked":
+        await world.task(task_id, "fail", {"error": "usage limit", "parked": {}})
     if state == "failed":
         await world.task(task_id, "fail", {"error": "first"})
     if state == "cancelled":

@@ -1,0 +1,27 @@
+"""The one member of the local workspace: the user of this machine."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from daemon_core.hub.clock import rfc3339
+from daemon_core.hub.store import Tx
+
+NAME: Final = "Local user"
+"""Nothing of the machine's account is told: what an agent reads may go anywhere."""
+
+
+def listing(tx: Tx, workspace_id: str, member_id: str) -> list[dict[str, object]]:
+    """The members of the workspace."""
+    row = tx.one("SELECT created_at FROM workspace WHERE id = ?", (workspace_id,))
+    return [
+        {
+            "id": member_id,
+            "user_id": member_id,
+            "workspace_id": workspace_id,
+            "name": NAME,
+            "email": "",
+            "role": "owner",
+            "created_at": None if row is None else rfc3339(row["created_at"]),
+        }
+    ]
