@@ -2,11 +2,13 @@
 
 Rules:
 
-- A setting names a program and nothing else is looked for then; otherwise PATH, the provider's own places,
-  the common ones and the login shell's PATH are looked at, in this order.
+- A setting names a program and nothing else is looked for then; otherwise PATH, the login shell's PATH (what
+  the user's terminal finds), the provider's own places and the common ones are looked at, in this order.
 - All versions are asked for at once, each within ``PROBE_LIMIT_S``. What is known from before is not asked
-  again: the cache is keyed by real path, size and modification time, so with a warm cache no process is
-  started.
+  again: the cache is keyed by the path, what it leads to and what identifies that file, so with a warm cache
+  no process is started. A shim of a version manager stays the same file when its program changes: it is
+  asked every time.
+- A program finds its interpreter where the user's terminal does: probes and runs get ``search_path``.
 - Nothing found makes discovery fail. What cannot be used is listed with a status and a reason code.
 - A damaged or unwritable cache costs time and nothing else.
 """
@@ -14,6 +16,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import errno
 import glob
 import logging
 import os
@@ -21,15 +24,18 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
-from daemon_core.runtimes import login_path, probes
+from daemon_core.agents.families import families as drivable_families
+from daemon_core.runtimes import formats, login_path, probes
+from daemon_core.runtimes.places import COMMON_PLACES
 from daemon_core.runtimes.probes import Answer
-from daemon_core.runtimes.providers import COMMON_PLACES, PROVIDERS, Provider
+from daemon_core.runtimes.providers import Provider
+from daemon_core.runtimes.sign_in import SignedIn, signed_in
 from daemon_core.settings.atomic import write_private
 
 log = logging.getLogger(__name__)
@@ -45,6 +51,8 @@ NOT_SUPPORTED: Final = "not_supported_yet"
 TOO_OLD: Final = "version_too_old"  # version, min_version
 TIMED_OUT: Final = "probe_timed_out"  # limit_s
 NOT_STARTED: Final = "probe_not_started"  # error
+WRONG_ARCHITECTURE: Final = "wrong_architecture"  # built_for, machine
+INTERPRETER_MISSING: Final = "interpreter_missing"  # interpreter
 FAILED: Final = "probe_failed"  # exit_code, output
 UNREADABLE: Final = "version_unreadable"  # output
 NOT_EXECUTABLE: Final = "not_executable"  # path
@@ -54,6 +62,11 @@ OVERRIDE_NOT_FOUND: Final = "override_not_found"  # path, source
 _VERSION = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _OUTPUT_CHARS: Final = 200
+_NO_COMMAND: Final = 127
+# The file is a program, but not one for here: on Linux, macOS (two) and Windows (two).
+_FOREIGN: Final = frozenset({errno.ENOEXEC, 86, 193, 216})
+# What version managers put in place of a program (beside what is in a directory "shims").
+_SHIMS: Final = frozenset({"volta-shim", "mise", "asdf", "proto-shim", "nodenv", "rtx"})
 # Never seen by a program that is only asked for its version: credentials of this daemon, and what makes an
 # agent believe that it runs inside another one.
 _HIDDEN_ENV: Final = ("OSTLER_", "MULTICA_", "CLAUDECODE", "CLAUDE_CODE_")
@@ -75,6 +88,13 @@ class FoundAgent(msgspec.Struct, frozen=True, kw_only=True):
     """What belongs to the reason."""
     min_version: str = ""
     install_hint: str = ""
+    signed_in: SignedIn = "unknown"
+    """As far as that can be seen without asking anybody."""
+    sign_in_hint: str = ""
+    verified: bool = False
+    """Whether anybody has run this kind of program under Ostler."""
+    search_path: tuple[str, ...] = ()
+    """Directories that a run's PATH has to end with, so that the program finds its interpreter."""
 
     @property
     def usable(self) -> bool:
@@ -84,14 +104,14 @@ class FoundAgent(msgspec.Struct, frozen=True, kw_only=True):
 class _Entry(msgspec.Struct, frozen=True):
     """What is known of one program. ``hanging_until`` (wall clock, s) says that it did not answer."""
 
-    size: int
-    mtime_ns: int
+    identity: str
+    """Of the file: device, number, size and times."""
     version: str = ""
     hanging_until: float = 0.0
 
 
 class _Cache(msgspec.Struct):
-    version: int = 1
+    version: int = 2
     entries: dict[str, _Entry] = {}
     login_path: str = ""
     login_state: str = ""
@@ -104,13 +124,14 @@ class _Located(msgspec.Struct, frozen=True):
     provider: Provider
     path: str
     key: str
-    """Real path and arguments: what the cache is keyed by, with size and time inside the entry."""
-    size: int
-    mtime_ns: int
+    """Path, real path and arguments: what the cache is keyed by, with the identity inside the entry."""
+    identity: str
+    shim: bool = False
+    """Whether it only leads on to a program that may change without it."""
 
 
 async def discover(
-    providers: Iterable[Provider] = PROVIDERS,
+    providers: Iterable[Provider],
     *,
     environ: Mapping[str, str],
     cache_path: Path | None,
@@ -119,6 +140,8 @@ async def discover(
     common_places: Sequence[str] = COMMON_PLACES,
     limit_s: float = PROBE_LIMIT_S,
     login_shell: bool = False,
+    run_environ: Mapping[str, str] | None = None,
+    families: Collection[str] | None = None,
 ) -> list[FoundAgent]:
     """Look for all providers; one entry each, in their order. Never raises but for cancellation.
 
@@ -130,9 +153,10 @@ async def discover(
         refresh: Ask all programs again, whatever the cache says.
         common_places: Directories to look in after PATH.
         limit_s: Time for each program.
-        login_shell: Whether to ask the login shell for its PATH when something is missing. Its answer is
-        cached
-            until its start files change.
+        login_shell: Whether to ask the login shell for its PATH. Its answer is cached until its start files
+            change.
+        run_environ: What a run would be given, to see who is signed in; None: as ``environ``.
+        families: Protocol families that can be driven; None: all that Ostler has.
 
     Cancelling is safe: programs being asked are killed first.
     """
@@ -148,6 +172,8 @@ async def discover(
         common_places,
         limit_s,
         login_shell,
+        dict(environ if run_environ is None else run_environ),
+        frozenset(drivable_families() if families is None else families),
         cancelled,
     )
     try:
@@ -185,58 +211,79 @@ def _discover(
     common_places: Sequence[str],
     limit_s: float,
     login_shell: bool,
+    run_environ: dict[str, str],
+    families: frozenset[str],
     cancelled: threading.Event,
 ) -> list[FoundAgent]:
     known = _read_cache(cache_path)
     fresh = _Cache(login_path=known.login_path, login_state=known.login_state)
-    places = _expand(common_places, environ)
     found: dict[str, FoundAgent] = {}
-
-    def look(
-        wanted: Sequence[Provider], beyond: Sequence[str], extra: Sequence[probes.Question]
-    ) -> list[Answer]:
-        """Find these providers and ask what is not known, and the extra questions with them."""
-        to_ask: list[_Located] = []
-        for provider in wanted:
-            located = _locate(provider, environ, overrides, beyond)
-            if isinstance(located, FoundAgent):
-                found[provider.id] = located
-                continue
-            entry = known.entries.get(located.key)
-            if entry is None or refresh or not _still_true(entry, located):
-                to_ask.append(located)
-                continue
+    if login_shell:
+        state = login_path.state(environ)
+        if refresh or known.login_state != state:
+            # First of all: what it says decides which programs there are, and what their scripts find.
+            fresh.login_path = _ask_login_shell(environ, cancelled)
+            fresh.login_state = state
+    login = fresh.login_path.split(os.pathsep) if login_shell and fresh.login_path else []
+    places = _expand(common_places, environ)
+    to_ask: list[_Located] = []
+    for provider in providers:
+        located = _locate(provider, environ, overrides, login, places)
+        if isinstance(located, FoundAgent):
+            found[provider.id] = located
+            continue
+        entry = known.entries.get(located.key)
+        if entry is None or refresh or not _still_true(entry, located):
+            to_ask.append(located)
+            continue
+        fresh.entries[located.key] = entry
+        found[provider.id] = _verdict(located, entry, None, limit_s, families)
+    answers = probes.ask_all([_question(each, environ, login, limit_s) for each in to_ask], cancelled)
+    for located, answer in zip(to_ask, answers, strict=True):
+        entry = _entry_of(located, answer)
+        lasts = entry.version or located.provider.version_optional
+        if entry.hanging_until or (lasts and not located.shim):
             fresh.entries[located.key] = entry
-            found[provider.id] = _verdict(located, entry, None, limit_s)
-        questions = [_question(located, environ, limit_s) for located in to_ask]
-        answers = probes.ask_all([*questions, *extra], cancelled)
-        for located, answer in zip(to_ask, answers, strict=False):
-            entry = _entry_of(located, answer)
-            if entry.version or entry.hanging_until or located.provider.version_optional:
-                fresh.entries[located.key] = entry
-            found[located.provider.id] = _verdict(located, entry, answer, limit_s)
-        return answers[len(questions) :]
-
-    state = login_path.state(environ) if login_shell else ""
-    asks_shell = login_shell and (refresh or known.login_state != state)
-    shell = login_path.question(environ) if asks_shell else None
-    shell_said = look(providers, places, [shell] if shell is not None else [])
-    if shell is not None:
-        fresh.login_path = login_path.path_in(shell_said[0])
-        fresh.login_state = state
-    missing = [provider for provider in providers if found[provider.id].status == "missing"]
-    if login_shell and missing and fresh.login_path:
-        look(missing, fresh.login_path.split(os.pathsep), [])
+        found[located.provider.id] = _verdict(located, entry, answer, limit_s, families)
     if cache_path is not None and fresh != known and not cancelled.is_set():
         _write_cache(cache_path, fresh)
-    return [found[provider.id] for provider in providers]
+    return [_dressed(found[each.id], each, environ, run_environ, login) for each in providers]
+
+
+def _ask_login_shell(environ: Mapping[str, str], cancelled: threading.Event) -> str:
+    asked = login_path.question(environ)
+    return "" if asked is None else login_path.path_in(probes.ask_all([asked], cancelled)[0])
+
+
+def _dressed(
+    agent: FoundAgent,
+    provider: Provider,
+    environ: Mapping[str, str],
+    run_environ: Mapping[str, str],
+    login: Sequence[str],
+) -> FoundAgent:
+    """With what does not depend on an answer of the program."""
+    if not agent.path:
+        return agent
+    own = set(environ.get("PATH", "").split(os.pathsep))
+    beyond = dict.fromkeys(part for part in (*login, os.path.dirname(agent.path)) if os.path.isabs(part))
+    return msgspec.structs.replace(
+        agent,
+        signed_in=signed_in(provider, run_environ),
+        sign_in_hint=provider.sign_in.hint,
+        search_path=tuple(part for part in beyond if part not in own),
+    )
 
 
 # --- looking -------------------------------------------------------------------------------------
 
 
 def _locate(
-    provider: Provider, environ: Mapping[str, str], overrides: Mapping[str, str], places: Sequence[str]
+    provider: Provider,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, str],
+    login: Sequence[str],
+    places: Sequence[str],
 ) -> _Located | FoundAgent:
     """The program to ask, or the verdict if there is none."""
     variable = f"OSTLER_{provider.id.upper().replace('-', '_')}_PATH"
@@ -244,7 +291,7 @@ def _locate(
     names: Sequence[str] = provider.executables
     if named:
         names = [_home(named, environ)]
-    elsewhere = [*_expand(provider.places, environ), *places]
+    elsewhere = [*login, *_expand(provider.places, environ), *places]
     unusable = ""
     for name in names:
         for path in _candidates(name, environ, elsewhere):
@@ -258,8 +305,8 @@ def _locate(
                 unusable = unusable or path
                 continue
             real = os.path.realpath(path)
-            key = "\0".join((real, *provider.version_args))
-            return _Located(provider, path, key, info.st_size, info.st_mtime_ns)
+            key = "\0".join((path, real, *provider.version_args))
+            return _Located(provider, path, key, _identity(info), _is_shim(path, real))
     if unusable:
         return _entry_for(
             provider, "not_executable", NOT_EXECUTABLE, path=unusable, params={"path": unusable}
@@ -269,6 +316,16 @@ def _locate(
         params = {"path": named, "source": source}
         return _entry_for(provider, "missing", OVERRIDE_NOT_FOUND, params=params)
     return _entry_for(provider, "missing", NOT_FOUND, params={"executables": ", ".join(names)})
+
+
+def _identity(info: os.stat_result) -> str:
+    # Packers write old times into what they unpack; the time of the change of the entry is the system's own.
+    times = (info.st_mtime_ns, info.st_ctime_ns)
+    return ":".join(str(part) for part in (info.st_dev, info.st_ino, info.st_size, *times))
+
+
+def _is_shim(path: str, real: str) -> bool:
+    return os.path.basename(os.path.dirname(path)) == "shims" or os.path.basename(real) in _SHIMS
 
 
 def _candidates(name: str, environ: Mapping[str, str], elsewhere: Sequence[str]) -> Iterable[str]:
@@ -289,7 +346,9 @@ def _expand(places: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     """Places with ``~`` and ``*`` filled in, newest versions first."""
     expanded: list[str] = []
     for place in places:
-        path = _home(place, environ)
+        path = _filled(place, environ)
+        if not path:
+            continue
         if "*" not in path:
             expanded.append(path)
             continue
@@ -299,17 +358,26 @@ def _expand(places: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     return expanded
 
 
+def _filled(place: str, environ: Mapping[str, str]) -> str:
+    """A place with ``~`` and ``$NAME`` filled in; empty where the variable is not set."""
+    if not place.startswith("$"):
+        return _home(place, environ)
+    name, slash, rest = place[1:].partition("/")
+    value = environ.get(name, "")
+    return value + slash + rest if os.path.isabs(value) else ""
+
+
 def _home(path: str, environ: Mapping[str, str]) -> str:
     home = environ.get("HOME", "")
     return os.path.join(home, path[2:]) if path.startswith("~/") and home else path
 
 
-def _probe_env(environ: Mapping[str, str], path: str) -> dict[str, str]:
-    """The daemon's environment without what is its own. The program's directory is in PATH: a script of a
-    version manager finds its interpreter beside itself."""
+def probe_env(environ: Mapping[str, str], path: str, beyond: Sequence[str] = ()) -> dict[str, str]:
+    """The daemon's environment without what is its own, with PATH as a run of the program has it: a script of
+    a version manager finds its interpreter beside itself, or where the user's terminal does."""
     env = {name: value for name, value in environ.items() if not name.startswith(_HIDDEN_ENV)}
-    directory = os.path.dirname(path)
-    env["PATH"] = os.pathsep.join(part for part in (env.get("PATH", ""), directory) if part)
+    parts = (env.get("PATH", ""), *beyond, os.path.dirname(path))
+    env["PATH"] = os.pathsep.join(part for part in parts if part)
     env["NO_COLOR"] = "1"
     return env
 
@@ -317,14 +385,16 @@ def _probe_env(environ: Mapping[str, str], path: str) -> dict[str, str]:
 # --- judging -------------------------------------------------------------------------------------
 
 
-def _question(located: _Located, environ: Mapping[str, str], limit_s: float) -> probes.Question:
+def _question(
+    located: _Located, environ: Mapping[str, str], login: Sequence[str], limit_s: float
+) -> probes.Question:
     argv = (located.path, *located.provider.version_args)
-    return probes.Question(argv=argv, env=_probe_env(environ, located.path), limit_s=limit_s)
+    return probes.Question(argv=argv, env=probe_env(environ, located.path, login), limit_s=limit_s)
 
 
 def _entry_of(located: _Located, answer: Answer) -> _Entry:
     hanging_until = time.time() + HANGING_FOR_S if answer.failure == "timed_out" else 0.0
-    return _Entry(located.size, located.mtime_ns, _version_of(answer), hanging_until)
+    return _Entry(located.identity, _version_of(answer), hanging_until)
 
 
 def _version_of(answer: Answer) -> str:
@@ -333,14 +403,19 @@ def _version_of(answer: Answer) -> str:
     return version_in(answer.stdout) or version_in(answer.stderr)
 
 
-def _verdict(located: _Located, entry: _Entry, answer: Answer | None, limit_s: float) -> FoundAgent:
+def _verdict(
+    located: _Located, entry: _Entry, answer: Answer | None, limit_s: float, families: Collection[str]
+) -> FoundAgent:
     """What a program is good for; ``answer`` None: the cache knows."""
     provider = located.provider
 
-    def verdict(status: Status, reason: str = "", **params: str) -> FoundAgent:
+    def verdict(
+        status: Status, reason: str = "", told: Mapping[str, str] | None = None, **params: str
+    ) -> FoundAgent:
+        params |= told or {}
         return _entry_for(provider, status, reason, path=located.path, version=entry.version, params=params)
 
-    if not provider.family:
+    if provider.family not in families:
         return verdict("unsupported", NOT_SUPPORTED)
     if entry.version:
         least = parse_version(provider.min_version)
@@ -355,12 +430,32 @@ def _verdict(located: _Located, entry: _Entry, answer: Answer | None, limit_s: f
     if answer is None or answer.failure == "cancelled":
         return verdict("broken", FAILED, exit_code="", output="")
     if answer.failure == "not_started":
-        return verdict("broken", NOT_STARTED, error=answer.error)
+        return verdict("broken", *_why_not_started(located.path, answer))
     said = _ESCAPES.sub("", answer.stdout.strip() or answer.stderr.strip())[:_OUTPUT_CHARS]
     output = "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in said)
+    if answer.exit_code == _NO_COMMAND and (missing := _missing_interpreter(located.path, answer)):
+        return verdict("broken", INTERPRETER_MISSING, {"interpreter": missing})
     if answer.exit_code:
         return verdict("broken", FAILED, exit_code=str(answer.exit_code), output=output)
     return verdict("broken", UNREADABLE, output=output)
+
+
+def _why_not_started(path: str, answer: Answer) -> tuple[str, dict[str, str]]:
+    """Why the system refused to start a program that is there and executable."""
+    head = formats.head_of(path)
+    if answer.number in _FOREIGN and (built_for := formats.built_for(head)):
+        machine = formats.this_machine()
+        if built_for != machine:
+            return WRONG_ARCHITECTURE, {"built_for": built_for, "machine": machine}
+    if answer.number == errno.ENOENT and (interpreter := formats.interpreter_of(head)):
+        return INTERPRETER_MISSING, {"interpreter": interpreter}
+    return NOT_STARTED, {"error": answer.error}
+
+
+def _missing_interpreter(path: str, answer: Answer) -> str:
+    """What the first line of a script asks for and the system did not find."""
+    interpreter = formats.interpreter_of(formats.head_of(path))
+    return interpreter if interpreter and interpreter in answer.stderr else ""
 
 
 def _entry_for(
@@ -382,7 +477,8 @@ def _entry_for(
         reason=reason,
         params=dict(params),
         min_version=provider.min_version,
-        install_hint=provider.install_hint,
+        install_hint=provider.install,
+        verified=bool(provider.verified),
     )
 
 
@@ -390,7 +486,7 @@ def _entry_for(
 
 
 def _still_true(entry: _Entry, located: _Located) -> bool:
-    if (entry.size, entry.mtime_ns) != (located.size, located.mtime_ns):
+    if entry.identity != located.identity or (located.shim and not entry.hanging_until):
         return False
     return not entry.hanging_until or time.time() < entry.hanging_until
 

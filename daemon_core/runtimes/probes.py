@@ -14,12 +14,14 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Final
 
 import msgspec
 
 OUTPUT_LIMIT_BYTES: Final = 64 * 1024
+AT_ONCE_LIMIT: Final = 32
+"""Programs that run at the same time; the others wait for their turn."""
 DRAIN_S: Final = 0.3
 """How long the rest of the output is waited for once the program has ended: a child of it may hold the
 pipe.
@@ -40,6 +42,15 @@ class Question(msgspec.Struct, frozen=True):
     env: Mapping[str, str]
     limit_s: float
     """How long it may take."""
+    output_limit_bytes: int = OUTPUT_LIMIT_BYTES
+    """More of standard output or of standard error than this, and it is ended."""
+    cwd: str = os.sep
+    stdin: bytes | None = None
+    """What it is told at once (little: it has to fit into a pipe); its standard input then stays open. None:
+    it has none."""
+    enough: Callable[[bytes], bool] | None = None
+    """Asked with every new stretch of whole lines of standard output: whether it need not say more. It is
+    ended then, and that is no failure."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +59,13 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     """``timed_out``, ``too_much_output``, ``not_started`` or ``cancelled``."""
     exit_code: int | None = None
-    """Negative: ended by that signal. None unless the program ended by itself."""
+    """Negative: ended by that signal. None unless the program ended by itself (or had said enough)."""
     stdout: str = ""
     stderr: str = ""
     error: str = ""
     """With ``not_started``: what the system said."""
+    number: int = 0
+    """Its number for that (``errno``)."""
 
 
 class _Asked:
@@ -61,15 +74,16 @@ class _Asked:
     def __init__(self, question: Question, deadline: float) -> None:
         self.mark = uuid.uuid4().hex
         self.deadline = deadline
+        self.limit_bytes = question.output_limit_bytes
         self.failure = ""
         self.output: dict[int, bytearray] = {1: bytearray(), 2: bytearray()}
         self.process = subprocess.Popen(
             question.argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if question.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**question.env, MARK_VARIABLE: self.mark},
-            cwd=os.sep,
+            cwd=question.cwd,
             start_new_session=True,
         )
         self.pidfd: int | None = None
@@ -79,6 +93,23 @@ class _Asked:
             except OSError:
                 pass
         self.open_pipes = 2
+        self.enough = question.enough
+        self.satisfied = False
+        self._looked_at = 0
+        if question.stdin is not None and self.process.stdin is not None:
+            os.set_blocking(self.process.stdin.fileno(), False)
+            try:
+                os.write(self.process.stdin.fileno(), question.stdin)
+            except OSError:
+                pass  # it has ended already, and its end says why
+
+    def took(self, which: int, data: bytes) -> None:
+        """Some output has come."""
+        self.output[which] += data
+        if which == 1 and self.enough is not None and b"\n" in data:
+            end = self.output[1].rindex(b"\n") + 1
+            self.satisfied = self.satisfied or self.enough(bytes(self.output[1][self._looked_at : end]))
+            self._looked_at = end
 
     def streams(self) -> list[tuple[int, IO[bytes]]]:
         assert self.process.stdout is not None
@@ -88,7 +119,7 @@ class _Asked:
     def answer(self) -> Answer:
         return Answer(
             failure=self.failure,
-            exit_code=None if self.failure else self.process.returncode,
+            exit_code=None if self.failure or self.satisfied else self.process.returncode,
             stdout=self.output[1].decode("utf-8", "replace"),
             stderr=self.output[2].decode("utf-8", "replace"),
         )
@@ -96,6 +127,8 @@ class _Asked:
     def close(self) -> None:
         for _, stream in self.streams():
             stream.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
@@ -111,29 +144,44 @@ def ask_all(questions: Sequence[Question], cancelled: threading.Event | None = N
     cancelled = cancelled or threading.Event()
     answers: list[Answer] = [Answer(failure="cancelled") for _ in questions]
     running: dict[int, _Asked] = {}
+    waiting = list(enumerate(questions))[::-1]
     with selectors.DefaultSelector() as selector:
         try:
-            for number, question in enumerate(questions):
+            while waiting or running:
                 if cancelled.is_set():
-                    break
-                try:
-                    asked = _Asked(question, time.monotonic() + question.limit_s)
-                except (OSError, ValueError) as error:
-                    answers[number] = Answer(failure="not_started", error=str(error))
+                    waiting.clear()
+                elif waiting and len(running) < AT_ONCE_LIMIT:
+                    number, question = waiting.pop()
+                    asked = _start(question)
+                    if isinstance(asked, Answer):
+                        answers[number] = asked
+                        continue
+                    running[number] = asked
+                    for which, stream in asked.streams():
+                        os.set_blocking(stream.fileno(), False)
+                        selector.register(stream, selectors.EVENT_READ, (asked, which))
+                    if asked.pidfd is not None:
+                        selector.register(asked.pidfd, selectors.EVENT_READ, (asked, 0))
                     continue
-                running[number] = asked
-                for which, stream in asked.streams():
-                    os.set_blocking(stream.fileno(), False)
-                    selector.register(stream, selectors.EVENT_READ, (asked, which))
-                if asked.pidfd is not None:
-                    selector.register(asked.pidfd, selectors.EVENT_READ, (asked, 0))
-            while running:
-                _turn(selector, running, answers, cancelled)
+                if running:
+                    _turn(selector, running, answers, cancelled)
         finally:
             for asked in running.values():
                 _kill_tree(asked)
                 asked.close()
     return answers
+
+
+def _start(question: Question) -> _Asked | Answer:
+    try:
+        return _Asked(question, time.monotonic() + question.limit_s)
+    except (OSError, ValueError) as error:
+        return Answer(failure="not_started", error=str(error), number=_number(error))
+
+
+def _number(error: OSError | ValueError) -> int:
+    found = getattr(error, "winerror", None) or getattr(error, "errno", None)
+    return found if isinstance(found, int) else 0
 
 
 def _turn(
@@ -152,7 +200,7 @@ def _turn(
             continue
         data = os.read(key.fd, 65536)
         if data:
-            asked.output[which] += data
+            asked.took(which, data)
         else:
             selector.unregister(key.fileobj)
             asked.open_pipes -= 1
@@ -161,8 +209,10 @@ def _turn(
         ended = asked.process.poll() is not None
         if cancelled.is_set():
             asked.failure = "cancelled"
-        elif max(len(asked.output[1]), len(asked.output[2])) > OUTPUT_LIMIT_BYTES:
+        elif max(len(asked.output[1]), len(asked.output[2])) > asked.limit_bytes:
             asked.failure = "too_much_output"
+        elif asked.satisfied:
+            pass
         elif not ended and now >= asked.deadline:
             asked.failure = "timed_out"
         elif not ended or (asked.open_pipes and now < asked.deadline):
@@ -175,7 +225,7 @@ def _turn(
                 selector.unregister(stream)
         if asked.pidfd is not None and asked.pidfd in selector.get_map():
             selector.unregister(asked.pidfd)
-        if asked.failure:
+        if asked.failure or asked.satisfied:
             _kill_tree(asked)
         asked.close()
         answers[number] = asked.answer()

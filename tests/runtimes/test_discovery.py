@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
+import struct
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from daemon_core.runtimes import discovery, login_path
+from daemon_core.runtimes import discovery, formats, login_path, probes
 from daemon_core.runtimes.discovery import FoundAgent, discover, parse_version, version_in
-from daemon_core.runtimes.providers import PROVIDERS, Provider
+from daemon_core.runtimes.providers import Provider, builtin
 from tests.support.driving import wait_for
 from tests.support.scripted_agent import install_scripted_agent
 
@@ -75,7 +80,7 @@ async def test_an_agent_in_path_is_usable(machine: Machine) -> None:
 
 
 async def test_nothing_installed_is_told_with_a_hint(machine: Machine) -> None:
-    found = await machine.look(PROVIDERS, environ={"PATH": "", "HOME": str(machine.home)})
+    found = await machine.look(builtin().providers, environ={"PATH": "", "HOME": str(machine.home)})
 
     assert {one.status for one in found} == {"missing"}
     assert {one.reason for one in found} == {"not_found"}
@@ -253,6 +258,166 @@ async def test_a_program_of_another_machine_is_not_started(machine: Machine) -> 
     assert found.params["error"]
 
 
+def program_for(machine: int, *, loader: bytes = b"") -> bytes:
+    """The beginning of a program for Linux: enough to be told what it is, not enough to run."""
+    head = b"\x7fELF" + bytes((2, 1, 1)) + bytes(9) + struct.pack("<HHI", 2, machine, 1)
+    head += struct.pack("<QQQIHHHHHH", 0, 64, 0, 0, 64, 56, 1 if loader else 0, 0, 0, 0)
+    if loader:
+        head += struct.pack("<IIQQQQQQ", 3, 4, 120, 120, 120, len(loader) + 1, len(loader) + 1, 1)
+        head += loader + b"\0"
+    return head
+
+
+@pytest.mark.parametrize(
+    ("content", "built_for"),
+    [
+        (program_for(0xF3), "Linux on riscv64"),
+        (program_for(0x15), "Linux on ppc64"),
+        (program_for(0x1234), "Linux on a machine of kind 4660"),
+        (bytes.fromhex("cffaedfe0c000001") + bytes(32), "macOS on arm64"),
+        (bytes.fromhex("cafebabe00000002") + struct.pack(">IIIII", 0x01000007, 0, 0, 0, 0) * 2, None),
+        (
+            b"MZ" + bytes(58) + struct.pack("<I", 64) + b"PE\0\0" + struct.pack("<H", 0x8664),
+            "Windows on x86-64",
+        ),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="says what Linux cannot start")
+async def test_a_program_of_another_architecture_is_told(
+    machine: Machine, content: bytes, built_for: str | None
+) -> None:
+    path = machine.bin / "some-agent"
+    path.write_bytes(content)
+    path.chmod(0o755)
+    found = await machine.one()
+
+    assert (found.status, found.reason) == ("broken", "wrong_architecture"), found.params
+    assert found.params["machine"] == formats.this_machine()
+    if built_for is not None:
+        assert found.params["built_for"] == built_for
+
+
+@pytest.mark.parametrize(
+    ("content", "interpreter"),
+    [
+        (b"#!/no/such/interpreter -x\n", "/no/such/interpreter"),
+        (b"#!/usr/bin/env no-such-node\n", "no-such-node"),
+        (b"#!/usr/bin/env -S no-such-node --flag\n", "no-such-node"),
+    ],
+)
+async def test_a_script_without_its_interpreter_is_told(
+    machine: Machine, content: bytes, interpreter: str
+) -> None:
+    path = machine.bin / "some-agent"
+    path.write_bytes(content)
+    path.chmod(0o755)
+    found = await machine.one()
+
+    assert (found.status, found.reason) == ("broken", "interpreter_missing"), found.params
+    assert found.params == {"interpreter": interpreter}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="its program is for that machine")
+async def test_a_program_without_its_loader_is_told(machine: Machine) -> None:
+    path = machine.bin / "some-agent"
+    path.write_bytes(program_for(0x3E, loader=b"/lib/ld-of-another-libc.so.1"))
+    path.chmod(0o755)
+    found = await machine.one()
+
+    assert found.params == {"interpreter": "/lib/ld-of-another-libc.so.1"}, found.reason
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"\x7fELF\2\1", b"MZ", b"\xca\xfe\xba\xbe", b"#!"]))
+def test_no_head_of_a_file_is_too_odd(rest: bytes, begin: bytes) -> None:
+    formats.built_for(begin + rest)
+    formats.interpreter_of(begin + rest)
+
+
+async def test_shims_are_told_apart_and_asked_every_time(machine: Machine) -> None:
+    # One program behind many names, which finds out by its own name what is wanted.
+    shim = machine.script(
+        f'echo "$0" >> {machine.log}; case "$0" in *one) echo 1.0.1;; *) cat {machine.root}/two;; esac',
+        "volta-shim",
+        machine.root / "volta",
+    )
+    (machine.root / "two").write_text("2.0.2\n")
+    (machine.bin / "one").symlink_to(shim)
+    (machine.bin / "two").symlink_to(shim)
+    both = [Provider(id=name, name=name, executables=(name,), family="plain") for name in ("one", "two")]
+    assert [found.version for found in await machine.look(both)] == ["1.0.1", "2.0.2"]
+    (machine.root / "two").write_text("2.3.4\n")
+    assert [found.version for found in await machine.look(both)] == ["1.0.1", "2.3.4"]
+    assert machine.probes() == 4
+
+
+async def test_a_program_replaced_by_one_of_the_same_size_and_time_is_asked_again(machine: Machine) -> None:
+    path = machine.script("echo 2.0.1")
+    os.utime(path, ns=(10**18, 10**18))
+    assert (await machine.one()).version == "2.0.1"
+    path.unlink()
+    path = machine.script("echo 2.0.2")
+    os.utime(path, ns=(10**18, 10**18))
+    assert (await machine.one()).version == "2.0.2"
+
+
+async def test_the_users_terminal_goes_before_places_and_after_path(machine: Machine) -> None:
+    theirs = machine.home / "theirs"
+    machine.script("echo 7.0.0", directory=theirs)
+    machine.script("echo 8.0.0", directory=machine.home / "place")
+    (machine.home / ".profile").write_text(f"export PATH=$PATH:{theirs}\n")
+    environ = machine.environ | {"SHELL": "/bin/sh"}
+    options = {"environ": environ, "login_shell": True, "common_places": ("~/place",)}
+
+    found = await machine.one(**options)
+    assert found.version == "7.0.0"
+    assert str(theirs) in found.search_path
+    machine.script("echo 6.0.0")
+    assert (await machine.one(**options)).version == "6.0.0"
+
+
+async def test_an_interpreter_is_found_where_the_users_terminal_finds_it(machine: Machine) -> None:
+    theirs = machine.home / "theirs"
+    machine.script("echo 5.0.5", "their-node", theirs)
+    agent = machine.bin / "some-agent"
+    agent.write_text("#!/usr/bin/env their-node\n")
+    agent.chmod(0o755)
+    (machine.home / ".profile").write_text(f"export PATH=$PATH:{theirs}\n")
+    environ = machine.environ | {"SHELL": "/bin/sh"}
+
+    assert (await machine.one(environ=environ)).reason == "interpreter_missing"
+    found = await machine.one(environ=environ, login_shell=True)
+    assert found.usable, found
+    assert found.search_path[-1:] == (str(theirs),) or str(theirs) in found.search_path
+
+
+async def test_places_named_by_variables(machine: Machine) -> None:
+    machine.script("echo 9.8.7", directory=machine.root / "pnpm")
+    environ = machine.environ | {"PNPM_HOME": str(machine.root / "pnpm"), "VOLTA_HOME": "relative"}
+    places = ("$NOT_SET/bin", "$VOLTA_HOME/bin", "$PNPM_HOME")
+
+    assert (await machine.one(environ=environ, common_places=places)).version == "9.8.7"
+
+
+async def test_more_than_are_asked_at_once_get_their_turn(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "AT_ONCE_LIMIT", 2)
+    many = [Provider(id=f"a{n}", name="A", executables=(f"agent-{n}",), family="plain") for n in range(7)]
+    for number in range(7):
+        machine.script(
+            f"echo + >> {machine.log}; sleep 0.05; echo - >> {machine.log}; echo {number}.0.0",
+            f"agent-{number}",
+        )
+    found = await machine.look(many)
+
+    assert [one.version for one in found] == [f"{number}.0.0" for number in range(7)]
+    running, most = 0, 0
+    for sign in machine.log.read_text().split():
+        running += 1 if sign == "+" else -1
+        most = max(most, running)
+    assert most == 2
+
+
 async def test_a_file_that_is_not_executable_is_told(machine: Machine) -> None:
     path = machine.install()
     path.chmod(0o644)
@@ -269,14 +434,14 @@ async def test_a_directory_of_that_name_is_no_agent(machine: Machine) -> None:
 
 async def test_an_agent_that_cannot_be_driven_is_listed(machine: Machine) -> None:
     machine.install("codex", "codex-cli 0.169.0")
-    codex = next(provider for provider in PROVIDERS if provider.id == "codex")
-    (found,) = await machine.look([codex])
+    codex = next(provider for provider in builtin() if provider.id == "codex")
+    (found,) = await machine.look([codex], families=["plain"])
 
     assert (found.status, found.reason, found.version) == ("unsupported", "not_supported_yet", "0.169.0")
 
 
 async def test_the_shell_is_always_there(machine: Machine) -> None:
-    shell = next(provider for provider in PROVIDERS if provider.id == "shell")
+    shell = next(provider for provider in builtin() if provider.id == "shell")
     (found,) = await machine.look([shell])
     assert found.usable
 
@@ -427,11 +592,10 @@ def test_versions_compare_as_numbers() -> None:
 
 
 def test_the_table_of_providers_is_sound() -> None:
-    ids = [provider.id for provider in PROVIDERS]
+    ids = [provider.id for provider in builtin()]
 
     assert len(set(ids)) == len(ids)
-    assert {provider.id for provider in PROVIDERS if provider.family} == {"claude", "shell"}
-    for provider in PROVIDERS:
+    for provider in builtin():
         assert provider.executables
         assert not provider.min_version or parse_version(provider.min_version)
 

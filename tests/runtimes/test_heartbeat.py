@@ -8,6 +8,7 @@ import dataclasses
 import os
 import random
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -19,8 +20,9 @@ from daemon_core.connections.connection import Connection
 from daemon_core.connections.health import State
 from daemon_core.connections.timing import HUB, Timing
 from daemon_core.protocol import wire
-from daemon_core.runtimes import heartbeat
-from daemon_core.runtimes.heartbeat import Heartbeat, PendingAction, actions_of
+from daemon_core.runtimes import actions
+from daemon_core.runtimes.actions import PendingAction, actions_of, refuse_action
+from daemon_core.runtimes.heartbeat import Heartbeat
 from tests.support.fake_server import (
     TOKEN,
     FakeRuntime,
@@ -66,7 +68,7 @@ async def beating(
     link: bool = False,
     timing: Timing = FAST,
     clock: Clock | None = None,
-    act: Callable[[PendingAction], Awaitable[dict[str, Any] | None]] = heartbeat.refuse_action,
+    act: Callable[[PendingAction], Awaitable[dict[str, Any] | None]] = refuse_action,
 ) -> AsyncIterator[tuple[Connection, Heartbeat, Gone]]:
     """A running connection that beats for ``ids``, over HTTP alone unless ``link``."""
     connection = Connection("server", ServerClient(server.url, TOKEN), timing, clock=clock)
@@ -101,12 +103,46 @@ async def test_every_runtime_beats_every_interval(server: FakeServer) -> None:
 async def test_first_beats_are_spread_over_the_interval_or_together_on_loopback(server: FakeServer) -> None:
     slow = dataclasses.replace(FAST, heartbeat_s=15)
     now = asyncio.get_running_loop().time()
-    async with beating(server, "r1", "r2", "r3", timing=slow) as (_, beats, _gone):
-        due = sorted(at - now for at in beats._due.values())
-        assert 0 <= due[0] < due[1] < due[2] < 16
+    many = [f"r{n}" for n in range(200)]
+    async with beating(server, *many, timing=slow) as (_, beats, _gone):
+        due = sorted({at - now for at in beats._due.values()})
+        assert due[0] >= 0
+        assert due[-1] < 16
+        assert 3 <= len(due) <= 6 + 1  # a handful of moments, and the one right now
     async with beating(server, "r1", "r2", timing=dataclasses.replace(slow, loopback=True)) as (_, beats, _g):
         beats.set_runtimes(["r1", "r2", "r3"])
         assert len(set(beats._due.values())) == 1
+
+
+async def test_busy_threads_delay_no_beat(server: FakeServer) -> None:
+    """A disk that does not answer takes all common threads; names are looked up elsewhere."""
+    loop, release = asyncio.get_running_loop(), threading.Event()
+    stuck = [loop.run_in_executor(None, release.wait) for _ in range(64)]
+    try:
+        url = server.url.replace("127.0.0.1", "localhost")
+        connection = Connection("server", ServerClient(url, TOKEN), FAST)
+        beats = Heartbeat(connection, gone=Gone())
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(connection.run()), group.create_task(beats.run())]
+            beats.set_runtimes(["r1"])
+            await server.until(lambda: beats_of(server, "r1") >= 2)
+            await connection.client.drop_idle()  # and again with connections made anew
+            count = beats_of(server, "r1")
+            await server.until(lambda: beats_of(server, "r1") >= count + 2)
+            for task in tasks:
+                task.cancel()
+    finally:
+        release.set()
+        await asyncio.gather(*stuck)
+
+
+async def test_a_slow_sync_delays_no_beat(server: FakeServer) -> None:
+    async with beating(server, "r1") as (connection, _, _gone):
+        server.always("workspaces", Hang())
+        connection.sync_now()
+        await server.until(lambda: len(server.seen("workspaces")) >= 2)
+        count = beats_of(server, "r1")
+        await server.until(lambda: beats_of(server, "r1") >= count + 4)
 
 
 async def test_a_fresh_acknowledgement_over_the_link_saves_the_http_beat(server: FakeServer) -> None:
@@ -263,7 +299,7 @@ async def test_a_broken_action_is_reported_as_failed(
 async def test_a_result_is_reported_again_unless_it_is_refused(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "RESULT_RETRIES_S", (0.0, 0.01, 0.01, 0.01))
+    monkeypatch.setattr(actions, "RESULT_RETRIES_S", (0.0, 0.01, 0.01, 0.01))
     server.script("action", html_502(), ResetAfter())
     server.actions["r1"] = {"pending_update": {"id": "u1"}}
     async with beating(server, "r1", "r2"):

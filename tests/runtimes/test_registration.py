@@ -14,12 +14,8 @@ from daemon_core.connections.client import ServerClient
 from daemon_core.connections.connection import Connection
 from daemon_core.connections.health import State
 from daemon_core.connections.timing import Timing
-from daemon_core.runtimes.registration import (
-    Identity,
-    RecoverySchedule,
-    Registration,
-    display_name,
-)
+from daemon_core.runtimes.registration import Identity, Registration, display_name
+from daemon_core.runtimes.schedule import RecoverySchedule
 from tests.support.fake_server import TOKEN, FakeServer, ResetAfter, Says, eventually, html_502, refuse
 
 FAST = Timing(
