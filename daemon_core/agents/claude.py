@@ -17,6 +17,9 @@ Rules, each learned from the real program (2.1.197):
 - An unknown session is told in the ``errors`` of a result (which may carry a fresh session id) or on stderr
   only.
 
+- Under the policy "ask" it asks over its control protocol, also the questions of ``AskUserQuestion``; see
+  ``claude_requests``.
+
 What cannot be understood becomes ``Unreadable`` and the stream goes on; types that nobody knows are passed
 over.
 """
@@ -28,19 +31,27 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
 from daemon_core.agents import events as ev
+from daemon_core.agents.claude_live import Live
+from daemon_core.agents.claude_requests import QUESTION_TOOL, Asked, allowed, asked_of, denied
 from daemon_core.agents.ends import exit_text, signal_of
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest, Reader, StdinWrite
+from daemon_core.agents.limits import limit_of
 from daemon_core.agents.lines import LINE_LIMIT_BYTES, LineBuffer, OverlongLine, cut_output, raw_text
+from daemon_core.agents.placeholders import filled
 from daemon_core.protocol import failures
 from daemon_core.protocol.wire import Usage
 
 FAMILY_NAME: Final = "claude-stream-json"
+
+DISALLOWED_OPTION: Final = "disallowed_tools"
+"""``[drive.options]``: tools that need somebody to answer, where they are others."""
 
 MCP_FILE: Final = "spec.mcp.json"
 INSTRUCTIONS_FILE: Final = "spec.instructions.md"
@@ -98,6 +109,8 @@ ID_LIMIT_CHARS: Final = 256
 CALLS_LIMIT: Final = 256
 """Tool calls without a result that are remembered; the oldest are forgotten first."""
 COUNT_LIMIT: Final = 2**53
+REQUESTS_LIMIT: Final = 64
+"""Requests that may be open at once; what comes above is refused."""
 
 # terminal_reason of a turn that did not come to its own end, whatever else the line says.
 _BAD_ENDS: Final = frozenset(
@@ -133,13 +146,14 @@ class ClaudeFamily:
         """Say how to start the program. Raises ``LaunchError`` for a permission mode that it does not
         have.
         """
-        extra, dropped = allowed_args(request.extra_args)
+        drive = request.drive
+        extra, dropped = allowed_args(request.extra_args, drive.blocked)
         # Ours come last: where an option can be given once, the last one counts.
-        argv = [request.executable, *extra, "-p"]
+        argv = [request.executable, *filled(drive.args, request), *extra, "-p"]
         argv += ["--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
         if request.permission_mode == "allow":
             argv += ["--permission-mode", "bypassPermissions"]
-        elif request.permission_mode == "deny":
+        elif request.permission_mode in ("ask", "deny"):
             # Without somebody to ask, the program refuses in silence; this way the reader answers and shows
             # it.
             argv += ["--permission-mode", "default", "--permission-prompt-tool", "stdio"]
@@ -147,9 +161,9 @@ class ClaudeFamily:
             raise LaunchError(
                 f"permission mode {request.permission_mode!r} is not supported", failures.AGENT_CONFIG
             )
-        argv += _option("--model", request.model)
-        argv += _option("--effort", request.thinking_level)
-        argv += _option("--resume", request.resume_session_id)
+        argv += _option(drive.model or "--model", request.model)
+        argv += _option(drive.thinking or "--effort", request.thinking_level)
+        argv += _option(drive.resume or "--resume", request.resume_session_id)
         files: dict[str, bytes] = {}
         if request.mcp_servers is not None:
             files[MCP_FILE] = msgspec.json.encode({"mcpServers": request.mcp_servers})
@@ -157,14 +171,19 @@ class ClaudeFamily:
         if request.instructions:
             files[INSTRUCTIONS_FILE] = request.instructions.encode("utf-8", "replace")
             argv += ["--append-system-prompt-file", os.path.join(request.run_dir, INSTRUCTIONS_FILE)]
-        # Nobody is there to answer its questions.
-        argv += ["--disallowedTools", "AskUserQuestion"]
+        if request.permission_mode != "ask":
+            # Nobody is there to answer its questions.
+            tools = drive.options.get(DISALLOWED_OPTION, ())
+            argv += [
+                "--disallowedTools",
+                *(tools if isinstance(tools, tuple) and tools else (QUESTION_TOOL,)),
+            ]
         # As root, bypassPermissions is refused unless this is exactly "1".
         as_root = hasattr(os, "geteuid") and os.geteuid() == 0
         return LaunchPlan(
             argv=tuple(argv),
-            env={"IS_SANDBOX": "1"} if as_root else {},
-            drop_env=DROPPED_ENV,
+            env={**({"IS_SANDBOX": "1"} if as_root else {}), **drive.env},
+            drop_env=(*DROPPED_ENV, *drive.drop_env),
             files=files,
             stdin=user_line(request.prompt),
             dropped_args=dropped,
@@ -172,7 +191,8 @@ class ClaudeFamily:
 
     def reader(self, request: LaunchRequest | None = None, snapshot: bytes | None = None) -> Reader:
         """A new reader. Raises ``ValueError`` for a snapshot that is none."""
-        return ClaudeReader(request, snapshot, provider=self._provider)
+        named = request.provider if request is not None else ""
+        return ClaudeReader(request, snapshot, provider=named or self._provider)
 
 
 def user_line(text: str) -> bytes:
@@ -182,8 +202,10 @@ def user_line(text: str) -> bytes:
     return msgspec.json.encode({"type": "user", "message": {"role": "user", "content": content}}) + b"\n"
 
 
-def allowed_args(extra: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Extra arguments without the blocked ones: (what is passed on, what was dropped)."""
+def allowed_args(
+    extra: Sequence[str], more: Mapping[str, str] = MappingProxyType({})
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Extra arguments without the blocked ones, ``more`` included: (what is passed on, what was dropped)."""
     kept: list[str] = []
     dropped: list[str] = []
     rest = list(extra)
@@ -194,7 +216,7 @@ def allowed_args(extra: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]
             dropped += [arg, *rest]
             break
         name, has_value, _ = arg.partition("=")
-        arity = BLOCKED_ARGS.get(name)
+        arity = BLOCKED_ARGS.get(name) or more.get(name)
         if arity is None:
             kept.append(arg)
             continue
@@ -218,6 +240,8 @@ def _option(name: str, value: str) -> list[str]:
 class _Message(msgspec.Struct, gc=False):
     content: Any = None
     model: Any = None
+    id: Any = None
+    usage: Any = None
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -244,6 +268,7 @@ class _Line(msgspec.Struct, gc=False):
     terminal_reason: Any = None
     model_usage: Any = msgspec.field(name="modelUsage", default=None)
     permission_denials: Any = None
+    rate_limit_info: Any = None
 
 
 _decode_line = msgspec.json.Decoder(_Line).decode
@@ -293,11 +318,16 @@ class _State(msgspec.Struct):
         provider: The provider named in the usage.
         resume: The session that was asked for.
         deny: Whether requests for permission are refused.
+        ask: Whether they wait for the user.
+        asked: Those that wait, oldest first.
+        allowed: Tools that the user has allowed for the rest of the task.
         calls: Tool calls that wait for their result: id → name.
         progress: Whether the model has said or done anything.
         turn_open: Whether a turn goes on; False only between a result and whatever the model says next.
         next_number: Number of the next write to standard input; 1 is the launch plan's.
         closed: Whether the last write of all has been made.
+        live: What is shown of the run while it goes on.
+        resets_at: When the account's limit resets, where the program has said that it is reached.
     """
 
     provider: str = "claude"
@@ -305,6 +335,9 @@ class _State(msgspec.Struct):
     skipping: bool = False
     resume: str = ""
     deny: bool = False
+    ask: bool = False
+    asked: list[Asked] = []
+    allowed: list[str] = []
     session_id: str = ""
     model: str = ""
     calls: dict[str, str] = {}
@@ -316,6 +349,8 @@ class _State(msgspec.Struct):
     pending: list[StdinWrite] = []
     closed: bool = False
     interrupted: bool = False
+    live: Live = msgspec.field(default_factory=Live)
+    resets_at: int = 0
 
 
 class ClaudeReader:
@@ -339,6 +374,7 @@ class ClaudeReader:
             if request is not None:
                 state.resume = request.resume_session_id
                 state.deny = request.permission_mode == "deny"
+                state.ask = request.permission_mode == "ask"
         self._state = state
         self._lines = LineBuffer(state.consumed, state.skipping, line_limit_bytes)
         # A run is interrupted from another thread than the one that feeds; numbers must stay unique.
@@ -358,10 +394,22 @@ class ClaudeReader:
 
     @property
     def open_requests(self) -> Sequence[ev.PermissionRequest]:
-        return ()
+        return [asked.event() for asked in self._state.asked]
 
     def answer(self, request_id: str, decision: str, text: str = "") -> Sequence[Event]:
-        return ()
+        state = self._state
+        asked = next((each for each in state.asked if each.request_id == request_id), None)
+        if asked is None:
+            return []
+        state.asked = [each for each in state.asked if each is not asked]
+        self._respond(request_id, denied(asked, text) if decision == "deny" else allowed(asked, text))
+        found: list[Event] = [ev.PermissionSettled(request_id, decision)]
+        if decision == "allow-task" and asked.kind == "permission" and asked.tool not in state.allowed:
+            state.allowed = [*state.allowed, asked.tool]
+            # What else waits for the same is answered with it.
+            for other in [each for each in state.asked if each.tool == asked.tool]:
+                found += self.answer(other.request_id, "allow")
+        return found
 
     def feed(self, data: bytes) -> Sequence[Event]:
         return self._read(self._lines.feed(data))
@@ -371,6 +419,7 @@ class ClaudeReader:
 
     def finish(self) -> Sequence[Event]:
         found = self._read(self._lines.finish())
+        self._withdraw(found)
         self._state.calls.clear()
         return found
 
@@ -431,6 +480,8 @@ class ClaudeReader:
         message = line.message
         if message is None:
             return
+        if state.live.message_seen(message.id, message.model, message.usage):
+            found.append(ev.UsageSeen(state.live.usage(state.provider)))
         content = message.content
         # What the program itself says instead of the model, after a request that failed.
         failed = isinstance(line.error, str) and line.error != ""
@@ -464,6 +515,8 @@ class ClaudeReader:
                     if len(state.calls) > CALLS_LIMIT:
                         del state.calls[next(iter(state.calls))]
                 found.append(ev.ToolUse(call_id, tool, part.get("input")))
+                if state.live.tool_used(call_id, tool, part.get("input")):
+                    found.append(ev.PlanChanged(state.live.plan()))
             elif isinstance(kind, str) and kind.endswith("tool_result"):
                 self._tool_result(part, found)
 
@@ -484,6 +537,8 @@ class ClaudeReader:
         tool = _id(part.get("name")) or known or "tool"
         output = _output_text(part.get("content"))
         found.append(ev.ToolResult(call_id, tool, output, part.get("is_error") is True))
+        if self._state.live.making and self._state.live.tool_ended(call_id, output):
+            found.append(ev.PlanChanged(self._state.live.plan()))
 
     def _system(self, line: _Line, found: list[Event]) -> None:
         if line.subtype == "init":
@@ -503,6 +558,15 @@ class ClaudeReader:
             tries = f"try {_count(line.attempt)} of {_count(line.max_retries)}"
             text = f"{cut_output(why, ERROR_LIMIT_BYTES)} ({_count(line.error_status)}), {tries}"
             found.append(ev.Notice(text, "api_retry"))
+
+    def _rate_limit(self, line: _Line, found: list[Event]) -> None:
+        """The program tells how much of the plan is used; only that nothing is left counts."""
+        info = line.rate_limit_info if isinstance(line.rate_limit_info, dict) else {}
+        status = info.get("status")
+        if status == "rejected":
+            self._state.resets_at = _count(info.get("resetsAt"))
+        elif status in ("allowed", "allowed_warning"):
+            self._state.resets_at = 0
 
     def _see_session(self, line: _Line, found: list[Event]) -> None:
         """Sessions are told by ``init``; a line of the conversation counts as well if that was missed."""
@@ -532,8 +596,11 @@ class ClaudeReader:
         )
         if isinstance(line.model_usage, dict):
             state.usage = _usage(line.model_usage, state.provider)
+            if state.usage:
+                found.append(ev.UsageSeen(state.usage))
         state.turn_open = False
         state.calls.clear()
+        self._withdraw(found)
         denials = line.permission_denials
         if isinstance(denials, list) and denials:
             tools = sorted({_id(denial.get("tool_name")) for denial in denials if isinstance(denial, dict)})
@@ -548,15 +615,41 @@ class ClaudeReader:
         if not isinstance(request_id, str):
             return
         request = line.request if isinstance(line.request, dict) else {}
-        asks = request.get("subtype") == "can_use_tool"
-        answer: dict[str, Any]
-        if asks and self._state.deny:
-            tool = _id(request.get("tool_name")) or "tool"
-            answer = {"behavior": "deny", "message": f"Not allowed: the policy of this run denies {tool}."}
-            found.append(ev.Notice(f"permission denied: {tool}", "permission_denied"))
-        else:
+        if request.get("subtype") != "can_use_tool":
             given = request.get("input")
-            answer = {"behavior": "allow", "updatedInput": given if isinstance(given, dict) else {}}
+            updated = given if isinstance(given, dict) else {}
+            self._respond(request_id, {"behavior": "allow", "updatedInput": updated})
+            return
+        state = self._state
+        asked = asked_of(request_id, request)
+        if any(each.request_id == request_id for each in state.asked):
+            return  # told again
+        if state.ask and (asked.kind == "question" or asked.tool not in state.allowed):
+            if len(state.asked) < REQUESTS_LIMIT:
+                state.asked = [*state.asked, asked]
+                found.append(asked.event())
+                return
+            self._respond(request_id, denied(asked, "Too many requests are open."))
+        elif state.deny:
+            text = f"Not allowed: the policy of this run denies {asked.tool}."
+            self._respond(request_id, denied(asked, text))
+            found.append(ev.Notice(f"permission denied: {asked.tool}", "permission_denied"))
+        else:
+            self._respond(request_id, allowed(asked))
+
+    def _control_cancel(self, line: _Line, found: list[Event]) -> None:
+        """The program does not wait for an answer any more."""
+        self._withdraw(found, line.request_id)
+
+    def _withdraw(self, found: list[Event], request_id: Any = None) -> None:
+        """A request (or all of them, when a turn is over) has nobody left who waits for it."""
+        state = self._state
+        gone = [each for each in state.asked if request_id in (None, each.request_id)]
+        if gone:
+            state.asked = [each for each in state.asked if each not in gone]
+            found += [ev.PermissionSettled(each.request_id, "withdrawn") for each in gone]
+
+    def _respond(self, request_id: str, answer: dict[str, Any]) -> None:
         response = {"subtype": "success", "request_id": request_id, "response": answer}
         self._write({"type": "control_response", "response": response})
 
@@ -591,6 +684,8 @@ _HANDLERS: Final[Mapping[str, Callable[[ClaudeReader, _Line, list[Event]], None]
     "result": ClaudeReader._result,
     "control_request": ClaudeReader._control_request,
     "control_response": ClaudeReader._control_response,
+    "control_cancel_request": ClaudeReader._control_cancel,
+    "rate_limit_event": ClaudeReader._rate_limit,
 }
 
 
@@ -687,6 +782,16 @@ def _judge(state: _State, exit_code: int | None, signal: int | None, stderr_tail
     if state.interrupted:
         reason = failures.CANCELLED
     refused = _resume_refused(state, error, stderr_tail)
+    limit = None
+    if not refused and not state.interrupted and not (result is not None and ended and result.success):
+        limit = limit_of(
+            error,
+            status=result.status if result is not None and ended else 0,
+            kind="usage" if state.resets_at else "",
+            resets_at=state.resets_at or None,
+        )
+        if limit is not None and reason in (failures.AGENT_PROCESS, failures.AGENT_UNKNOWN):
+            reason = failures.AGENT_QUOTA if limit.kind == "usage" else failures.AGENT_RATE_LIMIT
     return Outcome(
         success=False,
         output=result.text if result is not None and result.success else "",
@@ -695,6 +800,7 @@ def _judge(state: _State, exit_code: int | None, signal: int | None, stderr_tail
         session_id="" if refused else state.session_id,
         usage=state.usage,
         resume_refused=refused,
+        limit=limit,
     )
 
 

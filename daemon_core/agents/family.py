@@ -10,7 +10,7 @@ daemon commits, in one journal transaction, the transcript lines made of those e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -62,6 +62,9 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Text that goes to the agent as (appended) system prompt, if the family has such a thing."""
     mcp_servers: dict[str, object] | None = None
     """Content of ``mcpServers``; None means: the agent's own configuration applies."""
+    added_mcp_servers: dict[str, object] = {}
+    """Ostler's own, in the same form; given beside whatever applies, and left out where the program cannot
+    take them so."""
     permission_mode: str = "allow"
     """``allow``, ``ask`` (open requests become events and wait for ``Reader.answer``) or ``deny``."""
     extra_args: tuple[str, ...] = ()
@@ -96,6 +99,36 @@ class StdinWrite(msgspec.Struct, frozen=True):
 
     number: int
     data: bytes | None
+    files: tuple[str, ...] = ()
+    """Files of the plan whose content goes where ``data`` names them (``writes.named``, ``writes.whole``), so
+    that neither a prompt nor a secret is ever part of a snapshot."""
+
+
+@runtime_checkable
+class EndsExplicitly(Protocol):
+    """A reader that knows when its agent has nothing left to do, for programs that stay although their
+    standard input is closed."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the agent has told its end and been told ours: it may be ended now, and the verdict no
+        longer depends on how it ends. Part of the snapshot."""
+        ...
+
+
+@runtime_checkable
+class HearsFiles(Protocol):
+    """A reader of a program that leaves something worth knowing in files of the run's directory."""
+
+    @property
+    def files_at_end(self) -> Sequence[str]:
+        """Plain names of the files."""
+        ...
+
+    def hear_file(self, name: str, data: bytes) -> Sequence[Event]:
+        """The beginning of one of them, once the run is over and before ``finish``; gives the events it
+        makes. Not called for a file that is not there."""
+        ...
 
 
 class Reader(Protocol):

@@ -7,7 +7,7 @@ lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -39,11 +39,12 @@ class Writes:
     def closed(self) -> bool:
         return self._state.closed
 
-    def say(self, data: bytes) -> None:
-        """Append a write; nothing happens once standard input is closed."""
+    def say(self, data: bytes, files: tuple[str, ...] = ()) -> None:
+        """Append a write; nothing happens once standard input is closed. ``files`` are those that ``data``
+        names."""
         with self._lock:
             if not self._state.closed:
-                self._append(data)
+                self._append(data, files)
 
     def close(self) -> None:
         """Close standard input after everything said before; once."""
@@ -67,7 +68,22 @@ class Writes:
         with self._lock:
             return WritesState(self._state.next_number, list(self._state.pending), self._state.closed)
 
-    def _append(self, data: bytes | None) -> None:
+    def _append(self, data: bytes | None, files: tuple[str, ...] = ()) -> None:
         state = self._state
-        state.pending = [*state.pending, StdinWrite(state.next_number, data)]
+        state.pending = [*state.pending, StdinWrite(state.next_number, data, files)]
         state.next_number += 1
+
+
+def named(file: str) -> str:
+    """What stands, as a JSON string, for the content of a file of the plan."""
+    return f"@{file}@"
+
+
+def whole(write: StdinWrite, read: Callable[[str], bytes]) -> bytes | None:
+    """What is really said: ``read`` gives the content of a file of the plan."""
+    data = write.data
+    if data is None:
+        return None
+    for file in write.files:
+        data = data.replace(msgspec.json.encode(named(file)), read(file), 1)
+    return data

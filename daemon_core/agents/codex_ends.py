@@ -1,0 +1,173 @@
+"""How a Codex run ended: its errors as failure reasons, and the verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from daemon_core.agents.codex_items import count, ident, text_of
+from daemon_core.agents.ends import exit_text, signal_of
+from daemon_core.agents.events import Limit
+from daemon_core.agents.limits import limit_of
+from daemon_core.agents.lines import cut_output
+from daemon_core.protocol import failures
+
+ERROR_LIMIT_BYTES: Final = 16 * 1024
+STDERR_CHARS: Final = 2000
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_STATUS: Final = re.compile(r"\b(?:status|http)[ :]+(\d{3})\b", re.IGNORECASE)
+
+# What the program calls an error. Where it only names a place ("other"), the text decides.
+_KINDS: Final[Mapping[str, str]] = {
+    "contextWindowExceeded": failures.AGENT_CONTEXT,
+    "sessionBudgetExceeded": failures.AGENT_QUOTA,
+    "usageLimitExceeded": failures.AGENT_QUOTA,
+    "rateLimitExceeded": failures.AGENT_RATE_LIMIT,
+    "flexUnavailable": failures.AGENT_RATE_LIMIT,
+    "serverOverloaded": failures.AGENT_RATE_LIMIT,
+    "policyCapacityUnavailable": failures.AGENT_RATE_LIMIT,
+    "modelNotFound": failures.AGENT_MODEL,
+    "internalServerError": failures.AGENT_SERVER,
+    "unauthorized": failures.AGENT_AUTH,
+    "badRequest": failures.API_INVALID_REQUEST,
+    "sandboxError": failures.AGENT_PROCESS,
+}
+_NETWORK_KINDS: Final = frozenset(
+    {"httpConnectionFailed", "responseStreamConnectionFailed", "responseStreamDisconnected"}
+)
+_TOO_LONG: Final = "exceeds the maximum length"
+"""Of a prompt: it takes a million characters at most."""
+_SESSION_GONE: Final = ("no rollout found", "invalid session id", "thread not found", "invalid thread id")
+
+
+class TurnError(msgspec.Struct):
+    """An error as the program tells it."""
+
+    text: str = ""
+    kind: str = ""
+    status: int = 0
+    body: bool = False
+    """Whether the text is an answer of the model's server, as it came: a request that it refused."""
+
+
+def error_of(found: Any) -> TurnError:
+    """An error of a turn or of a notification, whatever was given."""
+    if not isinstance(found, dict):
+        return TurnError()
+    text = text_of(found.get("message"))
+    info = found.get("codexErrorInfo")
+    kind, status = ident(info), 0
+    if isinstance(info, dict) and info:
+        kind, more = next(iter(info.items()))
+        kind = ident(kind)
+        if isinstance(more, dict):
+            status = count(more.get("httpStatusCode"))
+    if not status and (said := _STATUS.search(text[:ERROR_LIMIT_BYTES])) is not None:
+        status = int(said[1])
+    told = _body_text(text)
+    details = text_of(found.get("additionalDetails"))
+    shown = told or text
+    if details and details not in shown:
+        shown = f"{shown}: {details}" if shown else details
+    return TurnError(cut_output(shown, ERROR_LIMIT_BYTES), kind, status, bool(told))
+
+
+def reason_of(error: TurnError) -> str:
+    """The failure reason. What the program calls it counts for more than numbers in the text."""
+    named = _KINDS.get(error.kind)
+    if named is not None:
+        return named
+    if _TOO_LONG in error.text:
+        return failures.AGENT_CONTEXT
+    said = failures.classify(error.text)
+    match error.status:
+        case 400 | 413 | 422:
+            return _of_a_refusal(said)
+        case 401 | 403:
+            return failures.AGENT_AUTH
+        case 402:
+            return failures.AGENT_QUOTA
+        case 404:
+            return failures.AGENT_MODEL
+        case 429 | 529:
+            return said if said == failures.AGENT_QUOTA else failures.AGENT_RATE_LIMIT
+        case status if 500 <= status < 600:
+            return failures.AGENT_SERVER
+    if error.body:
+        return _of_a_refusal(said)
+    if error.kind in _NETWORK_KINDS and not error.status:
+        return failures.AGENT_NETWORK
+    return said
+
+
+def limit_of_error(error: TurnError, resets_at: int) -> Limit | None:
+    """The account's limit that an error tells of. ``resets_at``: of the limit that is used up, if known."""
+    reason = reason_of(error)
+    if reason == failures.AGENT_QUOTA:
+        # A limit for one session's costs is nobody's to wait for.
+        if error.kind == "sessionBudgetExceeded":
+            return None
+        return limit_of(error.text, kind="usage", resets_at=resets_at or None)
+    if reason == failures.AGENT_RATE_LIMIT:
+        return limit_of(error.text, kind="rate")
+    return None
+
+
+def session_gone(message: str) -> bool:
+    """Whether a refused resume was refused because there is no such thread."""
+    lowered = message.lower()
+    return any(phrase in lowered for phrase in _SESSION_GONE)
+
+
+def without_result(exit_code: int | None, signal: int | None, stderr_tail: str) -> tuple[str, str]:
+    """Error and reason where the program has not told how its turn ended."""
+    said = _COLOURS.sub("", stderr_tail).strip()[-STDERR_CHARS:]
+    error = f"the agent gave no result: {exit_text(exit_code, signal)}"
+    if said:
+        error += f": {said}"
+    if exit_code == 0 and not signal:
+        return error, failures.AGENT_EMPTY
+    if signal_of(exit_code, signal) is not None or exit_code is None:
+        return error, failures.AGENT_PROCESS
+    reason = failures.classify(said)
+    return error, failures.AGENT_PROCESS if reason == failures.AGENT_UNKNOWN else reason
+
+
+def used_up(limits: Any) -> int:
+    """When the account's limit that is used up resets (seconds since 1970); 0 if none is, or nobody knows."""
+    if not isinstance(limits, dict):
+        return 0
+    resets = [0]
+    for name in ("primary", "secondary"):
+        window = limits.get(name)
+        if isinstance(window, dict) and count(window.get("usedPercent")) >= 100:
+            resets.append(count(window.get("resetsAt")))
+    own = limits.get("individualLimit")
+    if isinstance(own, dict) and limits.get("spendControlReached") is True:
+        resets.append(count(own.get("resetsAt")))
+    return max(resets)
+
+
+def _of_a_refusal(said: str) -> str:
+    """The request itself is wrong and would be wrong again, unless the text knows better."""
+    better = (failures.AGENT_CONTEXT, failures.AGENT_QUOTA, failures.AGENT_MODEL)
+    return said if said in better else failures.API_INVALID_REQUEST
+
+
+def _body_text(text: str) -> str:
+    """The words of an error that is a server's whole answer; empty if it is none."""
+    if not text.lstrip().startswith("{") or len(text) > ERROR_LIMIT_BYTES:
+        return ""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    error = found.get("error") if isinstance(found, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return ""
+    kind = ident(error.get("type"))
+    return f"{error['message']} ({kind})" if kind else str(error["message"])

@@ -1,0 +1,161 @@
+"""How the run of a one-shot program is judged, from what its stream said and how its process ended.
+
+Fail closed: a success is exit code 0 and an explicit, successful end in the stream and an answer that is no
+poison.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from daemon_core.agents.ends import exit_text, signal_of
+from daemon_core.agents.events import Outcome
+from daemon_core.agents.limits import limit_of
+from daemon_core.protocol import failures
+from daemon_core.protocol.wire import Usage
+
+REFUSED: Final = (
+    "no conversation found",
+    "no previous sessions found",
+    "no saved session found",
+    "no session found",
+    "session not found",
+    "unknown session",
+    "invalid session identifier",
+    "no session matching",
+)
+"""What programs say of a session that is gone."""
+
+_TAIL_CHARS: Final = 2000
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+class Said(msgspec.Struct, kw_only=True):
+    """What a stream came to.
+
+    Attributes:
+        end: ``success`` or ``error`` as the program itself said it; empty: it has not said how it ended.
+        status: HTTP status of the request to the model that failed, if any.
+        reason: A failure reason that is known better than by the words of the error.
+        retry_after_s: Seconds until the model's server takes requests again, where it said so.
+        progress: Whether the model has said or done anything.
+    """
+
+    end: str = ""
+    answer: str = ""
+    error: str = ""
+    status: int = 0
+    reason: str = ""
+    retry_after_s: float = 0.0
+    session_id: str = ""
+    resume: str = ""
+    progress: bool = False
+    usage: tuple[Usage, ...] = ()
+    refused: bool = False
+    """Whether the program has said in its stream that the session to resume is gone."""
+
+
+def judge(
+    said: Said,
+    exit_code: int | None,
+    signal: int | None,
+    stderr_tail: str,
+    exit_reasons: Mapping[int, str],
+) -> Outcome:
+    """The verdict. ``exit_reasons`` are the program's own exit codes, for where its stream says nothing."""
+    stderr = _COLOURS.sub("", stderr_tail).strip()
+    if said.end == "success":
+        if exit_code == 0 and not signal:
+            poison = failures.poison_of(said.answer)
+            if poison is None:
+                return Outcome(success=True, output=said.answer, session_id=said.session_id, usage=said.usage)
+            error, reason = said.answer.strip(), poison
+        else:
+            error = f"the agent said that it was done, but then {exit_text(exit_code, signal)}"
+            reason = failures.AGENT_PROCESS
+    elif said.end == "error":
+        error = said.error or "the agent reported an error"
+        reason = said.reason or reason_of(said.status, error)
+        if reason == failures.AGENT_UNKNOWN and exit_code is not None:
+            reason = exit_reasons.get(exit_code, reason)
+    else:
+        error, reason = _without_end(said, exit_code, signal, stderr, exit_reasons)
+    limit = None
+    if reason in (failures.AGENT_QUOTA, failures.AGENT_RATE_LIMIT):
+        limit = limit_of(
+            error,
+            status=said.status,
+            kind="usage" if reason == failures.AGENT_QUOTA else "rate",
+            resets_in_s=said.retry_after_s or None,
+        )
+    refused = said.refused or _resume_refused(said, error, stderr)
+    return Outcome(
+        success=False,
+        output=said.answer if said.end == "success" else "",
+        error=error,
+        reason=reason,
+        session_id="" if refused else said.session_id,
+        usage=said.usage,
+        resume_refused=refused,
+        limit=limit,
+    )
+
+
+def reason_of(status: int, error: str) -> str:
+    """The failure reason of a request that failed. The HTTP status counts for more than the words."""
+    said = failures.classify(error)
+    match status:
+        case 400 | 413 | 422:
+            # The request itself is wrong and would be wrong again, unless the text knows better.
+            better = (failures.AGENT_CONTEXT, failures.AGENT_QUOTA, failures.AGENT_MODEL)
+            return said if said in better else failures.API_INVALID_REQUEST
+        case 401 | 403:
+            return failures.AGENT_AUTH
+        case 402:
+            return failures.AGENT_QUOTA
+        case 404:
+            return failures.AGENT_MODEL
+        case 429 | 529:
+            return said if said == failures.AGENT_QUOTA else failures.AGENT_RATE_LIMIT
+        case number if 500 <= number < 600:
+            return failures.AGENT_SERVER
+    return said
+
+
+def _without_end(
+    said: Said,
+    exit_code: int | None,
+    signal: int | None,
+    stderr: str,
+    exit_reasons: Mapping[int, str],
+) -> tuple[str, str]:
+    """Error and reason where the program has not told how it ended."""
+    told = said.error or stderr[-_TAIL_CHARS:]
+    error = f"the agent gave no result: {exit_text(exit_code, signal)}"
+    if told:
+        error += f": {told}"
+    if said.reason:
+        return error, said.reason
+    if exit_code == 0 and not signal:
+        return error, failures.AGENT_EMPTY
+    if exit_code is not None and exit_code in exit_reasons:
+        return error, exit_reasons[exit_code]
+    if signal_of(exit_code, signal) is not None or exit_code is None:
+        return error, failures.AGENT_PROCESS
+    reason = reason_of(said.status, told)
+    return error, failures.AGENT_PROCESS if reason == failures.AGENT_UNKNOWN else reason
+
+
+def _resume_refused(said: Said, error: str, stderr: str) -> bool:
+    """Whether a failed run failed because its session is gone, so that a fresh one may be tried.
+
+    Never after the model has said or done anything: a second try would do it again.
+    """
+    if not said.resume or said.progress:
+        return False
+    told = f"{error}\n{stderr}".lower()
+    return any(phrase in told for phrase in REFUSED) or said.session_id not in ("", said.resume)
