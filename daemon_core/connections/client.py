@@ -26,7 +26,7 @@ import sys
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar, get_origin
+from typing import Any, Final, Literal, NamedTuple, TypeVar, get_origin
 
 import aiohttp
 import msgspec
@@ -34,6 +34,7 @@ import yarl
 
 from daemon_core.connections import timing
 from daemon_core.connections.decoding import decode
+from daemon_core.connections.resolver import OwnThreadsResolver
 from daemon_core.protocol import errors, wire
 
 T = TypeVar("T")
@@ -62,6 +63,8 @@ _OS_NAMES: Final = {"darwin": "macos", "win32": "windows"}
 _NETWORK_ERRNOS: Final = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL}
 )
+_KEEP_ALIVE_S: Final = 30.0
+"""Longer than the time between two heartbeats, or each would make a connection of its own."""
 _RAW_BODY_LIMIT_BYTES: Final = 1 << 20
 """aiohttp wants larger bodies as a stream, so that one write does not hold up the loop."""
 
@@ -144,7 +147,8 @@ def normalise_base_url(url: str) -> str:
     path = parts.path.rstrip("/")
     if path == "/ws" or path.endswith("/ws"):
         path = path[: -len("/ws")].rstrip("/")
-    return f"{scheme}://{host}{f':{port}' if port is not None else ''}{path}"
+    named = port is not None and port != {"http": 80, "https": 443}[scheme]
+    return f"{scheme}://{host}{f':{port}' if named else ''}{path}"
 
 
 def os_name() -> str:
@@ -167,6 +171,7 @@ class ServerClient:
         unix_socket: path of a socket to use instead of TCP.
         tls: context for https with a CA of one's own.
         proxy: URL of an HTTP proxy. The environment is not consulted here.
+        needs_token: while the credential is empty, calls fail here as refused instead of being made without.
         skill_bundles: whether skill references can be resolved; only then is that capability advertised,
             otherwise servers hand out whole skills.
     """
@@ -182,6 +187,7 @@ class ServerClient:
         unix_socket: str | None = None,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        needs_token: bool = False,
         skill_bundles: bool = False,
     ) -> None:
         self.base_url = normalise_base_url(base_url)
@@ -190,7 +196,9 @@ class ServerClient:
         self._unix_socket = unix_socket
         self._tls = tls
         self._proxy = proxy
+        self._needs_token = needs_token
         self._pool: _Pool | None = None
+        self._resolver = OwnThreadsResolver()
         self._client_headers = {
             "X-Client-Platform": "daemon",
             "X-Client-OS": os if os is not None else os_name(),
@@ -198,6 +206,11 @@ class ServerClient:
         if version:
             self._client_headers["X-Client-Version"] = version
         self._capabilities = "skill-bundles-v1" if skill_bundles else ""
+
+    def readdress(self, base_url: str, proxy: str | None) -> None:
+        """The server is at another address from now on; what is under way goes on at the old one."""
+        self.base_url = normalise_base_url(base_url)
+        self._proxy = proxy
 
     @property
     def host(self) -> str:
@@ -216,6 +229,7 @@ class ServerClient:
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.session.close()
+        await self._resolver.close()
 
     @property
     def is_open(self) -> bool:
@@ -246,6 +260,23 @@ class ServerClient:
     async def workspaces(self) -> list[wire.Workspace]:
         """The workspaces of this credential."""
         return await self._get(list[wire.Workspace], "/api/workspaces", timeout_s=self.timeouts.workspaces_s)
+
+    async def daemon_workspaces(self, etag: str = "") -> tuple[list[wire.Workspace] | None, str]:
+        """The workspaces by the daemon's own route, which earlier servers lack (404).
+
+        Args:
+            etag: of the list known already; empty asks for the list in any case.
+
+        Returns:
+            The list, or None if it is still the one with ``etag``; and the ``ETag`` of the present one.
+        """
+        path = "/api/daemon/workspaces"
+        answer = await self._exchange(
+            "GET", path, None, timeout_s=self.timeouts.workspaces_s, etag=etag or None
+        )
+        if answer.status == 304:
+            return None, etag
+        return _decoded("GET", path, answer.data, list[wire.Workspace]), answer.etag
 
     async def workspace_repos(self, workspace_id: str) -> wire.WorkspaceRepos:
         """Repositories and settings of a workspace."""
@@ -297,7 +328,8 @@ class ServerClient:
             UnreadableTaskError: a task was handed out in a shape that is not understood.
         """
         path = f"{_runtime(runtime_id)}/tasks/claim"
-        data = await self._exchange("POST", path, b"{}", limit_bytes=timing.LARGE_ANSWER_LIMIT_BYTES)
+        answer = await self._exchange("POST", path, b"{}", limit_bytes=timing.LARGE_ANSWER_LIMIT_BYTES)
+        data = answer.data
         try:
             return decode(data, wire.ClaimResponse).task
         except msgspec.ValidationError as error:
@@ -458,8 +490,8 @@ class ServerClient:
         timeout_s: float | None = None,
         limit_bytes: int = timing.ANSWER_LIMIT_BYTES,
     ) -> T:
-        data = await self._exchange("GET", path, None, timeout_s=timeout_s, limit_bytes=limit_bytes)
-        return _decoded("GET", path, data, kind)
+        answer = await self._exchange("GET", path, None, timeout_s=timeout_s, limit_bytes=limit_bytes)
+        return _decoded("GET", path, answer.data, kind)
 
     async def _ask(
         self,
@@ -471,8 +503,8 @@ class ServerClient:
         limit_bytes: int = timing.ANSWER_LIMIT_BYTES,
     ) -> T:
         body = b"{}" if request is None else msgspec.json.encode(request)
-        data = await self._exchange("POST", path, body, timeout_s=timeout_s, limit_bytes=limit_bytes)
-        return _decoded("POST", path, data, kind)
+        answer = await self._exchange("POST", path, body, timeout_s=timeout_s, limit_bytes=limit_bytes)
+        return _decoded("POST", path, answer.data, kind)
 
     async def _tell(
         self, path: str, request: Any = None, *, encoded: bytes | None = None, timeout_s: float | None = None
@@ -491,12 +523,15 @@ class ServerClient:
         *,
         timeout_s: float | None = None,
         limit_bytes: int = timing.ANSWER_LIMIT_BYTES,
-    ) -> bytes:
+        etag: str | None = None,
+    ) -> _Answer:
         total_s = timeout_s if timeout_s is not None else self.timeouts.control_s
         token = self._credential(method, path)
         headers = self._headers(token)
         if self._capabilities:
             headers[wire.CAPABILITIES_HEADER] = self._capabilities
+        if etag is not None:
+            headers["If-None-Match"] = etag
         content: bytes | io.BytesIO | None = body
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -521,6 +556,8 @@ class ServerClient:
                     if token:
                         text = text.replace(token, "…")  # a server may quote what it refuses
                     raise _refusal(method, path, answer.status, text, answer.headers.get("Retry-After"))
+                if answer.status == 304 and etag is not None:
+                    return _Answer(304, b"", etag)
                 if answer.status >= 300:
                     raise NoAnswerError(
                         method,
@@ -537,7 +574,7 @@ class ServerClient:
                 if answer.content_type == "text/html":
                     cause = "an HTML page instead of an answer"
                     raise NoAnswerError(method, path, "not_the_server", cause, maybe_applied=True)
-                return data
+                return _Answer(answer.status, data, answer.headers.get("ETag", ""))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _no_answer(method, path, error, total_s) from error
         finally:
@@ -545,6 +582,8 @@ class ServerClient:
 
     def _credential(self, method: str, path: str) -> str:
         token = (self._token if isinstance(self._token, str) else self._token()).strip()
+        if not token and self._needs_token:
+            raise errors.UnauthorizedError(method, path, cause="there is no token")
         if not token.isascii() or not token.isprintable() or " " in token:
             raise errors.UnauthorizedError(method, path, cause="the token has characters that no token has")
         return token
@@ -561,7 +600,12 @@ class ServerClient:
         if self._unix_socket is not None:
             connector = aiohttp.UnixConnector(self._unix_socket, limit=0)
         else:
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._tls if self._tls is not None else True)
+            connector = aiohttp.TCPConnector(
+                limit=0,
+                ssl=self._tls if self._tls is not None else True,
+                resolver=self._resolver,
+                keepalive_timeout=_KEEP_ALIVE_S,
+            )
         session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -579,6 +623,14 @@ class ServerClient:
         pool.users -= 1
         if pool.retired and pool.users == 0:
             await pool.session.close()
+
+
+class _Answer(NamedTuple):
+    """A success of the server, as it came."""
+
+    status: int
+    data: bytes
+    etag: str
 
 
 class _Pool:

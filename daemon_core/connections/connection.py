@@ -16,7 +16,6 @@ import dataclasses
 import logging
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from daemon_core.connections.backoff import Backoff
 from daemon_core.connections.client import ServerClient
@@ -24,18 +23,12 @@ from daemon_core.connections.clock import Clock, JumpDetector
 from daemon_core.connections.health import Health, State, diagnose
 from daemon_core.connections.link import Link
 from daemon_core.connections.timing import Timing
+from daemon_core.connections.workspaces import WorkspaceList, WorkspaceSync
 from daemon_core.protocol import errors, wire
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class WorkspaceSync:
-    """What a look at the list of workspaces found. ``left`` ones are dropped here without a word there."""
-
-    current: tuple[wire.Workspace, ...]
-    joined: tuple[wire.Workspace, ...]
-    left: tuple[wire.Workspace, ...]
+__all__ = ["Connection", "ConnectionListener", "WorkspaceSync"]
 
 
 class ConnectionListener:
@@ -92,7 +85,8 @@ class Connection:
         self.link = Link(client, timing, _Hints(self), clock=self._clock, rng=rng)
         self._listeners: list[ConnectionListener] = []
         self._health = Health(State.STARTING, since=self._clock.wall())
-        self._workspaces: dict[str, wire.Workspace] = {}
+        # The hub tells changes by itself, and its list costs nothing.
+        self._list = WorkspaceList(client, own_route=not timing.loopback)
         self._backoff = Backoff(
             timing.first_retry_s, timing.retry_limit_s, jitter=timing.retry_jitter, rng=rng
         )
@@ -100,14 +94,17 @@ class Connection:
         self._sync_wanted = asyncio.Event()
         self._quiet_until = 0.0
         """Monotonic: requests to sync before this are dropped; the state is new enough."""
-        self._renew_at = 0.0
-        """Monotonic: the next token renewal is due."""
+        self._renew_at = (0.0, 0.0)
+        """Monotonic and wall clock: the next token renewal is due when either says so. On a machine that
+        sleeps much, three days by the monotonic clock alone could be longer than a token's last days."""
         self._renewed = False
         """Whether the present token has had its renewal before the first other call."""
         self._token_at = float("-inf")
         """Monotonic: when the present credential came; refusals of earlier requests mean the one before."""
         self._slept = False
         """The machine slept: pooled connections are suspect."""
+        self._returns = False
+        """Signed out since the last good look: what waits is to be woken by the next one."""
         self._usable = asyncio.Event()
         self._usable.set()
 
@@ -122,7 +119,7 @@ class Connection:
     @property
     def workspaces(self) -> Mapping[str, wire.Workspace]:
         """The workspaces as of the last look, by id. Kept while the server cannot be asked."""
-        return self._workspaces
+        return self._list.known
 
     @property
     def usable(self) -> bool:
@@ -144,11 +141,37 @@ class Connection:
             self._quiet_until = now + self.timing.reconcile_quiet_s
             self._sync_wanted.set()
 
+    def await_token(self) -> None:
+        """There is no credential yet: try nothing until :meth:`token_changed` (or :meth:`sign_out`)."""
+        self._usable.clear()
+        self.link.hold()
+
+    def sign_out(self, code: str, *, next_try_at: float | None = None) -> None:
+        """No credential can be had; nothing is tried until :meth:`token_changed`.
+
+        Args:
+            code: why, as in ``Health.code``.
+            next_try_at: wall-clock time at which whoever looks for the credential looks again.
+        """
+        self._usable.clear()
+        self._returns = True
+        self._show(Health(State.SIGNED_OUT, code, {"host": self.client.host}, next_try_at=next_try_at))
+        self.link.hold()
+        self._sync_wanted.set()
+
+    def look_now(self) -> None:
+        """Somebody asks for another try, whatever the back-off says."""
+        self._backoff.reset()
+        self._sync_wanted.set()
+        if not self.link.connected:
+            self.link.reconnect()
+
     def token_changed(self) -> None:
         """There is a new credential: start over with it."""
         self._token_at = self._clock.monotonic()
-        self._renew_at = 0.0
+        self._renew_at = (0.0, 0.0)
         self._renewed = False
+        self._list.forget_way()
         self._backoff.reset()
         self._usable.set()
         self._show(Health(State.STARTING))
@@ -162,9 +185,12 @@ class Connection:
 
         Args:
             asked_at: when the call began (monotonic); a refusal from before a change of token is ignored.
+                None: not known, so a refusal only makes it look for itself.
         """
         if isinstance(error, errors.UnauthorizedError):
-            if asked_at is None or asked_at >= self._token_at:
+            if asked_at is None:
+                self._sync_wanted.set()  # perhaps of the credential before: the next look tells
+            elif asked_at >= self._token_at:
                 self._sign_out(error)
         elif isinstance(error, errors.TransientError) and self._health.state is State.OK:
             self.sync_now()
@@ -224,6 +250,7 @@ class Connection:
             return 0.0
         except errors.ServerError as error:
             pause_s = self._backoff.next()
+            self._list.forget_way()  # whoever answers next may be a newer server
             if isinstance(error, errors.TransientError) and error.retry_after_s is not None:
                 pause_s = max(pause_s, error.retry_after_s)
             log.info("%s: %s; next try in %.1f s", self.name, error, pause_s)
@@ -235,7 +262,8 @@ class Connection:
             return 0.0
         self._backoff.reset()
         self._quiet_until = self._clock.monotonic() + self.timing.reconcile_quiet_s
-        recovered = self._health.state not in (State.OK, State.STARTING)
+        recovered = self._returns or self._health.state not in (State.OK, State.STARTING)
+        self._returns = False
         self._show(Health(State.OK))
         if recovered:
             self._wake_all()
@@ -244,9 +272,10 @@ class Connection:
     async def _renew_if_due(self) -> None:
         """As the protocol has it: before the first other call, then every three days. Failures do not matter,
         except a refusal, and except no answer at all to the very first: then there is nobody to talk to."""
-        now = self._clock.monotonic()
-        if now < self._renew_at:
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        if now < self._renew_at[0] and wall < self._renew_at[1]:
             return
+        pause_s = self.timing.renew_s
         try:
             await self.client.renew_token()
         except errors.UnauthorizedError:
@@ -254,23 +283,14 @@ class Connection:
         except errors.TransientError as error:
             if not self._renewed and error.status == 0 and not error.maybe_applied:
                 raise
-            self._renew_at = now + self.timing.renew_retry_s
+            pause_s = self.timing.renew_retry_s
         except errors.ServerError as error:
             log.debug("%s: the token is not renewed: %s", self.name, error)  # not a kind that can be
-            self._renew_at = now + self.timing.renew_s
-        else:
-            self._renew_at = now + self.timing.renew_s
+        self._renew_at = (now + pause_s, wall + pause_s)
         self._renewed = True
 
     async def _look(self) -> None:
-        found = {workspace.id: workspace for workspace in await self.client.workspaces() if workspace.id}
-        known = self._workspaces
-        sync = WorkspaceSync(
-            current=tuple(found.values()),
-            joined=tuple(workspace for id_, workspace in found.items() if id_ not in known),
-            left=tuple(workspace for id_, workspace in known.items() if id_ not in found),
-        )
-        self._workspaces = found
+        sync = await self._list.look()
         failure: errors.ServerError | None = None
         for listener in self._listeners:
             try:
@@ -284,6 +304,7 @@ class Connection:
         if self.usable:
             log.warning("%s refuses the credential: sign in again", self.name)
         self._usable.clear()
+        self._returns = True
         self._show(diagnose(error, self.client.host))
         self.link.hold()
         self._sync_wanted.set()  # a loop that pauses goes on to waiting for a credential

@@ -24,7 +24,7 @@ class State(enum.Enum):
     SERVER_UNREACHABLE = "server_unreachable"
     """The server does not answer, or answers that it cannot. Tried again with back-off."""
     SIGNED_OUT = "signed_out"
-    """The credential is refused. Nothing is tried until there is a new one."""
+    """The credential is refused, or cannot be had. Nothing is tried until there is a new one."""
     REFUSED = "refused"
     """The server answers and will not have us: account disabled, not a Multica server. Tried again, too."""
 
@@ -38,7 +38,8 @@ class Health:
 
     Attributes:
         state: see :class:`State`.
-        code: the reason: a ``NoAnswerCode``, ``http_status``, ``token_refused``, or empty.
+        code: the reason: a ``NoAnswerCode``, ``http_status``, ``token_refused``, why the credential cannot be
+            had (``keyring_locked``, ``missing``, …), or empty.
         params: what the words need: ``host``, ``status``, ``text``.
         since: wall-clock time, seconds since the epoch, when this state and code began.
         next_try_at: wall-clock time of the next attempt; None where nothing is tried by itself.

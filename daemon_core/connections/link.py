@@ -10,6 +10,7 @@ Rules kept here:
   beats; a beat that no frame at all follows within ``Timing.answer_s`` ends the link (half-open socket); and
   so does silence for ``Timing.read_deadline_s``, which any frame, also a ping, extends.
 - Frames above 64 KiB end the link; unknown types and undecodable frames are ignored.
+- One link speaks for at most 200 runtimes (the address of its handshake has to fit); HTTP covers the others.
 - Outgoing beats queue up to ``max(16, 2 x runtimes)``; a full queue drops the beat (HTTP covers it).
 """
 
@@ -34,6 +35,9 @@ from daemon_core.protocol import errors, wire
 log = logging.getLogger(__name__)
 
 _QUEUE_MIN: Final = 16
+_RUNTIMES_MAX: Final = 200
+"""They are named in the address of the handshake, and servers and proxies take 8 KiB of that at most. Those
+beyond it beat and poll over HTTP alone."""
 _WORKSPACES_CHANGED: Final = "daemon:workspaces_changed"
 _PENDING_WORK: Final = "daemon:pending_work"
 """Hints of later servers: sync the workspaces now; beat for a runtime now."""
@@ -169,7 +173,7 @@ class Link:
 
     async def _connect_once(self, began: float) -> str:
         """One life of the link, from handshake to close. Returns why it ended."""
-        timing, wanted = self._timing, self._wanted
+        timing, wanted = self._timing, frozenset(sorted(self._wanted)[:_RUNTIMES_MAX])
         live = None
         reason = ""
         try:

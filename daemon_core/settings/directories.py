@@ -47,6 +47,11 @@ class Directories:
         return self.config / "config.toml"
 
     @property
+    def providers(self) -> Path:
+        """The user's own kinds of agent CLI, a file each."""
+        return self.config / "providers"
+
+    @property
     def lock_file(self) -> Path:
         return self.state / "daemon.lock"
 
@@ -58,6 +63,21 @@ class Directories:
     @property
     def id_file(self) -> Path:
         return self.state / "daemon.id"
+
+    @property
+    def id_copy(self) -> Path:
+        """Of ``id_file``; not among the configuration, which people copy from machine to machine."""
+        return self.data / "daemon.id"
+
+    @property
+    def servers_file(self) -> Path:
+        """The servers that this profile is connected to; no secrets in it."""
+        return self.state / "servers.json"
+
+    @property
+    def credentials(self) -> Path:
+        """Credentials of servers on a machine without a keyring, a 0600 file each."""
+        return self.state / "credentials"
 
     @property
     def port_file(self) -> Path:

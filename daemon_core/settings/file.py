@@ -24,6 +24,7 @@ import msgspec
 from daemon_core.settings import values
 from daemon_core.settings.errors import SettingsError
 from daemon_core.settings.ports import FOREIGN_PORTS
+from daemon_core.settings.toml_lines import line_of
 from daemon_core.settings.values import Key
 
 SIZE_LIMIT_BYTES: Final = 1024 * 1024
@@ -109,10 +110,31 @@ class WatchdogSettings(Section, frozen=True, kw_only=True):
             "Builds and test suites may be silent for long",
         ),
     ] = 2 * HOUR_S
+    request: Annotated[
+        float,
+        Key(
+            "duration",
+            "Silence after which a run that waits for your answer is ended; 0: never.",
+            "You may be away; what waits costs nothing but its slot",
+        ),
+    ] = 0.0
     run_time_limit: Annotated[
         float,
         Key("duration", "Time after which a run is ended in any case; 0: never.", "Long work is no fault"),
     ] = 0.0
+
+
+class PermissionSettings(Section, frozen=True, kw_only=True):
+    default: Annotated[
+        str,
+        Key(
+            "choice",
+            "Whether agents may use their tools: all of them, ask you, or none that they would ask for.",
+            "A task is meant to go on by itself. None of these fences what an agent's own shell does once it"
+            " may run: that takes a sandbox",
+            choices=("allow", "ask", "deny"),
+        ),
+    ] = "allow"
 
 
 class RetentionSettings(Section, frozen=True, kw_only=True):
@@ -259,12 +281,29 @@ class AgentSettings(Section, frozen=True, kw_only=True):
         str, Key("text", "Model where neither task nor agent names one; empty: its own choice.")
     ] = ""
     thinking: Annotated[str, Key("text", "Thinking level where neither task nor agent names one.")] = ""
+    permissions: Annotated[
+        str,
+        Key(
+            "choice",
+            "Instead of permissions.default: allow, ask, deny, or as-default.",
+            choices=("as-default", "allow", "ask", "deny"),
+        ),
+    ] = "as-default"
+    resume_after_limit: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether a task that met a usage limit goes on by itself when that has reset.",
+            "Off: it uses up what you may want to use yourself; the task waits for you",
+        ),
+    ] = False
 
 
 class Settings(Section, frozen=True, kw_only=True):
     daemon: DaemonSettings = DaemonSettings()
     limits: LimitSettings = LimitSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
+    permissions: PermissionSettings = PermissionSettings()
     retention: RetentionSettings = RetentionSettings()
     workdirs: WorkdirSettings = WorkdirSettings()
     hub: HubSettings = HubSettings()
@@ -277,6 +316,11 @@ class Settings(Section, frozen=True, kw_only=True):
     def agent(self, provider: str) -> AgentSettings:
         """The settings of a provider, defaults where there are none."""
         return self.agents.get(provider) or AgentSettings()
+
+    def permission_mode(self, provider: str) -> str:
+        """``allow``, ``ask`` or ``deny`` for the runs of a provider."""
+        chosen = self.agent(provider).permissions
+        return self.permissions.default if chosen == "as-default" else chosen
 
     def run_limit(self, provider: str) -> int:
         """Most runs at once of one runtime of ``provider``."""
@@ -376,7 +420,7 @@ def parse(
     text = _decode(raw, path)
     found: dict[str, Any] = {}
     for name, value in _flatten(_tree(text, path), text, path):
-        entry = find(name, file=path, line=_line_of(text, name))
+        entry = find(name, file=path, line=line_of(text, name))
         try:
             found[name] = values.from_toml(entry.key, value)
             _check(name, found[name])
@@ -385,11 +429,11 @@ def parse(
                 f"{name} {error}",
                 hint=entry.key.what.rstrip("."),
                 file=path,
-                line=_line_of(text, name),
+                line=line_of(text, name),
                 key=name,
             ) from error
         if providers is not None:
-            _check_provider(name, found[name], providers, path, _line_of(text, name))
+            _check_provider(name, found[name], providers, path, line_of(text, name))
     for name, entry, given in overrides(environ or {}):
         try:
             found[name] = values.from_toml(entry.key, values.from_text(entry.key, given))
@@ -473,7 +517,7 @@ def _flatten(tree: dict[str, Any], text: str, path: Path) -> Iterator[tuple[str,
                 f"there is no section {section}",
                 hint=f"Did you mean {near[0]}?" if near else f"The sections are {', '.join(known)}",
                 file=path,
-                line=_line_of(text, section),
+                line=line_of(text, section),
                 key=section,
             )
         if not isinstance(content, dict):
@@ -481,7 +525,7 @@ def _flatten(tree: dict[str, Any], text: str, path: Path) -> Iterator[tuple[str,
                 f"{section} must be a section, written [{section}]",
                 hint="Put its settings on lines of their own below that",
                 file=path,
-                line=_line_of(text, section),
+                line=line_of(text, section),
                 key=section,
             )
         for name, value in content.items():
@@ -496,7 +540,7 @@ def _flatten(tree: dict[str, Any], text: str, path: Path) -> Iterator[tuple[str,
                     f"{dotted} must be a section, written [{dotted}]",
                     hint=f'Write [agents.{name}] and below it path = "…"',
                     file=path,
-                    line=_line_of(text, dotted),
+                    line=line_of(text, dotted),
                     key=dotted,
                 )
 
@@ -548,45 +592,6 @@ def _build(found: Mapping[str, Any]) -> Settings:
         if section.startswith("agents.")
     }
     return Settings(**sections, agents=agents)
-
-
-def _line_of(text: str, name: str) -> int | None:
-    """The line, from 1, on which ``name`` (a key or a section) is set; None if it cannot be told.
-
-    A TOML parser gives no positions, so lines are looked at one by one: headers and the beginnings of
-    assignments are parsed for themselves. Only messages depend on it.
-    """
-    wanted = name.split(".")
-    section: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            section = _path_in(stripped)
-            here = section
-        else:
-            left, sign, _ = stripped.partition("=")
-            here = section + _path_in(f"{left} = 0") if sign and not stripped.startswith("#") else []
-        if here[: len(wanted)] == wanted:
-            return number
-        # An inline table: `agents = { claude = { pth = "x" } }` names its last keys on the same line.
-        if here and here == wanted[: len(here)] and here != section and wanted[-1] in stripped:
-            return number
-    return None
-
-
-def _path_in(line: str) -> list[str]:
-    try:
-        tree: Any = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
-        return []
-    found = []
-    while isinstance(tree, dict | list) and tree:
-        if isinstance(tree, list):
-            tree = tree[0]
-        else:
-            key, tree = next(iter(tree.items()))
-            found.append(key)
-    return found
 
 
 def value_of(settings: Settings, name: str) -> Any:

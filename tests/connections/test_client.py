@@ -106,7 +106,9 @@ async def _register(client: ServerClient) -> str:
         ("ws://localhost:8080/ws", "http://localhost:8080"),
         ("wss://api.example.com/ws/", "https://api.example.com"),
         ("https://example.com/multica/ws?x=1#y", "https://example.com/multica"),
-        (" HTTP://Example.com:80/ ", "http://example.com:80"),
+        (" HTTP://Example.com:80/ ", "http://example.com"),
+        ("wss://example.com:443/ws", "https://example.com"),
+        ("https://example.com:80", "https://example.com:80"),
         ("http://[::1]:9/news", "http://[::1]:9/news"),
     ],
 )
@@ -631,3 +633,24 @@ async def test_no_method_leaks_another_kind_of_error_or_the_token(
 
     await asyncio.gather(*(call(make) for make in CALLS))
     assert TOKEN not in caplog.text
+
+
+async def test_without_a_token_nothing_is_asked_where_one_is_needed(server: FakeServer) -> None:
+    token = ""
+    async with ServerClient(server.url, lambda: token, needs_token=True) as client:
+        with pytest.raises(errors.UnauthorizedError):
+            await client.workspaces()
+        with pytest.raises(errors.UnauthorizedError):
+            async with client.websocket(["r"], handshake_s=1, close_s=0.1, limit_bytes=1024):
+                pass
+        assert server.requests == []
+        assert server.handshakes == []
+        token = TOKEN
+        assert [workspace.id for workspace in await client.workspaces()] == list(server.workspaces)
+
+
+async def test_a_client_can_be_sent_to_another_address(server: FakeServer) -> None:
+    async with ServerClient("http://unknown.invalid", TOKEN) as client:
+        client.readdress(server.url + "/", None)
+        assert client.base_url == server.url
+        assert [workspace.id for workspace in await client.workspaces()] == list(server.workspaces)

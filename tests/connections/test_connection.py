@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -149,6 +150,16 @@ async def test_the_token_is_renewed_every_three_days(server: FakeServer) -> None
         assert len(server.seen("renew")) == 2
 
 
+async def test_days_asleep_count_for_the_renewal(server: FakeServer) -> None:
+    wall = [1e9]
+    async with connected(server.url, clock=Clock(wall=lambda: wall[0])) as (connection, witness):
+        await witness.until(lambda: len(witness.syncs) == 1)
+        wall[0] += 3.1 * 86400
+        connection.sync_now()
+        await witness.until(lambda: len(witness.syncs) == 2)
+        assert len(server.seen("renew")) == 2
+
+
 @pytest.mark.parametrize("fault", [refuse(400, "only personal access tokens can be renewed"), html_502()])
 async def test_a_renewal_that_fails_does_no_harm(server: FakeServer, fault: Status) -> None:
     server.script("renew", fault)
@@ -180,18 +191,31 @@ async def test_a_refused_token_is_a_state_that_waits_for_another(server: FakeSer
         assert [r.route for r in server.requests][-2:] == ["renew", "workspaces"]
 
 
-async def test_a_401_that_somebody_else_met_signs_out_too(server: FakeServer) -> None:
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_401_that_somebody_else_met_signs_out_too(server: FakeServer, known: bool) -> None:
     async with connected(server.url) as (connection, witness):
         await witness.until(lambda: connection.health.state is State.OK)
         server.tokens.clear()
+        asked_at = time.monotonic()
         with pytest.raises(errors.UnauthorizedError) as caught:
             await connection.client.claim("r")
-        connection.report(caught.value)
-        connection.report(caught.value)
-        assert connection.health.state is State.SIGNED_OUT
+        for _ in range(2):
+            connection.report(caught.value, asked_at if known else None)
+        if known:
+            assert connection.health.state is State.SIGNED_OUT
+        await witness.until(lambda: connection.health.state is State.SIGNED_OUT)
         server.tokens.add(TOKEN)
         connection.token_changed()
         await witness.until(lambda: connection.health.state is State.OK)
+
+
+async def test_a_refusal_of_unknown_age_is_looked_into_and_no_more(server: FakeServer) -> None:
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        connection.report(errors.UnauthorizedError("POST", "/x", 401))  # the new token's, or the old one's?
+        await witness.until(lambda: len(witness.syncs) == 2)
+        assert connection.health.state is State.OK
+        assert [health.state for health in witness.states] == [State.OK]
 
 
 async def test_a_refusal_of_the_token_before_means_nothing_for_the_new_one(server: FakeServer) -> None:
@@ -361,3 +385,50 @@ async def test_one_failing_connection_delays_no_other(server: FakeServer) -> Non
                 good.sync_now()
                 await witness.until(lambda: len(witness.syncs) == 2)
             assert bad.health.state is State.STARTING
+
+
+async def test_without_a_credential_nothing_is_asked_until_there_is_one(server: FakeServer) -> None:
+    witness = Witness()
+    client = ServerClient(server.url, TOKEN, timeouts=Timeouts(connect_s=0.5))
+    connection = Connection("c", client, FAST)
+    connection.add_listener(witness)
+    connection.await_token()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(connection.run())
+        connection.sign_out("keyring_locked", next_try_at=5.0)
+        health = connection.health
+        assert (health.state, health.code, health.next_try_at) == (State.SIGNED_OUT, "keyring_locked", 5.0)
+        connection.look_now()
+        connection.sync_now()
+        with pytest.raises(TimeoutError):
+            await witness.until(lambda: connection.usable, timeout_s=0.3)
+        assert server.requests == []
+        assert server.asked_own_list == []
+        connection.token_changed()
+        await witness.until(lambda: connection.health.state is State.OK)
+        assert witness.wakes == 1  # what waited is woken
+        task.cancel()
+
+
+async def test_somebody_who_asks_waits_for_no_back_off(server: FakeServer) -> None:
+    slow = dataclasses.replace(FAST, first_retry_s=60, retry_limit_s=60)
+    server.script("workspaces", html_502())
+    async with connected(server.url, timing=slow) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.SERVER_UNREACHABLE)
+        connection.look_now()
+        await witness.until(lambda: connection.health.state is State.OK)
+
+
+async def test_a_pushed_change_of_workspaces_is_fetched_with_the_tag_of_the_list(server: FakeServer) -> None:
+    server.later = True
+    async with connected(server.url) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        server.runtimes["r"] = FakeRuntime("r", "w1", "d", "p", "n", "1")
+        connection.link.set_runtimes(["r"])
+        await server.until(lambda: bool(server.sockets))
+        await witness.until(lambda: len(witness.syncs) == 2)  # a new link reconciles
+        server.add_workspace(id_="w2")
+        server.push("daemon:workspaces_changed", {})
+        await witness.until(lambda: ids(witness.syncs[-1].joined) == ["w2"])
+        assert "If-None-Match" in server.asked_own_list[-1]
+        assert server.seen("workspaces") == []

@@ -322,3 +322,28 @@ async def test_without_runtimes_there_is_no_link(server: FakeServer) -> None:
         link.release()
         await asyncio.sleep(0)
     assert server.handshakes == []
+
+
+async def test_a_link_speaks_for_as_many_runtimes_as_an_address_can_name(server: FakeServer) -> None:
+    ids = [f"00000000-0000-0000-0000-{number:012}" for number in range(250)]
+    for id_ in ids:
+        server.runtimes[id_] = FakeRuntime(id_, "w", "d", id_, id_, "1")
+    async with linked(server, *ids) as (link, ears):
+        await ears.until(lambda: ears.count("ack") == 200)
+        assert server.handshakes == [ids[:200]]
+        assert (link.beat(ids[199]), link.beat(ids[200])) == (True, False)
+        assert not link.fresh(ids[200])
+        link.set_runtimes(ids[100:])
+        await ears.until(lambda: ears.count("up") == 2)
+        assert server.handshakes[-1] == ids[100:]
+
+
+async def test_every_frame_fits_what_a_server_reads(server: FakeServer) -> None:
+    async with linked(server, "r" * 36) as (_, ears):
+        server.runtimes["r" * 36] = FakeRuntime("r" * 36, "w", "d", "p", "n", "1")
+        await ears.until(lambda: ears.count("ack") == 1)
+        (frame,) = server.sockets[0].frames
+        assert frame == {
+            "type": "daemon:heartbeat",
+            "payload": {"runtime_id": "r" * 36, "supports_batch_import": True},
+        }

@@ -41,3 +41,35 @@ def test_a_damaged_one_is_set_aside_and_what_it_named_is_kept(tmp_path: Path, le
     assert made.damaged.read_text() == left.format(old=old)
     again = load_or_create(path)
     assert (again.daemon_id, again.legacy_ids, again.damaged) == (made.daemon_id, made.legacy_ids, None)
+
+
+def test_a_copy_survives_what_clears_the_state(tmp_path: Path) -> None:
+    path, copy = tmp_path / "state-id", tmp_path / "data-id"
+    made = load_or_create(path, copy)
+    assert copy.read_text() == path.read_text()
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    path.unlink()
+    assert load_or_create(path, copy) == made
+    copy.write_text("nonsense")
+    assert load_or_create(path, copy) == made
+    assert copy.read_text() == path.read_text()
+
+
+def test_a_damaged_one_is_mended_from_its_copy(tmp_path: Path) -> None:
+    path, copy = tmp_path / "state-id", tmp_path / "data-id"
+    made = load_or_create(path, copy)
+    other = new_id()
+    path.write_text(f"{other} {made.daemon_id} nonsense")
+    mended = load_or_create(path, copy)
+    assert (mended.daemon_id, mended.legacy_ids) == (made.daemon_id, (other,))
+    assert mended.damaged is not None
+    assert load_or_create(path, copy).legacy_ids == (other,)
+    assert load_or_create(copy).legacy_ids == (other,)
+
+
+def test_nothing_of_it_depends_on_the_hosts_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "daemon.id"
+    made = load_or_create(path)
+    monkeypatch.setattr("socket.gethostname", lambda: "renamed")
+    assert load_or_create(path) == made
+    assert made.legacy_ids == ()
