@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check lint format bench lock clean setup setup-dev
+.PHONY: run test check lint format bench conformance lock clean setup setup-dev
 
 run: setup
 	@packaging/first-run
@@ -30,6 +30,13 @@ format: setup-dev
 
 bench: setup-dev
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Does a server speak the daemon protocol? `make conformance SERVER=https://… TOKEN=mul_…` asks it; without
+# SERVER a hub of its own is asked. TOKEN is a user's; WORKSPACE=… names where, if none may be created.
+conformance: setup-dev
+	@OSTLER_CONFORMANCE_SERVER="$(SERVER)" OSTLER_CONFORMANCE_TOKEN="$(TOKEN)" \
+	OSTLER_CONFORMANCE_WORKSPACE="$(WORKSPACE)" OSTLER_CONFORMANCE_REPORT=1 \
+	$(BIN)/pytest -q tests/conformance $(ARGS)
 
 lock: setup-dev
 	@packaging/lock

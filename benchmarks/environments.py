@@ -14,6 +14,7 @@ from daemon_core.protocol.wire import Agent, Skill, SkillFile, Task
 from daemon_core.tasks.preparing import wanted_of
 from daemon_core.workdirs import TaskDirectories
 from daemon_core.workdirs.environments import Environments
+from tests.support.layouts import layout_of
 
 ROUNDS = 200
 SKILLS = 5
@@ -46,7 +47,7 @@ def measure() -> list[Row]:
             task = Task(id="t", chat_session_id="c", workspace_id="w", agent=agent)
             environments.prepare(
                 wanted_of(
-                    task, provider=provider, work_dir=work_dir, user_owned=user_owned,
+                    task, layout=layout_of(provider), work_dir=work_dir, user_owned=user_owned,
                     run_dir=base / "run", hub=True, environ={},
                 )
             )  # fmt: skip

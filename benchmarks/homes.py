@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from daemon_core.runtimes.providers import PROVIDERS
+from daemon_core.runtimes.providers import builtin
 from tests.end_to_end.home import PATIENCE_S, OstlerHome
 from tests.support.scripted_agent import install_scripted_agent
 
@@ -22,14 +22,11 @@ LONG_S = 120.0
 class BenchHome(OstlerHome):
     """Like the tests' home, with a daemon that tells when it began."""
 
-    drivable: tuple[str, ...] = ()
-    """Providers that are driven as Claude Code is, though Ostler cannot drive them yet."""
-
     def launch(self, *, kill_at: str = "", **environ: str) -> subprocess.Popen[bytes]:
         assert not kill_at
         with open(self.root / "daemon.out", "ab") as log:
             self.daemon = subprocess.Popen(
-                [sys.executable, str(LAUNCH), str(self.marks), *self.drivable],
+                [sys.executable, str(LAUNCH), str(self.marks)],
                 env={**self.environ, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -54,8 +51,14 @@ class BenchHome(OstlerHome):
 
     def install(self, count: int) -> None:
         """Stand-ins for the first so many providers, the shell apart (which is there in any case)."""
-        for provider in [each for each in PROVIDERS if each.id != "shell"][:count]:
+        for provider in [each for each in builtin() if each.id != "shell"][:count]:
             install_scripted_agent(self.bin, provider.executables[0])
+
+    def add_provider(self, name: str) -> None:
+        """A provider of the user's own: a program that is driven as Claude Code is."""
+        file = self.directories.providers / f"{name}.toml"
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.write_text(f'extends = "claude"\nname = "{name}"\nexecutables = ["{name}"]\n')
 
     def set(self, toml: str) -> None:
         """Write the settings."""

@@ -16,12 +16,12 @@ SETTLE_S = 5.0
 def measure() -> list[Row]:
     """Claude Code, the shell, and a third program that is driven as Claude Code is."""
     with home() as place:
-        place.drivable = ("codex",)
-        install_scripted_agent(place.bin, "codex", "codex-cli 1.0.0")
+        place.add_provider("second")
+        install_scripted_agent(place.bin, "second", "second 2.1.0")
         place.start()
         place.add(script({"text": "hello"}, {"tool": {"name": "Bash", "output": "x"}}))
         place.add("echo hello", runtime="shell")
-        place.add(script({"text": "hello"}), runtime="codex")
+        place.add(script({"text": "hello"}), runtime="second")
         place.settle(3)
         place.call("GET", "/v1/snapshot")
         runtimes = place.status()["runtimes"]

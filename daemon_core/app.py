@@ -2,7 +2,7 @@
 
 Order at the start: lock, control socket (status ``starting``), then journal, hub and discovery side by side,
 the loopback port, everything unfinished taken up again, and only then connections that register and claim.
-``running`` is said when the first connection's runtimes are registered.
+``running`` is said when the hub's runtimes are registered (without a hub: see ``Servers.settled``).
 
 Order at the end, whatever asks for it: barrier up, pollers ended, tasks in their short stretches given a
 moment, runs let go (or ended, if the user wants that), reports delivered as far as they can be, runtimes
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import functools
 import gc
@@ -30,23 +31,31 @@ from typing import Any
 
 from daemon_core import __version__
 from daemon_core.agents.families import families
-from daemon_core.connections.client import ServerClient
-from daemon_core.connections.connection import Connection, ConnectionListener
-from daemon_core.connections.health import Health
-from daemon_core.connections.timing import HUB
+from daemon_core.connections.connection import Connection
 from daemon_core.control.checkout import checkout_route
 from daemon_core.control.facade import Facade
 from daemon_core.control.loopback import LoopbackServer, build_app, make_token
+from daemon_core.control.mcp import mcp_routes
+from daemon_core.control.mcp_tools import CheckoutTool, VerbTools
+from daemon_core.control.models_desk import ModelsDesk
 from daemon_core.control.server import ControlServer
 from daemon_core.control.views import ReloadAnswer
 from daemon_core.hub import Hub, HubChange
 from daemon_core.hub import routes as hub_routes
 from daemon_core.journal import Journal, JournalError
 from daemon_core.processes.state import RunPhase, read_state
+from daemon_core.runtimes import providers
+from daemon_core.runtimes.actions import ModelAnswer, RuntimeActions
+from daemon_core.runtimes.book import RuntimeBook
 from daemon_core.runtimes.discovery import FoundAgent, discover
 from daemon_core.runtimes.heartbeat import Heartbeat
-from daemon_core.runtimes.providers import PROVIDERS
-from daemon_core.runtimes.registration import Identity, Registration
+from daemon_core.runtimes.models import ModelCatalog, wire_models
+from daemon_core.runtimes.places import COMMON_PLACES
+from daemon_core.runtimes.profiles import ProfileResolver
+from daemon_core.runtimes.providers import Registry
+from daemon_core.runtimes.registration import Identity, RegisteredRuntime, Registration
+from daemon_core.runtimes.watching import AgentWatch
+from daemon_core.servers import HUB_NAME, Servers
 from daemon_core.settings import file as settings_file
 from daemon_core.settings import identity as identity_file
 from daemon_core.settings import lock as locking
@@ -54,18 +63,19 @@ from daemon_core.settings.directories import Directories, make_private, resolve
 from daemon_core.settings.errors import SettingsError
 from daemon_core.settings.file import Settings
 from daemon_core.settings.ports import PortInUseError, open_loopback
-from daemon_core.tasks import clock
+from daemon_core.tasks import accounts, clock
+from daemon_core.tasks.accounts import AccountLimits
 from daemon_core.tasks.barrier import Barrier
 from daemon_core.tasks.engine import Engine
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.housekeeping import CleanRules, Housekeeper
 from daemon_core.tasks.launch import Launcher
-from daemon_core.tasks.owned import Nursery
+from daemon_core.tasks.owned import Nursery, keep_going
 from daemon_core.tasks.repositories import OwnRepositories, TaskRepositories
 from daemon_core.tasks.room import RoomGuard
-from daemon_core.tasks.run import WatchLimits
 from daemon_core.tasks.skills import CACHE_NAME, SkillCache, forget_unused
 from daemon_core.tasks.slots import Slots
+from daemon_core.tasks.watchdog import WatchLimits
 from daemon_core.workdirs import DirectoryLocks, TaskDirectories
 from daemon_core.workdirs.changes import ChangeStore
 from daemon_core.workdirs.disk import Room, Space
@@ -74,7 +84,6 @@ from daemon_core.workdirs.repositories import Repositories
 
 log = logging.getLogger("ostler")
 
-HUB_NAME = "hub"
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONFLICT = 6
@@ -89,6 +98,8 @@ LOW_DISK_ROUND_S = 10 * 60.0
 """A disk that stays low is not cleaned more often than this."""
 ANEW_MIN_S = 10.0
 """A daemon that lived shorter than this is not followed by another one of its own accord."""
+GLANCE_EVERY_S = 1.0
+"""How often somebody who looks at the list of agents makes the daemon see whether they have changed."""
 _M_ARENA_MAX = -8  # malloc.h
 REPORTED_CLI_VERSION = "0.4.24"
 """What servers are told as ``cli_version``: their own gates are on the numbers of their own daemon, and this
@@ -110,8 +121,9 @@ class Daemon:
         self.directories = directories
         self.settings = settings
         self.environ = dict(environ)
+        self.providers = providers.load(directories.providers)
         self.barrier = Barrier()
-        self.slots = Slots(settings.daemon.slots, _limits(settings))
+        self.slots = Slots(settings.daemon.slots, _limits(settings, self.providers))
         self.device_name = settings.daemon.name or socket.gethostname()
         self.facade = Facade(
             version=__version__,
@@ -127,13 +139,32 @@ class Daemon:
             Room((directories.data, directories.state), settings.workdirs.free_floor), self._room_changed
         )
         self.hub: Hub | None = None
-        self.heartbeats: dict[str, Heartbeat] = {}
+        self.servers = Servers(directories, self.environ, self.facade, version=REPORTED_CLI_VERSION)
+        self.book = RuntimeBook.open(directories.state / "runtimes.json")
+        self.watch = AgentWatch(
+            self._agent_places,
+            lambda: [agent.path for agent in self.facade.found if agent.path],
+            self.environ,
+            lambda: self.discover(refresh=False),
+        )
+        self._profiles = ProfileResolver(
+            lambda name: self.providers.get(name),
+            self.environ,
+            self.book.path_of,
+            lambda provider: provider.family in families(),
+        )
+        self.models = ModelsDesk(
+            ModelCatalog(directories.cache / "models.json"),
+            registry=lambda: self.providers,
+            found=lambda: self.facade.found,
+            environ=self._base_environment,
+            provider_of=self._provider_of,
+        )
         self._stop = asyncio.Event()
         self._end_runs = False
         self._restart = False
         self.anew = False
         """Whether this process is to be followed by another one at once."""
-        self._ready = asyncio.Event()
         self._tidied_at = float("-inf")
 
     # --- what the facade may ask for -------------------------------------------------------------
@@ -168,10 +199,10 @@ class Daemon:
         live = {entry.name for entry in settings_file.entries() if entry.key.live}
         needs_restart = [name for name in changed if not _is_live(name, live)]
         self.settings = new
-        self.slots.resize(new.daemon.slots, _limits(new))
+        self.slots.resize(new.daemon.slots, _limits(new, self.providers))
         logging.getLogger().setLevel(new.log.level.upper())
         if self.engine is not None:
-            self.engine.watch_limits = _watch_limits(new)
+            self.engine.watch_by(_watch_limits(new))
             self.engine.accept_claims(new.daemon.claim)
             self.engine.base_environment = self._base_environment()
         self.room.room.floor_bytes = new.workdirs.free_floor
@@ -179,7 +210,9 @@ class Daemon:
         if self.hub is not None:
             self.hub.retention = dt.timedelta(days=new.retention.days)
         self.facade.clear_condition("settings_invalid")
-        if any(name.startswith(("agents.", "discovery.")) for name in changed):
+        if any(name.startswith(("agents.", "discovery.", "environment.")) for name in changed) or (
+            await asyncio.to_thread(providers.load, self.directories.providers) != self.providers
+        ):
             self.nursery.start(self.discover(refresh=False), "discovery after a change of settings")
         return ReloadAnswer(
             applied=[name for name in changed if name not in needs_restart], needs_restart=needs_restart
@@ -191,6 +224,7 @@ class Daemon:
         """Start, run until asked to stop, stop in order. Raises ``StartError``."""
         facade, directories = self.facade, self.directories
         facade.host = self
+        facade.models = self.models
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError):
@@ -208,7 +242,9 @@ class Daemon:
             stack.push_async_callback(_limited, control.close, "the control API")
             stack.push_async_callback(_limited, facade.close, "the control API's own tasks")
             stack.push_async_callback(_limited, self.nursery.close, "background work")
-            identity = await asyncio.to_thread(identity_file.load_or_create, directories.id_file)
+            identity = await asyncio.to_thread(
+                identity_file.load_or_create, directories.id_file, directories.id_copy
+            )
             facade.daemon_id = identity.daemon_id
             discovery = self.nursery.start(self._discover(refresh=False), "discovery")
             journal, hub = await self._open_stores(stack, identity.daemon_id)
@@ -216,7 +252,9 @@ class Daemon:
             facade.port = listener.getsockname()[1]
             token = await asyncio.to_thread(make_token, directories.token_file)
             served = hub_routes(hub) if hub is not None else ()
-            app = build_app(facade, token, routes=[checkout_route(lambda: self.engine, token), *served])
+            tools = mcp_routes(lambda: self.engine, [CheckoutTool(lambda: self.engine), VerbTools()])
+            checkout = checkout_route(lambda: self.engine, token)
+            app = build_app(facade, token, routes=[checkout, *tools, *served])
             loopback = LoopbackServer(app, listener)
             await loopback.start()
             stack.push_async_callback(_limited, loopback.close, "the loopback server")
@@ -243,21 +281,27 @@ class Daemon:
         port: int,
     ) -> None:
         facade = self.facade
-        connections: dict[str, Connection] = {}
+        servers = self.servers
         if hub is not None:
-            client = ServerClient(
-                f"http://127.0.0.1:{port}", lambda: hub.credential, version=REPORTED_CLI_VERSION
-            )
-            connections[HUB_NAME] = Connection(HUB_NAME, client, HUB)
-        facade.connections = connections
-        engine = self._build_engine(journal, connections, identity.daemon_id, port)
+            servers.add_hub(f"http://127.0.0.1:{port}", lambda: hub.credential)
+        await servers.load(sorted(await journal.open_connections()))
+        engine = self._build_engine(journal, servers.connections, identity.daemon_id, port)
         self.engine = facade.engine = engine
+        facade.runtime_desk.book = self.book
+        facade.runtime_desk.discover = lambda: self.discover(refresh=True)
+        facade.runtime_desk.glance = lambda: self.watch.look(every_s=GLANCE_EVERY_S)
         self.housekeeper = facade.housekeeper = self._build_housekeeper(engine)
         engine.accept_claims(self.settings.daemon.claim)
+        engine.accounts = AccountLimits(
+            lambda text: engine.patience.carry(lambda: journal.set_meta(accounts.META_NAME, text)),
+            facade.account_changed,
+        )
+        engine.accounts.restore(await journal.get_meta(accounts.META_NAME))
+        stack.callback(engine.accounts.close)
         await facade.restore_pause()
         stack.push_async_callback(_limited, engine.detach, "the tasks")
-        for connection in connections.values():
-            await stack.enter_async_context(connection.client)
+        stack.push_async_callback(_limited, servers.close, "the connections")
+        await servers.open()
         found = await discovery
         self._take_agents(found)
         await engine.recover()
@@ -266,10 +310,11 @@ class Daemon:
             await hub.take_stock(known)
             hub.start_timers(known)
             group.create_task(hub.run(), name="hub")
-        for connection in connections.values():
-            self._serve(group, connection, identity)
+        servers.begin(engine, lambda connection: self._join(connection, identity))
+        facade.servers = servers
         group.create_task(self._housekeeping(), name="housekeeping")
-        await self._until_registered()
+        group.create_task(keep_going(self.watch.run, "the watch of agents"), name="watch of agents")
+        await self._until_settled()
         gc.collect()
         gc.freeze()  # what is there now stays: later collections need not look at it
         facade.set_phase("running")
@@ -340,6 +385,8 @@ class Daemon:
             room=self.room,
             skill_cache=SkillCache(directories.workspaces),
             watch_limits=_watch_limits(self.settings),
+            permissions=lambda provider: self.settings.permission_mode(provider),
+            resume_after_limit=lambda provider: self.settings.agent(provider).resume_after_limit,
             runs_dir=directories.runs,
             socket_dir=directories.run,
             daemon_id=daemon_id,
@@ -348,7 +395,9 @@ class Daemon:
             home=self.environ.get("OSTLER_HOME", ""),
             profile=directories.profile,
             base_environment=self._base_environment(),
-            runtime_gone=self._runtime_gone,
+            runtime_gone=self.servers.runtime_gone,
+            profile_launcher=self._profile_launcher,
+            agent_missing=lambda _: self.watch.look(now=True),
             repositories=TaskRepositories(
                 Repositories(directories.repositories, self._base_environment(), reach=reach),
                 self.facade.registrations,
@@ -395,13 +444,12 @@ class Daemon:
         env = {name: value for name, value in self.environ.items() if not _matches(name, chosen.drop)}
         return {**env, **chosen.set}
 
-    def _serve(
-        self, group: asyncio.TaskGroup, connection: Connection, identity: identity_file.Identity
-    ) -> None:
-        """Register at a connection, beat for it, listen to it."""
+    def _join(
+        self, connection: Connection, identity: identity_file.Identity
+    ) -> tuple[Registration, Heartbeat]:
+        """Who registers and beats at a connection."""
         engine = self.engine
         assert engine is not None
-        connection.add_listener(_Hints(self))
         registration = Registration(
             connection,
             Identity(
@@ -412,26 +460,25 @@ class Daemon:
                 legacy_daemon_ids=identity.legacy_ids,
             ),
             [agent for agent in self.facade.found if agent.usable],
-            # The hub takes stock by itself: it is told which tasks are here.
-            lives=lambda runtime_id: (
-                connection.timing.loopback or engine.has_live_run(connection.name, runtime_id)
-            ),
-            changed=self._runtimes_changed,
+            lives=lambda runtime_id: engine.has_live_run(connection.name, runtime_id),
+            living=lambda: engine.living_runtimes(connection.name),
+            changed=self.servers.runtimes_changed,
+            profiles=self._profiles,
+            book=self.book,
+            lost=engine.lost,
         )
-        heartbeat = Heartbeat(connection, gone=registration.runtime_gone)
-        self.facade.registrations[connection.name] = registration
-        self.heartbeats[connection.name] = heartbeat
-        group.create_task(registration.run(), name=f"registration {connection.name}")
-        group.create_task(heartbeat.run(), name=f"heartbeat {connection.name}")
-        group.create_task(connection.run(), name=f"connection {connection.name}")
+        connection.add_listener(self.watch)
+        act = RuntimeActions(registration.runtime, self.environ, self._skill_places, self.list_models)
+        heartbeat = Heartbeat(
+            connection, gone=registration.runtime_gone, act=act, ticked=lambda: self.watch.look()
+        )
+        return registration, heartbeat
 
-    async def _until_registered(self) -> None:
-        """Wait for the first registration, or the wish to stop."""
-        if not self.facade.connections:
-            return
+    async def _until_settled(self) -> None:
+        """Wait until there is something to claim for, or the wish to stop."""
         async with asyncio.TaskGroup() as group:
             waits = [
-                group.create_task(self._ready.wait()),
+                group.create_task(self.servers.settled()),
                 group.create_task(self._stop.wait()),
             ]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -448,34 +495,11 @@ class Daemon:
                 deadline_s=END_RUNS_S,
                 deliver_s=self.settings.daemon.stop_timeout,
             )
-        for registration in () if self._restart else facade.registrations.values():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_LIMIT_S):
-                    await registration.deregister()
+        if not self._restart:
+            await self.servers.deregister()
         log.info("stopped; %d run%s without the daemon", left, " goes on" if left == 1 else "s go on")
 
     # --- events ----------------------------------------------------------------------------------
-
-    def _runtimes_changed(self, registration: Registration) -> None:
-        engine = self.engine
-        assert engine is not None
-        registered = [
-            runtime for each in self.facade.registrations.values() for runtime in each.runtimes.values()
-        ]
-        name = registration.connection.name
-        ids = list(registration.runtimes)
-        registration.connection.link.set_runtimes(ids)
-        if name in self.heartbeats:
-            self.heartbeats[name].set_runtimes(ids)
-        engine.set_runtimes(registered)
-        self.facade.runtimes_changed()
-        if ids:
-            self._ready.set()
-
-    def _runtime_gone(self, runtime: Any, asked_at: float) -> None:
-        registration = self.facade.registrations.get(runtime.connection.name)
-        if registration is not None:
-            registration.runtime_gone(runtime.runtime_id, asked_at)
 
     def _hub_changed(self, change: HubChange) -> None:
         self.facade.hub_changed(change)
@@ -490,18 +514,38 @@ class Daemon:
     # --- agents ----------------------------------------------------------------------------------
 
     async def _discover(self, *, refresh: bool) -> list[FoundAgent]:
+        self._take_providers(await asyncio.to_thread(providers.load, self.directories.providers))
         overrides = {
             name: os.path.expanduser(agent.path) for name, agent in self.settings.agents.items() if agent.path
         }
         return await discover(
-            PROVIDERS,
+            self.providers,
             environ=self.environ,
             cache_path=self.directories.agents_cache_file,
             overrides=overrides,
             refresh=refresh,
             limit_s=self.settings.discovery.timeout,
             login_shell=self.settings.discovery.login_shell,
+            run_environ=self._base_environment(),
         )
+
+    def _take_providers(self, known: Registry) -> None:
+        """Use these kinds of agent from now on; what is wrong with the user's files is said."""
+        new = {mistake.file: mistake for mistake in known.mistakes}
+        for mistake in self.providers.mistakes:
+            if mistake.file not in new:
+                self.facade.clear_condition("provider_invalid", mistake.file)
+        for file, mistake in new.items():
+            self.facade.set_condition(
+                "provider_invalid", file, file=file, line=mistake.line, what=mistake.what, hint=mistake.hint
+            )
+            if mistake not in self.providers.mistakes or self.facade.phase == "starting":
+                log.warning("%s is no provider: %s", mistake.place, mistake.what)
+        changed = known != self.providers
+        self.providers = known
+        self.facade.provider_mistakes = known.mistakes
+        if changed:
+            self.slots.resize(self.settings.daemon.slots, _limits(self.settings, known))
 
     def _take_agents(self, found: list[FoundAgent]) -> None:
         enabled = [
@@ -511,21 +555,66 @@ class Daemon:
         usable = [agent for agent in enabled if agent.usable]
         engine = self.engine
         if engine is not None:
-            known = families()
-            engine.launchers = {
-                agent.provider: Launcher(
-                    provider=agent.provider,
-                    executable=agent.path,
-                    family=known[agent.family],
-                    model=self.settings.agent(agent.provider).model,
-                    thinking=self.settings.agent(agent.provider).thinking,
-                    args=self.settings.agent(agent.provider).args,
-                )
-                for agent in usable
-                if agent.family in known
-            }
+            launchers = [self._launcher(agent) for agent in usable]
+            engine.launchers = {each.provider: each for each in launchers if each is not None}
+        self.servers.set_agents(usable)
+
+    def _launcher(self, agent: FoundAgent) -> Launcher | None:
+        """How an agent that was found is started; None if its provider is gone or cannot be driven."""
+        provider, known = self.providers.get(agent.provider), families()
+        if provider is None or provider.family not in known:
+            return None
+        chosen = self.settings.agent(agent.provider)
+        return Launcher(
+            provider=agent.provider,
+            executable=agent.path,
+            family=known[provider.family],
+            drive=provider.drive,
+            ask_family=known.get(provider.ask_family),
+            ask_drive=provider.ask_drive or provider.drive,
+            layout=provider.layout(),
+            search_path=agent.search_path,
+            choose=functools.partial(self.models.choose, agent.provider),
+            model=chosen.model,
+            thinking=chosen.thinking,
+            args=chosen.args,
+        )
+
+    def _profile_launcher(self, connection: str, runtime_id: str) -> Launcher | None:
+        """How a custom profile's runtime is started: like its family, with a program and arguments of its
+        own. Known from the book, since a task may go on before its server has been asked."""
+        start = self.book.start_of(connection, runtime_id)
+        if start is None:
+            return None
+        plain = FoundAgent(provider=start.provider, name="", status="usable", path=start.path)
+        launcher = self._launcher(plain)
+        return launcher and dataclasses.replace(launcher, args=(*start.args, *launcher.args))
+
+    def _agent_places(self) -> list[str]:
+        own = [place for provider in self.providers for place in provider.places]
+        return [*own, *COMMON_PLACES]
+
+    def _skill_places(self, name: str) -> tuple[str, ...]:
+        provider = self.providers.get(name)
+        return provider.skills.user if provider is not None else ()
+
+    def _provider_of(self, runtime_id: str) -> str:
+        """The provider of a runtime at a server; empty for what is no such runtime."""
         for registration in self.facade.registrations.values():
-            registration.set_agents(usable)
+            if (found := registration.runtimes.get(runtime_id)) is not None:
+                return found.provider
+        return ""
+
+    async def list_models(self, runtime: RegisteredRuntime) -> ModelAnswer:
+        """The models of a runtime's agent, for a server."""
+        found = await self.models.of_runtime(runtime)
+        if found is None:
+            return ModelAnswer(supported=False)
+        return ModelAnswer(
+            models=wire_models(found),
+            supported=found.source != "none",
+            error=found.error if not found.models else "",
+        )
 
     # --- housekeeping ----------------------------------------------------------------------------
 
@@ -572,43 +661,22 @@ class _DoneError(Exception):
     """Ends the task group of the daemon."""
 
 
-class _Hints(ConnectionListener):
-    """What a connection hears, for the engine and the status."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-
-    def health_changed(self, connection: Connection, health: Health) -> None:
-        self._daemon.facade.connection_changed()
-
-    def wake_all(self, connection: Connection) -> None:
-        if (engine := self._daemon.engine) is not None:
-            engine.wake(connection.name)
-            engine.reconcile(connection.name)
-
-    def task_available(self, connection: Connection, runtime_id: str) -> None:
-        if (engine := self._daemon.engine) is not None:
-            engine.wake(connection.name, runtime_id)
-
-    def task_changed(self, connection: Connection, task_id: str) -> None:
-        if (engine := self._daemon.engine) is not None and task_id:
-            engine.reconcile(connection.name, task_id)
-
-
 # --- small ---------------------------------------------------------------------------------------------
 
 
-def _limits(settings: Settings) -> dict[str, int]:
+def _limits(settings: Settings, known: Registry) -> dict[str, int]:
     return {
         provider.id: settings.run_limit(provider.id)
-        for provider in PROVIDERS
+        for provider in known
         if settings.run_limit(provider.id) < settings.daemon.slots
     }
 
 
 def _watch_limits(settings: Settings) -> WatchLimits:
     chosen = settings.watchdog
-    return WatchLimits(idle_s=chosen.idle, tool_s=chosen.tool, run_s=chosen.run_time_limit)
+    return WatchLimits(
+        idle_s=chosen.idle, tool_s=chosen.tool, request_s=chosen.request, run_s=chosen.run_time_limit
+    )
 
 
 def _switched_off(agent: FoundAgent) -> FoundAgent:
@@ -649,9 +717,10 @@ def _is_live(name: str, live: set[str]) -> bool:
 
 
 def _load_settings(directories: Directories, environ: Mapping[str, str]) -> Settings:
-    return settings_file.load(
-        directories.config_file, environ, providers=[provider.id for provider in PROVIDERS]
-    )
+    known = providers.load(directories.providers)
+    # One whose file has a mistake at present is no reason to refuse the settings.
+    named = [*known.ids, *(Path(mistake.file).stem for mistake in known.mistakes)]
+    return settings_file.load(directories.config_file, environ, providers=named)
 
 
 def _any_run_alive(runs: Path) -> bool:

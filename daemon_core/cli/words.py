@@ -69,6 +69,8 @@ def _invalid(p: Mapping[str, Any]) -> tuple[str, str]:
     field, why = p.get("field", "input"), p.get("why", "")
     if why == "empty":
         return f"The {field} is empty", "Give one"
+    if why == "url":
+        return f"This is no address of a server: {p.get('detail', '')}", "Give https://host"
     if why == "nul":
         return f"The {field} contains a NUL character", "Remove it"
     if why == "provider_missing":
@@ -83,6 +85,10 @@ def _invalid(p: Mapping[str, Any]) -> tuple[str, str]:
         return f"The {field} is too long (at most {p.get('limit', '?')})", "Put it into a file and name that"
     if why in ("too_short", "id_too_short"):
         return f"{p.get('id', '')!r} is too short for an id", "Give at least four of its characters"
+    if why == "not_executable":
+        return f"{p.get('path', 'The path')} is not a program that can be started", "Give an executable file"
+    if why == "not_absolute":
+        return f"{p.get('path', 'The path')} is not an absolute path", "Give the whole path"
     if why == "not_a_number":
         return f"{field} must be a whole number, not {p.get('given', '')!r}", ""
     if why == "not_a_time":
@@ -106,6 +112,20 @@ def _place(p: Mapping[str, Any]) -> str:
     return f"{p['file']}:{p['line']}: " if p.get("line") else f"{p['file']}: "
 
 
+def _clock(stamp: object) -> str:
+    from daemon_core.cli.show import local_time
+
+    return local_time(str(stamp or "")) or "a time that nobody said"
+
+
+_DECISIONS: Final[Mapping[str, str]] = {
+    "allow": "was allowed",
+    "allow-task": "was allowed for the task",
+    "deny": "was denied",
+    "withdrawn": "was withdrawn by the agent",
+}
+
+
 def _conflict(p: Mapping[str, Any]) -> tuple[str, str]:
     ident = str(p.get("id", ""))
     match p.get("what", ""):
@@ -115,15 +135,35 @@ def _conflict(p: Mapping[str, Any]) -> tuple[str, str]:
             return f"The task {ident} has not ended yet", f"Wait for it, or `ostler task cancel {ident}`"
         case "no_session":
             return f"The task {ident} left nothing to continue", "Start a new one with `ostler task add`"
+        case "task_not_running":
+            return f"The task {ident} does not run at present", f"`ostler task show {ident}` shows how it is"
+        case "request_settled":
+            decision = _DECISIONS.get(str(p.get("decision")), "is settled")
+            return f"The request {ident} {decision} already", ""
         case "not_local":
             return f"The task {ident} belongs to another server", "Change it there"
         case "agent_in_use":
             count = plural(int(p.get("active_tasks") or 1), "task")
             return f"The agent {p.get('agent', '')} has {count} that did not end yet", "Wait, or cancel them"
+        case "connection_busy":
+            tasks = int(p.get("tasks") or 1)
+            return (
+                f"{plural(tasks, 'task')} of {p.get('server', 'the server')} {verb(tasks, 'is', 'are')} not "
+                "delivered yet: it is owed the result of each",
+                "Wait for them, or end them with --force",
+            )
+        case "runs_do_not_end":
+            return f"A run of {p.get('server', 'the server')} does not end", "Try again in a minute"
         case "agent_removed":
             return f"The agent {p.get('agent', '')} was removed", "Start a new task with another agent"
         case what:
             return "This cannot be done now" + (f" ({what})" if what else ""), ""
+
+
+_NOT_FOUND_HINTS: Final = {
+    "task": "`ostler task list --all` shows all of them",
+    "connection": "`ostler connections` shows those that there are",
+}
 
 
 def _peer(p: Mapping[str, Any]) -> tuple[str, str]:
@@ -149,13 +189,77 @@ def _repository(p: Mapping[str, Any]) -> tuple[str, str]:
             return f"This repository cannot be used: {detail}", "Give https://host/path or user@host:path"
 
 
+_NO_ANSWER: Final = {
+    "name_not_resolved": "its name was not found",
+    "network_unreachable": "its network cannot be reached",
+    "refused": "nothing listens there",
+    "connect_failed": "no connection to it can be made",
+    "connect_timeout": "no connection came about in time",
+    "timeout": "it did not answer in time",
+    "cut_off": "it broke off in the middle of an answer",
+    "reset": "it broke the connection off",
+}
+
+
+def _sign_in(p: Mapping[str, Any]) -> tuple[str, str]:
+    server, reason = str(p.get("server", "The server")), str(p.get("reason", ""))
+    said = f" ({p['text']})" if p.get("text") else ""
+    match p.get("why", ""):
+        case "token_refused":
+            return f"{server} refuses the token", "Make a new personal access token in your account there"
+        case "token_kind":
+            return (
+                f"This is the token of a {p.get('kind', 'task')}, not yours",
+                "Give a personal access token (it begins with mul_)",
+            )
+        case "token_unfit":
+            return "The token has characters that no token has", "Copy it again, whole and alone"
+        case "account":
+            return f"{server} lets your account do nothing{said}", "Ask whoever runs that server"
+        case "not_a_server" if 300 <= int(p.get("status") or 0) < 400:
+            return (
+                f"{server} sends requests elsewhere",
+                "Give the address that it sends to: https:// instead?",
+            )
+        case "not_a_server":
+            return f"What answers at {server} is no Multica server", "Give the address of the server itself"
+        case "no_answer" if reason == "tls":
+            what = p.get("text") or "its certificate is not valid"
+            return (
+                f"There is no secure connection to {server}: {what}",
+                "For a certificate of your own, set SSL_CERT_FILE for the daemon",
+            )
+        case "no_answer":
+            return f"{server} does not answer: {_NO_ANSWER.get(reason, reason)}", "Check address and network"
+        case _:
+            return f"{server} answers with status {p.get('status', '?')}{said}", "Try again later"
+
+
+def _keyring(p: Mapping[str, Any]) -> tuple[str, str]:
+    what = "stored in" if p.get("action") == "keep" else "removed from"
+    hint = (
+        "Unlock it and try again, or keep the token in a file with `--store file`"
+        if p.get("action") == "keep"
+        else "Unlock it and try again"
+    )
+    why = {
+        "keyring_locked": "it is locked",
+        "keyring_absent": "none runs here",
+        "keyring_timeout": "it does not answer",
+        "unreadable": str(p.get("detail") or "the disk does not take it"),
+    }.get(str(p.get("why")), str(p.get("detail") or p.get("why") or "it failed"))
+    return f"The token cannot be {what} the system keyring: {why}", hint
+
+
 _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
+    "sign_in_failed": (EXIT_FAILED, _sign_in),
+    "credential_store": (EXIT_FAILED, _keyring),
     "repository_refused": (EXIT_USAGE, _repository),
     "not_found": (
         EXIT_NOT_FOUND,
         lambda p: (
-            f"There is no {p.get('kind', 'task')} {p.get('id', '')}",
-            "`ostler task list --all` shows all of them" if p.get("kind", "task") == "task" else "",
+            f"There is no {p.get('kind', 'task')} {p.get('id', '')}".rstrip(),
+            _NOT_FOUND_HINTS.get(str(p.get("kind", "task")), ""),
         ),
     ),
     "ambiguous_id": (
@@ -297,6 +401,10 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
 def refusal(code: str, params: Mapping[str, Any]) -> Wording:
     """Message, hint and exit code of a refusal."""
     exit_code, maker = _REFUSALS.get(code, (EXIT_FAILED, _unknown(code)))
+    if code == "sign_in_failed" and params.get("why") in ("token_refused", "token_kind", "account"):
+        exit_code = EXIT_REFUSED
+    elif code == "sign_in_failed" and params.get("why") == "token_unfit":
+        exit_code = EXIT_USAGE
     message, hint = maker(params)
     return Wording(message, hint, exit_code)
 
@@ -344,13 +452,25 @@ _RUNTIME_REASONS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     ),
     "version_unreadable": lambda p: f"it tells no version that can be read: {p.get('output', '')}",
     "not_executable": lambda p: f"{p.get('path', 'its program')} cannot be executed",
+    "usage_limit": lambda p: (
+        "its account has reached a limit, nothing is claimed for it"
+        + (f" until {_clock(p['until'])}" if p.get("until") else "")
+    ),
     "not_found": lambda p: f"{p.get('executables', 'its program')} was not found in PATH",
     "override_not_found": lambda p: (
         f"{p.get('path', '?')}, set in {p.get('source', 'the settings')}, is not there"
     ),
+    "wrong_architecture": lambda p: (
+        f"it is a program for {p.get('built_for', 'another machine')}, and this is {p.get('machine', '?')}"
+    ),
+    "interpreter_missing": lambda p: f"what it needs to start, {p.get('interpreter', '?')}, was not found",
+    "provider_invalid": lambda p: f"{_place(p)}{p.get('what', '')}",
     "not_signed_in": lambda p: "it is not signed in",
     "disabled": lambda p: "switched off in the settings",
     "hub_disabled": lambda p: "the embedded server is switched off",
+    "switched_off": lambda p: "switched off by you",
+    "agent_gone": lambda p: "its agent is not offered any more; tasks of it that run go on",
+    "profile_unusable": lambda p: str(p.get("detail") or "its custom profile cannot be used here"),
     "lost_at_server": lambda p: "the server does not know it any more; it is being registered again",
     "not_registered": lambda p: "it is not registered yet",
     "unreachable": lambda p: "its server does not answer",
@@ -366,11 +486,73 @@ def runtime_reason(code: str, params: Mapping[str, Any]) -> str:
     return str(params.get("detail") or code)
 
 
+_RUNTIME_HINTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
+    "version_too_old": lambda p: "Update it, then `ostler runtimes --refresh`",
+    "probe_timed_out": lambda p: "Run it with --version yourself to see what it waits for",
+    "probe_not_started": lambda p: "Install it again",
+    "probe_failed": lambda p: "Run it with --version yourself to see what is wrong",
+    "version_unreadable": lambda p: "Run it with --version yourself: it may be another program of that name",
+    "wrong_architecture": lambda p: "Install the one for this machine",
+    "interpreter_missing": lambda p: (
+        f"Install {p.get('interpreter', 'it')}, or put it in the PATH of your shell"
+    ),
+    "not_executable": lambda p: f"Allow it with `chmod +x {p.get('path', '')}`",
+    "override_not_found": lambda p: "Correct it with `ostler config edit`",
+    "provider_invalid": lambda p: str(p.get("hint") or "Correct it, then `ostler runtimes --refresh`"),
+    "disabled": lambda p: "",
+}
+
+
+def runtime_hint(code: str, params: Mapping[str, Any]) -> str:
+    """What to do about it; may be empty."""
+    maker = _RUNTIME_HINTS.get(code)
+    return maker(params) if maker is not None else ""
+
+
+def _signed_out(p: Mapping[str, Any]) -> str:
+    server = p.get("server", "the server")
+    why = {
+        "token_refused": "it refuses the token",
+        "keyring_locked": "the keyring with its token is locked",
+        "keyring_absent": "the keyring with its token cannot be reached",
+        "keyring_timeout": "the keyring with its token does not answer",
+        "keyring_failed": "the keyring with its token failed",
+        "missing": "its token is gone from this machine",
+        "unreadable": "the file with its token cannot be read",
+        "not_listed": "its address is not known any more",
+    }.get(str(p.get("reason", "")), "")
+    return f"Signed out of {server}" + (f": {why}" if why else "") + "; its results wait here"
+
+
+def _network_down(p: Mapping[str, Any]) -> str:
+    if p.get("reason") == "name_not_resolved":
+        return f"Waiting for the network: the name {p.get('host', 'of the server')} is not found"
+    return f"Waiting for the network to reach {p.get('server', 'the server')}"
+
+
+_CONNECTION_NOTES: Final = {
+    "insecure": (
+        "The token goes over the network unencrypted: anybody on the way can read it",
+        "Use an https:// address",
+    ),
+    "no_workspace": ("You are in no workspace there yet", "Join one; it is noticed by itself"),
+}
+
+
+def connection_note(code: str) -> tuple[str, str]:
+    """What the user has to know of a connection that was just made, and what to do about it."""
+    return _CONNECTION_NOTES.get(code, (code.replace("_", " ").capitalize(), ""))
+
+
 _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = {
     "paused": (lambda p: "Taking tasks is paused", "`ostler daemon resume` goes on"),
     "update_barrier": (lambda p: "An update is being applied", ""),
-    "signed_out": (lambda p: f"Signed out of {p.get('server', 'the server')}", "Sign in again"),
-    "network_down": (lambda p: "There is no network", ""),
+    "signed_out": (_signed_out, "Sign in again with `ostler login --server URL`"),
+    "network_down": (_network_down, ""),
+    "servers_damaged": (
+        lambda p: f"The list of servers was damaged; it was set aside as {p.get('path', 'a copy')}",
+        "Sign in again at each with `ostler login --server URL`",
+    ),
     "server_unreachable": (
         lambda p: f"{p.get('server', 'The server')} does not answer; tasks that run here go on",
         "",
@@ -398,7 +580,19 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
         lambda p: f"The disk of {p.get('path', 'the data')} is nearly full: no tasks are taken",
         "Free some space; `ostler disk` shows what Ostler has there",
     ),
-    "usage_limit": (lambda p: f"{p.get('provider', 'An agent')} has reached its usage limit", ""),
+    "silent": (
+        lambda p: f"It has been silent for long; if that goes on it is ended at {_clock(p.get('ends_at'))}",
+        "`ostler task extend ID` gives it more time",
+    ),
+    "agent": (lambda p: str(p.get("text", "")), ""),
+    "warning": (lambda p: str(p.get("text", "")), ""),
+    "usage_limit": (
+        lambda p: (
+            f"{p.get('provider', 'An agent')} has reached its usage limit"
+            + (f"; that resets at {_clock(p['until'])}" if p.get("until") else "")
+        ),
+        "",
+    ),
     "crash_loop": (lambda p: "The daemon crashed several times", "`ostler daemon logs` shows the last lines"),
     "version_mismatch": (
         lambda p: f"The daemon is version {p.get('version', '?')}, this command another",
@@ -415,6 +609,10 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
     "settings_invalid": (
         lambda p: f"The settings are not valid: {_place(p)}{p.get('what', '')}",
         "`ostler config edit`",
+    ),
+    "provider_invalid": (
+        lambda p: f"An agent of your own cannot be used: {_place(p)}{p.get('what', '')}",
+        "Correct it, then `ostler runtimes --refresh`",
     ),
     "daemon_not_answering": (
         lambda p: "The daemon runs and does not answer",

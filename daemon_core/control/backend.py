@@ -8,11 +8,12 @@ exception is logged and answered as ``internal``. Ids may be given shortened whe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from daemon_core.control.changes import ChangeLog
+from daemon_core.control.connection_routes import ConnectionHost
 from daemon_core.control.errors import ControlError
 from daemon_core.control.views import (
     AgentAdd,
@@ -37,6 +38,11 @@ from daemon_core.control.views import (
     TranscriptLine,
 )
 
+if TYPE_CHECKING:
+    from daemon_core.control.models_desk import ModelsDesk
+    from daemon_core.control.requests_desk import RequestsDesk
+    from daemon_core.control.runtime_routes import RuntimeHost
+
 PREFIX_LEAST: Final = 4
 _CANDIDATES: Final = 10
 
@@ -53,6 +59,26 @@ class Backend(Protocol):
 
     changes: ChangeLog
     """Where every change of what the views show is published (kinds: see ``views.ChangeEvent``)."""
+
+    @property
+    def servers(self) -> ConnectionHost | None:
+        """The connections; None while they are being built."""
+        ...
+
+    @property
+    def requests(self) -> RequestsDesk | None:
+        """Answers to what running tasks ask."""
+        ...
+
+    @property
+    def models(self) -> ModelsDesk | None:
+        """Which models agents have; None while the daemon starts."""
+        ...
+
+    @property
+    def runtime_desk(self) -> RuntimeHost | None:
+        """What can be done with one runtime."""
+        ...
 
     def owns_mark(self, mark: str) -> bool:
         """Whether this is the mark (``OSTLER_MARK``) of a run of this daemon, going on or ended."""

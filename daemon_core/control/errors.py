@@ -27,6 +27,8 @@ STATUS: Final[dict[str, int]] = {
     "directory_not_absolute": 400,  # path
     "repository_refused": 400,  # why (a code of the repositories), detail
     "hub_disabled": 409,
+    "sign_in_failed": 409,  # why (a code of connections.sign_in), server, and what the words need
+    "credential_store": 409,  # why (a code of settings.credentials), detail, action (keep, remove)
     "settings_invalid": 400,  # what, hint, file, line, key
     "refused_from_run": 403,  # action
     "refused_peer": 403,  # why: "user" | "host" | "origin" | "credential"

@@ -12,7 +12,7 @@ import datetime as dt
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -24,9 +24,14 @@ from daemon_core.control import task_views
 from daemon_core.control.agent_views import agent_view, changes_of, spec_of
 from daemon_core.control.backend import PREFIX_LEAST, TranscriptPage, resolve_id
 from daemon_core.control.changes import ChangeLog
+from daemon_core.control.connection_routes import ConnectionHost
 from daemon_core.control.diskviews import changes_view, disk_view, round_view
 from daemon_core.control.errors import ControlError
+from daemon_core.control.live_views import live_row, live_view
+from daemon_core.control.models_desk import ModelsDesk
 from daemon_core.control.refusals import asked
+from daemon_core.control.requests_desk import RequestsDesk, waiting_tasks
+from daemon_core.control.runtime_desk import RuntimeDesk
 from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
@@ -64,11 +69,14 @@ from daemon_core.hub import (
 from daemon_core.journal import Journal, JournalError, TaskRecord
 from daemon_core.protocol import wire
 from daemon_core.runtimes.discovery import FoundAgent
-from daemon_core.runtimes.registration import RegisteredRuntime, Registration
-from daemon_core.tasks import clock
+from daemon_core.runtimes.providers import Mistake
+from daemon_core.runtimes.registration import Registration
+from daemon_core.tasks import clock, policy
+from daemon_core.tasks.accounts import Held
 from daemon_core.tasks.barrier import BarrierState
 from daemon_core.tasks.engine import Engine
 from daemon_core.tasks.housekeeping import Housekeeper
+from daemon_core.tasks.launch import PrepareError
 from daemon_core.tasks.life import TaskLife
 from daemon_core.tasks.owned import Nursery
 from daemon_core.tasks.translate import Digest
@@ -156,10 +164,16 @@ class Facade:
         self.journal: Journal | None = None
         self.engine: Engine | None = None
         self.housekeeper: Housekeeper | None = None
+        self.servers: ConnectionHost | None = None
+        self.models: ModelsDesk | None = None
+        self.requests: RequestsDesk | None = RequestsDesk(self)
         self.connections: dict[str, Connection] = {}
         self.registrations: dict[str, Registration] = {}
         self.found: list[FoundAgent] = []
+        self.provider_mistakes: Sequence[Mistake] = ()
+        """What is wrong with the user's own kinds of agent."""
         self.conditions: dict[str, Condition] = {}
+        self.runtime_desk = RuntimeDesk(self)
         self._owns_mark = owns_mark
         self._started = time.monotonic()
         self._pause: Barrier | None = None
@@ -218,13 +232,14 @@ class Facade:
             active_runs=engine.active_runs() if engine else 0,
             slots=engine.slots.total if engine else 0,
             barrier=self._barrier(),
-            connections=[self._connection(connection) for connection in self.connections.values()],
+            connections=[self.connection_view(connection) for connection in self.connections.values()],
             runtimes=sum(len(found.runtimes) for found in self.registrations.values()),
             conditions=self._all_conditions(),
             profile=self.profile,
             started_at=clock.text(self.started_at),
             daemon_id=self.daemon_id,
             queued=self._queued,
+            needs_input=waiting_tasks(engine.lives) if engine else 0,
             undelivered=sum(1 for delivery in engine.deliveries.values() if delivery.trouble)
             if engine
             else 0,
@@ -241,7 +256,8 @@ class Facade:
             return Barrier(reason="update")
         return None
 
-    def _connection(self, connection: Connection) -> ConnectionView:
+    def connection_view(self, connection: Connection) -> ConnectionView:
+        """A connection as the status tells it."""
         health = connection.health
         status, reason = _CONNECTION_STATES[health.state]
         return ConnectionView(
@@ -251,6 +267,7 @@ class Facade:
             workspaces=len(connection.workspaces),
             websocket=connection.link.connected,
             reason=reason,
+            reason_params={"reason": health.code, **health.params} if reason else {},
             since=_time(health.since),
             next_try_at=_time(health.next_try_at) if health.next_try_at else None,
         )
@@ -397,61 +414,14 @@ class Facade:
             if self.host is None:
                 raise ControlError("not_ready")
             await self.host.discover(refresh=True)
-        views: list[RuntimeView] = []
-        offered: set[str] = set()
-        for registration in self.registrations.values():
-            for runtime in registration.runtimes.values():
-                offered.add(runtime.provider)
-                views.append(self._runtime(runtime))
-        for agent in self.found:
-            if agent.provider in offered or agent.status == "missing":
-                continue
-            usable = agent.usable
-            views.append(
-                RuntimeView(
-                    id=agent.provider,
-                    provider=agent.provider,
-                    name=agent.name,
-                    version=agent.version,
-                    path=agent.path,
-                    status="offline" if usable else "unusable",
-                    reason="not_registered" if usable else agent.reason,
-                    reason_params=dict(agent.params),
-                )
-            )
-        return views
+        else:
+            self.runtime_desk.glance()
+        return self.runtime_desk.views()
 
     def runtimes_changed(self) -> None:
         """Publish the runtimes as they are now."""
-        for registration in self.registrations.values():
-            for runtime in registration.runtimes.values():
-                self.changes.publish("runtime", f"runtime:{runtime.runtime_id}", self._runtime(runtime))
+        self.runtime_desk.publish()
         self.status_changed()
-
-    def _runtime(self, runtime: RegisteredRuntime) -> RuntimeView:
-        engine = self.engine
-        workspace = runtime.connection.workspaces.get(runtime.workspace_id)
-        busy = (
-            sum(
-                1
-                for life in engine.lives.values()
-                if life.record.connection == runtime.connection.name
-                and life.record.runtime_id == runtime.runtime_id
-            )
-            if engine
-            else 0
-        )
-        return RuntimeView(
-            id=runtime.runtime_id,
-            provider=runtime.provider,
-            name=runtime.name,
-            version=runtime.version,
-            path=runtime.path,
-            status="online",
-            connection=runtime.connection.name,
-            workspace=workspace.name if workspace is not None else runtime.workspace_id,
-            busy=busy,
-        )
 
     # --- tasks ---------------------------------------------------------------------------------
 
@@ -466,6 +436,7 @@ class Facade:
             except DirectoryRefusedError as error:
                 code = "not_writable" if error.code == "not_readable" else error.code
                 raise ControlError(f"directory_{code}", {"path": error.path}) from error
+        self._check_permissions(provider, request.permissions)
         repo_url = await asyncio.to_thread(_checked_repository, request) if request.repo else None
         task = await asked(
             hub.add_task(
@@ -479,13 +450,18 @@ class Facade:
                     model=request.model or None,
                     thinking_level=request.thinking or None,
                     title=request.title or None,
+                    permissions=request.permissions or None,
                 )
             )
         )
         return await self._view(task, None)
 
     async def _provider(self, runtime: str, agent: str) -> str:
-        usable = {found.provider: found for found in self.found if found.usable}
+        usable = {
+            found.provider: found
+            for found in self.found
+            if found.usable and not self.runtime_desk.is_off_at("hub", found.provider)
+        }
         if not runtime:
             if agent:
                 return ""
@@ -509,21 +485,48 @@ class Facade:
         if found is not None and found.status != "missing":
             raise ControlError(
                 "runtime_unusable",
-                {"runtime": wanted, "reason": found.reason, "reason_params": dict(found.params)},
+                {
+                    "runtime": wanted,
+                    "reason": found.reason or "switched_off",
+                    "reason_params": dict(found.params),
+                },
             )
         raise ControlError("unknown_runtime", {"runtime": runtime, "known": sorted(usable)})
+
+    def _check_permissions(self, provider: str, asked_for: str) -> None:
+        """Refuse what would only fail later: an agent that cannot be run under this policy."""
+        engine = self.engine
+        launcher = engine.launchers.get(provider) if engine is not None else None
+        if engine is None or launcher is None:
+            return
+        if asked_for and asked_for not in policy.MODES:
+            raise ControlError("invalid_input", {"field": "permissions", "why": "unknown"})
+        try:
+            wanted = asked_for or engine.permissions(provider)
+            policy.launcher_for(launcher, policy.mode_of(None, launcher, lambda _: wanted, hub=True))
+        except PrepareError as error:
+            raise ControlError(
+                "invalid_input", {"field": "permissions", "why": "unsupported", "detail": str(error)}
+            ) from error
 
     async def reply(self, task_id: str, request: TaskReply) -> TaskView:
         self._ready()
         task, _ = await self._find(task_id, local=True)
         assert task is not None
+        await self._lift_limit(task)
         return await self._view(await asked(self._hub().reply(task.id, request.prompt)), None)
 
     async def retry(self, task_id: str) -> TaskView:
         self._ready()
         task, _ = await self._find(task_id, local=True)
         assert task is not None
+        await self._lift_limit(task)
         return await self._view(await asked(self._hub().retry(task.id)), None)
+
+    async def _lift_limit(self, task: HubTask) -> None:
+        """The user wants a parked task to go on: it is tried, whatever was said about the account."""
+        if task.status == "parked" and self.engine is not None and self.engine.accounts is not None:
+            await self.engine.accounts.lift(task.provider)
 
     async def cancel(self, task_id: str) -> TaskView:
         self._ready()
@@ -668,7 +671,10 @@ class Facade:
                     )
                 )  # fmt: skip
         last = lines[-1].seq if lines else after
-        ended = record.state == "ended" and complete and last >= record.next_seq - 1
+        over = record.state == "ended" and (
+            record.outcome != "parked" or task is None or task.status in wire.TERMINAL_STATUSES
+        )
+        ended = over and complete and last >= record.next_seq - 1
         return TranscriptPage(lines=lines, ended=ended)
 
     async def wait_transcript(self, task_id: str, after: int) -> None:
@@ -749,22 +755,30 @@ class Facade:
     def _life(self, task_id: str, connection: str = "hub") -> TaskLife | None:
         return self.engine.lives.get(f"{connection}/{task_id}") if self.engine is not None else None
 
+    def life_of(self, view: TaskView) -> TaskLife | None:
+        """The life of a task, while it is worked on here."""
+        return self._life(view.id, view.server or "hub")
+
     def _last_action(self, task_id: str, connection: str = "hub") -> str:
         life = self._life(task_id, connection)
         return life.progress.last_action if life is not None else ""
 
     def _row(self, task: HubTask) -> TaskRow:
-        return task_views.row(task, self._last_action(task.id))
+        return live_row(task_views.row(task, self._last_action(task.id)), self._life(task.id))
 
     def _row_of_record(self, record: TaskRecord) -> TaskRow:
-        return task_views.row_of_record(record, self._last_action(record.task_id, record.connection))
+        life = self._life(record.task_id, record.connection)
+        last_action = self._last_action(record.task_id, record.connection)
+        return live_row(task_views.row_of_record(record, last_action), life)
 
     async def _view(self, task: HubTask, record: TaskRecord | None) -> TaskView:
         runs = await self._runs(record) if record is not None else []
-        return task_views.view(task, record, runs, self._waiting_of(task, record))
+        view = task_views.view(task, record, runs, self._waiting_of(task, record))
+        return live_view(view, record, self._life(task.id))
 
     async def _view_of_record(self, record: TaskRecord) -> TaskView:
-        return task_views.view_of_record(record, await self._runs(record))
+        view = task_views.view_of_record(record, await self._runs(record))
+        return live_view(view, record, self._life(record.task_id, record.connection))
 
     async def _runs(self, record: TaskRecord) -> list[RunView]:
         _, journal = self._ready(starting=True)
@@ -782,6 +796,14 @@ class Facade:
             )
             params = {"path": task.directory or "", "held_by": holder, "held_by_title": title}
             return Condition(code="waiting_directory", params=params)
+        if task.status == "parked":
+            until = task.parked_until
+            return Condition(
+                code="usage_limit",
+                params={"provider": task.provider, "until": until, "goes_on": task.goes_on},
+                next_try_at=until if task.goes_on else None,
+                action="retry",
+            )
         if task.status != "queued":
             return None
         engine = self.engine
@@ -790,6 +812,9 @@ class Facade:
         for code in ("disk_low", "disk_full"):
             if f"{code}:" in self.conditions:
                 return self.conditions[f"{code}:"]
+        held = f"usage_limit:{task.provider}"
+        if held in self.conditions:
+            return self.conditions[held]
         if task.waiting_reason == "conversation_busy":
             return Condition(code="waiting_turn")
         if task.waiting_reason in ("no_runtime", "runtime_offline"):
@@ -873,12 +898,24 @@ class Facade:
 
     def task_delivered(self, record: TaskRecord) -> None:
         self._notify(record.task_id)
+        if (registration := self.registrations.get(record.connection)) is not None:
+            registration.settled(record.runtime_id)
 
     def journal_trouble(self, error: JournalError | None) -> None:
         if error is None:
             self.clear_condition("disk_full")
         elif self.journal is not None:
             self.set_condition("disk_full", path=str(self.journal.path.parent))
+
+    def account_changed(self, provider: str, held: Held | None) -> None:
+        """The account of a provider has met a limit, or is not held by one any more."""
+        if held is None:
+            self.clear_condition("usage_limit", provider)
+        else:
+            self.set_condition(
+                "usage_limit", provider, provider=provider, until=held.until, resets_at=held.resets_at
+            )
+        self.runtimes_changed()
 
     def connection_changed(self) -> None:
         """Health of a connection changed."""

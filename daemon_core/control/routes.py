@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final
 
 from daemon_core.control import views
+from daemon_core.control.connection_routes import CONNECTION_ROUTES
+from daemon_core.control.models_desk import MODEL_ROUTES
+from daemon_core.control.requests_desk import REQUEST_ROUTES
+from daemon_core.control.route import Query, Route
+from daemon_core.control.runtime_routes import RUNTIME_ROUTES
 
-Stream = Literal["", "events", "lines"]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    name: str
-    what: str
-    kind: Literal["integer", "boolean"]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One operation. ``name`` is the method of the server that answers it."""
-
-    name: str
-    method: str
-    path: str
-    what: str
-    answers: Any
-    takes: Any = None
-    query: tuple[Query, ...] = ()
-    stream: Stream = ""
-    guarded: bool = False
-    """Refused to a caller that descends from a run."""
-    refusals: tuple[str, ...] = ()
-    status: int = 200
-
+__all__ = ["ROUTES", "Query", "Route"]
 
 _ID: Final = ("not_found", "ambiguous_id", "invalid_input")
 _ADD: Final = (
@@ -237,4 +215,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         guarded=True,
         refusals=("settings_invalid",),
     ),
+    *CONNECTION_ROUTES,
+    *MODEL_ROUTES,
+    *REQUEST_ROUTES,
+    *RUNTIME_ROUTES,
 )

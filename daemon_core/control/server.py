@@ -23,8 +23,12 @@ from aiohttp.typedefs import Handler
 
 from daemon_core.control import peers
 from daemon_core.control.backend import Backend
+from daemon_core.control.connection_routes import connection_handlers
 from daemon_core.control.errors import ControlError
+from daemon_core.control.models_desk import model_handlers
+from daemon_core.control.requests_desk import request_handlers
 from daemon_core.control.routes import ROUTES, Route
+from daemon_core.control.runtime_routes import runtime_handlers
 from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
@@ -64,6 +68,13 @@ class ControlServer:
         self._runner: web.AppRunner | None = None
         self._own: tuple[int, int] | None = None
         self._made_directory = False
+        self._elsewhere = {
+            **connection_handlers(backend),
+            **model_handlers(backend),
+            **request_handlers(backend),
+            **runtime_handlers(backend),
+        }
+        """Answering functions that are in modules of their own, by the name of their route."""
         self.app = web.Application(
             middlewares=[errors, self._check_user, guard(HOSTS)], client_max_size=BODY_LIMIT_BYTES
         )
@@ -114,7 +125,7 @@ class ControlServer:
         return await handler(request)
 
     def _handler(self, route: Route) -> Handler:
-        answering: Handler = getattr(self, f"_{route.name}")
+        answering: Handler = self._elsewhere.get(route.name) or getattr(self, f"_{route.name}")
         if not route.guarded:
             return answering
 

@@ -31,6 +31,7 @@ def row(task: HubTask, last_action: str) -> TaskRow:
         failure_reason=task.failure_reason or "",
         last_action=last_action[:ACTION_CHARS],
         server="hub",
+        parked_until=task.parked_until,
     )
 
 
@@ -97,6 +98,8 @@ def view(
         messages=messages,
         repo=task.repo_url or "",
         ref=task.repo_ref or "",
+        parked_until=task.parked_until,
+        goes_on=task.goes_on,
     )
 
 

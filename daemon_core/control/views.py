@@ -57,6 +57,7 @@ class ConnectionView(View, frozen=True, kw_only=True):
     workspaces: int = 0
     websocket: bool = False
     reason: str = ""
+    reason_params: dict[str, Any] = {}
     since: str = ""
     next_try_at: str | None = None
 
@@ -155,15 +156,24 @@ class RuntimeView(View, frozen=True, kw_only=True):
     version: str = ""
     path: str = ""
     status: str = "online"
-    """online, offline, unusable (see ``reason``), disabled (by the settings)."""
+    """online, offline, off (switched off by the user), unusable (see ``reason``)."""
     connection: str = ""
     workspace: str = ""
+    workspace_id: str = ""
+    profile: str = ""
+    """Id of the custom profile that it comes of; empty for a plain agent."""
     busy: int = 0
     """Runs going on."""
     reason: str = ""
     """Code for why it is not online; empty otherwise."""
     name: str = ""
     reason_params: dict[str, Any] = {}
+    verified: bool = True
+    """Whether this kind of agent was tried with Ostler by its makers; the others may have surprises."""
+    signed_in: str = "unknown"
+    """yes, no, or unknown: as far as files and variables tell."""
+    hint: str = ""
+    """How to sign in, if nobody is."""
 
 
 class AgentView(View, frozen=True, kw_only=True):
@@ -175,6 +185,10 @@ class AgentView(View, frozen=True, kw_only=True):
     """Provider that it runs on."""
     model: str = ""
     thinking: str = ""
+    permissions: str = ""
+    """allow, ask or deny; empty: as the settings say."""
+    resume_after_limit: bool | None = None
+    """Whether its tasks go on by themselves after a usage limit; None: as the settings say."""
     instructions: str = ""
     args: list[str] = []
     env_names: list[str] = []
@@ -199,6 +213,10 @@ class AgentAdd(Request, frozen=True, kw_only=True):
     runtime: str
     model: str = ""
     thinking: str = ""
+    permissions: str = ""
+    """allow, ask or deny; empty: as the settings say."""
+    resume_after_limit: bool | None = None
+    """Whether its tasks go on by themselves after a usage limit; None: as the settings say."""
     instructions: str = ""
     args: list[str] = []
     env: dict[str, str] = {}
@@ -213,6 +231,8 @@ class AgentEdit(Request, frozen=True, kw_only=True):
     runtime: str | msgspec.UnsetType = msgspec.UNSET
     model: str | msgspec.UnsetType = msgspec.UNSET
     thinking: str | msgspec.UnsetType = msgspec.UNSET
+    permissions: str | msgspec.UnsetType = msgspec.UNSET
+    resume_after_limit: bool | msgspec.UnsetType | None = msgspec.UNSET
     instructions: str | msgspec.UnsetType = msgspec.UNSET
     args: list[str] | msgspec.UnsetType = msgspec.UNSET
     env: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -236,6 +256,38 @@ class RunView(View, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class RequestView(View, frozen=True, kw_only=True):
+    """What a running task's agent waits to be answered. ``kind``: permission (it asks before it uses a tool)
+    or question (it asks the user something; ``options`` are the answers it offers). ``input`` is bounded."""
+
+    id: str
+    kind: str = "permission"
+    tool: str = ""
+    input: Any = None
+    title: str = ""
+    options: list[str] = []
+    since: str = ""
+
+
+class PlanEntryView(View, frozen=True, kw_only=True):
+    """A line of the agent's own list of things to do. ``status``: pending, in_progress, completed."""
+
+    text: str
+    status: str = "pending"
+
+
+class WatchView(View, frozen=True, kw_only=True):
+    """The watchdog of a run. ``kind`` is which budget counts: idle, tool (one is at work), request (an answer
+    is waited for). ``budget`` 0: silence ends nothing. ``ends_at`` None: nothing ends the run by itself."""
+
+    kind: str
+    budget: float
+    silent_since: str
+    ends_at: str | None = None
+    warned: bool = False
+    """Whether the end is near enough that the user should know."""
+
+
 class TaskRow(View, frozen=True, kw_only=True):
     """A task in a list."""
 
@@ -256,6 +308,10 @@ class TaskRow(View, frozen=True, kw_only=True):
     last_action: str = ""
     """The last thing it did, as the transcript has it, cut to a line."""
     server: str = ""
+    notice: Condition | None = None
+    """What is worth showing of a running one: silent (it will be ended), agent (its own words)."""
+    parked_until: str | None = None
+    """When a parked one can go on; None also where nobody said a time."""
 
 
 class TaskView(View, frozen=True, kw_only=True):
@@ -291,6 +347,30 @@ class TaskView(View, frozen=True, kw_only=True):
     """Lines of the transcript so far."""
     repo: str = ""
     ref: str = ""
+    requests: list[RequestView] = []
+    """What it waits to be answered; ``needs_input`` says whether there is any."""
+    plan: list[PlanEntryView] = []
+    watch: WatchView | None = None
+    """Of a run that goes on."""
+    notices: list[Condition] = []
+    """silent, agent (its own words: a retry, say), warning (what was asked for and is not done)."""
+    parked_until: str | None = None
+    goes_on: bool = False
+    """Whether a parked one goes on by itself then."""
+
+
+class TaskAnswer(Request, frozen=True, kw_only=True):
+    """An answer to an open request. ``decision``: allow, allow-task (this and what is like it for the rest
+    of the task), deny. ``text``: the answer to a question, or why not."""
+
+    decision: Literal["allow", "allow-task", "deny"]
+    text: str = ""
+
+
+class TaskExtend(Request, frozen=True, kw_only=True):
+    """``seconds`` more before silence ends the run."""
+
+    seconds: float
 
 
 class TaskAdd(Request, frozen=True, kw_only=True):
@@ -309,6 +389,8 @@ class TaskAdd(Request, frozen=True, kw_only=True):
     not together with ``directory``."""
     ref: str = ""
     """Its branch, tag or commit; empty: the default branch."""
+    permissions: str = ""
+    """allow, ask or deny; empty: as agent and settings say."""
 
 
 class TaskReply(Request, frozen=True, kw_only=True):

@@ -10,8 +10,9 @@ TaskState = Literal["claimed", "waiting_directory", "ready", "started", "ended"]
 """How far a task has got here. ``ready``: its directory is on disk, ``start`` may be asked of the server.
 ``started``: the server has accepted the start; a run is recorded. ``ended``: the result is durable."""
 
-TaskOutcome = Literal["completed", "failed", "cancelled", "abandoned"]
-"""``cancelled``: the server wanted it ended. ``abandoned``: the server had ended or lost it without us."""
+TaskOutcome = Literal["completed", "failed", "cancelled", "abandoned", "parked"]
+"""``parked``: a limit of the account holds it up, it is handed out again later. ``cancelled``: the server
+wanted it ended. ``abandoned``: the server had ended or lost it without us."""
 
 RunState = Literal["created", "spawned", "ended", "lost"]
 
@@ -54,6 +55,12 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     delivery: str = "pending"
     waiting_for: str = ""
     """Who holds the directory this task waits for, in words for the log."""
+    requests: str = ""
+    """JSON of ``tasks.requests.RequestBook``: what its agent waits to be answered. Empty: nothing was."""
+    extended_until: str = ""
+    """Until when the user has given a silent run more time."""
+    warnings: str = "[]"
+    """JSON array of texts: what was asked for and is not done, or done in another way."""
 
 
 class WorkDirRow(msgspec.Struct, kw_only=True, frozen=True):

@@ -78,6 +78,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX outbox_by_task ON outbox(task_key, id);
     CREATE UNIQUE INDEX outbox_one_terminal ON outbox(task_key) WHERE kind IN ('complete', 'fail');
     """,
+    """
+    ALTER TABLE tasks ADD COLUMN requests TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tasks ADD COLUMN extended_until TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tasks ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]';
+    """,
 )
 
 TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox")

@@ -62,6 +62,8 @@ class Stretch(msgspec.Struct, kw_only=True):
     session_id: str = ""
     reports: Sequence[tuple[str, bytes]] = ()
     """Further reports to put in the outbox behind the messages: (kind, body)."""
+    requests: str | None = None
+    """The task's requests where they have changed."""
 
 
 class Journal:
@@ -108,11 +110,12 @@ class Journal:
         """
 
         def add(db: sqlite3.Connection) -> bool:
-            row = db.execute("SELECT state, next_seq FROM tasks WHERE key = ?", (task.key,)).fetchone()
+            row = db.execute("SELECT state, next_seq, usage FROM tasks WHERE key = ?", (task.key,)).fetchone()
             if row is not None:
                 if row[0] != "ended":
                     return False
                 task.next_seq = row[1]
+                task.usage = row[2]  # a server is told sums over all runs
                 db.execute("DELETE FROM outbox WHERE task_key = ? AND kind <> 'messages'", (task.key,))
                 run.number = (
                     1
@@ -171,6 +174,17 @@ class Journal:
         """Tasks that have ended here and whose reports are not all at the server."""
         return await self._tasks("WHERE state = 'ended' AND delivery = 'pending' ORDER BY claimed_at")
 
+    async def open_connections(self) -> set[str]:
+        """Names of the connections that unfinished or undelivered tasks are of."""
+
+        def read(db: sqlite3.Connection) -> set[str]:
+            rows = db.execute(
+                "SELECT DISTINCT connection FROM tasks WHERE state <> 'ended' OR delivery = 'pending'"
+            )
+            return {str(row[0]) for row in rows if row[0]}
+
+        return await self._transaction(read)
+
     async def recent(self, limit: int) -> list[TaskRecord]:
         """Tasks, newest first."""
         return await self._tasks("ORDER BY claimed_at DESC LIMIT ?", (limit,))
@@ -220,7 +234,8 @@ class Journal:
         """Forget delivered tasks that ended before a time (RFC 3339, UTC); gives the ids of their runs."""
 
         def prune(db: sqlite3.Connection) -> list[str]:
-            where = "state = 'ended' AND delivery <> 'pending' AND ended_at < ?"
+            # A parked task goes on, with the numbers of its transcript; it goes with its conversation.
+            where = "state = 'ended' AND delivery <> 'pending' AND ended_at < ? AND outcome <> 'parked'"
             runs = db.execute(
                 f"SELECT run_id FROM runs WHERE task_key IN (SELECT key FROM tasks WHERE {where})",
                 (ended_before,),
@@ -459,6 +474,8 @@ def _commit_stretch(db: sqlite3.Connection, stretch: Stretch) -> None:
         db.execute(
             "INSERT INTO outbox(task_key, kind, body) VALUES (?, ?, ?)", (stretch.task_key, kind, body)
         )
+    if stretch.requests is not None:
+        _update(db, "tasks", "key", stretch.task_key, {"requests": stretch.requests})
     db.execute(
         "UPDATE runs SET stdout_offset = ?, reader = ? WHERE run_id = ?",
         (stretch.stdout_offset, stretch.reader, stretch.run_id),

@@ -23,6 +23,9 @@ else:
 
 _T = TypeVar("_T")
 
+BLANKED_LEAST_BYTES = 8
+"""Nothing shorter is a secret, and it may be anywhere."""
+
 
 class RunPhase(enum.Enum):
     """How far a run has got, as its directory tells."""
@@ -105,9 +108,23 @@ def read_owner(run_dir: Path) -> dict[str, Any]:
 
 def remove_secrets(run_dir: Path) -> None:
     """Removes what must not outlive a run, from the directory of one that is over."""
-    for path in [run_dir / "claim.json", run_dir / "spec", *run_dir.glob("spec.*")]:
+    left = [*run_dir.glob("spec.*")]
+    for path in left:
+        with contextlib.suppress(OSError):
+            _blank_in_record(path)
+    for path in [run_dir / "claim.json", run_dir / "spec", *left]:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def _blank_in_record(path: Path) -> None:
+    """As a shim does at its end: what a file of secrets has added to the record of stdin is blanked."""
+    secret = path.read_bytes()
+    record = (path.parent / "stdin").read_bytes()
+    if len(secret) < BLANKED_LEAST_BYTES or secret not in record:
+        return
+    with open(path.parent / "stdin", "r+b") as stream:
+        stream.write(record.replace(secret, b"*" * len(secret)))
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:

@@ -21,6 +21,12 @@ CODEX_SEMANTIC_INACTIVITY: Final = "codex_semantic_inactivity"
 IDLE_WATCHDOG: Final = "idle_watchdog"
 LOCAL_DIRECTORY_ERROR: Final = "local_directory_error"
 CANCELLED: Final = "cancelled"
+RUNTIME_RECONNECT_TIMEOUT: Final = "runtime_reconnect_timeout"
+RUNTIME_CLI_TIMEOUT: Final = "runtime_cli_timeout"
+SKILL_BUNDLE_UNAVAILABLE: Final = "skill_bundle_unavailable"
+INVALID_TASK_IDENTITY: Final = "invalid_task_identity"
+ISSUE_WINDOW_RESTRICTED: Final = "issue_window_restricted"
+CODEX_RESUME_OVERSIZED: Final = "codex_resume_oversized"
 
 AGENT_AUTH: Final = "agent_error.provider_auth_or_access"
 AGENT_QUOTA: Final = "agent_error.provider_quota_limit"
@@ -38,11 +44,30 @@ AGENT_MISSING: Final = "agent_error.runtime_missing_executable"
 AGENT_UNKNOWN: Final = "agent_error.unknown"
 
 NOT_RESUMABLE: Final = frozenset(
-    {ITERATION_LIMIT, AGENT_FALLBACK_MESSAGE, API_INVALID_REQUEST, CODEX_SEMANTIC_INACTIVITY}
+    {
+        ITERATION_LIMIT,
+        AGENT_FALLBACK_MESSAGE,
+        API_INVALID_REQUEST,
+        CODEX_SEMANTIC_INACTIVITY,
+        CODEX_RESUME_OVERSIZED,
+        AGENT_CONTEXT,
+    }
 )
-"""A session that ended like this is never resumed by a later task."""
+"""A session that ended like this is never resumed by a later task: it would end like this again."""
 
-# Each rule: the reason, and alternatives; an alternative is a tuple of texts that must all occur.
+# What a session that cannot be used any more makes the model's server say, whatever the reason is.
+_SPOILT: Final = (
+    ("400", "invalid_request_error"),
+    ("resolve authentication method",),
+    ("at least one message is required",),
+    ("messages must have non-empty content",),
+    ("text content blocks must be non-empty",),
+)
+
+_CODEX_STALLED: Final = ("codex semantic inactivity timeout", "codex app-server no progress timeout")
+
+# Each rule: the reason, and alternatives; an alternative is a tuple of texts that must all occur. A text of
+# three digits is a number of its own: no part of a longer one.
 _RULES: Final[tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]] = (
     (
         AGENT_CONTEXT,
@@ -52,6 +77,8 @@ _RULES: Final[tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]] = (
             ("maximum context",),
             ("prompt is too long",),
             ("context size has been exceeded",),
+            ("context window limit",),
+            ("model_context_window_exceeded",),
             ("token", "limit"),
         ),
     ),
@@ -118,6 +145,11 @@ _RULES: Final[tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]] = (
             ("connectionrefused",),
             ("dns",),
             ("i/o timeout",),
+            ("connection closed",),
+            ("mid-response",),
+            ("deadline exceeded",),
+            ("timeout exceeded while awaiting",),
+            ("opencode stream ended",),
         ),
     ),
     (
@@ -132,7 +164,7 @@ _RULES: Final[tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]] = (
     ),
     (AGENT_EMPTY, (("returned empty output",), ("returned no parseable output",))),
     (AGENT_TIMEOUT, (("timed out after",),)),
-    (AGENT_MISSING, (("executable not found",),)),
+    (AGENT_MISSING, (("executable not found",), ("exec format error",))),
     (AGENT_VERSION, (("below the minimum supported version",), ("requires a newer version",))),
     (
         AGENT_PROCESS,
@@ -145,6 +177,7 @@ _RULES: Final[tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]] = (
             ("pipe has been ended",),
             ("file already closed",),
             ("initialize failed",),
+            ("start codex:",),
         ),
     ),
 )
@@ -159,7 +192,7 @@ def classify(text: str) -> str:
     if "400" in lowered and "invalid_request_error" in lowered:
         return API_INVALID_REQUEST
     for reason, alternatives in _RULES:
-        if any(all(part in lowered for part in parts) for parts in alternatives):
+        if any(all(_occurs(part, lowered) for part in parts) for parts in alternatives):
             return reason
         if reason == AGENT_SERVER and _SERVER_STATUS.search(lowered):
             return reason
@@ -185,4 +218,20 @@ def poison_of(output: str) -> str | None:
 def resumable(reason: str, error: str) -> bool:
     """Whether a later task may resume the session of one that failed like this."""
     lowered = error.lower()
-    return reason not in NOT_RESUMABLE and not ("400" in lowered and "invalid_request_error" in lowered)
+    return reason not in NOT_RESUMABLE and not any(
+        all(part in lowered for part in parts) for parts in _SPOILT
+    )
+
+
+def timeout_reason(provider: str, text: str) -> str:
+    """The reason of a run that ran into a time limit: of codex it may be one of its own."""
+    lowered = text.lower()
+    if provider == "codex" and any(stalled in lowered for stalled in _CODEX_STALLED):
+        return CODEX_SEMANTIC_INACTIVITY
+    return TIMEOUT
+
+
+def _occurs(part: str, lowered: str) -> bool:
+    if len(part) == 3 and part.isdigit():
+        return re.search(rf"(?<!\d){part}(?!\d)", lowered) is not None
+    return part in lowered

@@ -232,6 +232,10 @@ class Agent(Wire):
     model: str | None = None
     thinking_level: str | None = None
     runtime_config: Any = None
+    permissions: str | None = None
+    """``allow``, ``ask`` or ``deny``: said by Ostler's embedded hub alone, and heeded from it alone."""
+    resume_after_limit: bool | None = None
+    """Likewise: whether the task goes on by itself when a usage limit has reset."""
 
 
 class ProjectResource(Wire):
@@ -397,11 +401,21 @@ class CompleteRequest(WireFull):
     work_dir: str | None = None
 
 
+class Parked(Wire):
+    """The task is not over: a limit of the account holds it up. ``until`` is empty where nobody said when
+    that resets; ``goes_on``: it is to go on by itself then."""
+
+    until: str = ""
+    goes_on: bool = False
+
+
 class FailRequest(WireFull):
     error: str = ""
     session_id: str | None = None
     work_dir: str | None = None
     failure_reason: str | None = None
+    parked: Parked | msgspec.UnsetType = msgspec.UNSET
+    """Only told to Ostler's embedded hub."""
 
 
 class OrphansResponse(WireFull):

@@ -36,7 +36,7 @@ from daemon_core.protocol.wire import (
     UsageRequest,
 )
 from daemon_core.tasks.failpoints import reach
-from daemon_core.tasks.owned import keep_going
+from daemon_core.tasks.owned import beside, keep_going
 from daemon_core.tasks.patience import Patience
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class Delivery:
         self._backoff = Backoff(0.5, 60.0)
         self._wake = asyncio.Event()
         self._ended = False
+        self._given_up = asyncio.Event()
         self._verdict = "delivered"
         self.trouble: ServerError | None = None
 
@@ -103,6 +104,11 @@ class Delivery:
         self._ended = True
         self._wake.set()
 
+    def give_up(self) -> None:
+        """The connection goes and takes no reports any more: drop what is left. The task must have ended."""
+        self._given_up.set()
+        self._wake.set()
+
     async def run(self) -> None:
         """Send until the task has ended and nothing is left. Does not end before, whatever fails."""
         await keep_going(self._run, f"delivery of task {self.task_id}")
@@ -113,6 +119,9 @@ class Delivery:
             reports = await self.patience.carry(
                 lambda: self.journal.reports(self.task_key, BATCH_MESSAGES, BATCH_BYTES)
             )
+            if reports and self._given_up.is_set():
+                await self._moot()
+                return
             if not reports:
                 if self._ended:
                     await self.on_done(self._verdict)
@@ -146,7 +155,11 @@ class Delivery:
             if error.retry_after_s is not None:
                 delay_s = max(delay_s, error.retry_after_s)
         log.warning("task %s: %s; next try in %.1f s", self.task_id, error, delay_s)
-        await self.pause(delay_s)
+        async with (
+            beside(_awaited(self.pause(delay_s)), f"pause of {self.task_id}") as pause,
+            beside(self._given_up.wait(), f"end of {self.task_id}") as given_up,
+        ):
+            await asyncio.wait({pause, given_up}, return_when=asyncio.FIRST_COMPLETED)
 
     def _doubt(self) -> None:
         self._unsure = True
@@ -309,6 +322,10 @@ class Delivery:
             await self._fail_instead(report, "the task's result was damaged on this machine's disk")
         else:
             await self._acknowledge([report])
+
+
+async def _awaited(wait: Awaitable[None]) -> None:
+    await wait
 
 
 def _without(body: bytes, there: set[int]) -> bytes:

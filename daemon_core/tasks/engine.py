@@ -20,24 +20,27 @@ from daemon_core.agents.family import Family
 from daemon_core.connections.connection import Connection
 from daemon_core.journal import Journal, JournalError, RunRecord, TaskRecord
 from daemon_core.protocol.wire import Task
-from daemon_core.runtimes.registration import RegisteredRuntime
+from daemon_core.runtimes.registration import LivingRuntime, RegisteredRuntime
 from daemon_core.tasks import clock, prompts
+from daemon_core.tasks.accounts import AccountLimits
 from daemon_core.tasks.barrier import Barrier, BarrierState
 from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import Launcher
 from daemon_core.tasks.life import TaskLife
+from daemon_core.tasks.orphans import LostClaims
 from daemon_core.tasks.owned import Nursery
 from daemon_core.tasks.patience import Patience
 from daemon_core.tasks.poller import Poller
 from daemon_core.tasks.recovery import Recovery, mark_reported
 from daemon_core.tasks.repositories import TaskRepositories
 from daemon_core.tasks.room import RoomGuard
-from daemon_core.tasks.run import StopReason, WatchLimits
+from daemon_core.tasks.run import StopReason
 from daemon_core.tasks.secrets import ClaimFile, new_run_id
 from daemon_core.tasks.skills import SkillCache
 from daemon_core.tasks.slots import Slot, Slots
 from daemon_core.tasks.translate import Digest
+from daemon_core.tasks.watchdog import WatchLimits
 from daemon_core.workdirs import DirectoryLock, DirectoryLocks, TaskDirectories
 from daemon_core.workdirs.changes import ChangeStore
 from daemon_core.workdirs.environments import Environments
@@ -87,9 +90,19 @@ class Engine:
     profile: str
     base_environment: Mapping[str, str]
     runtime_gone: Callable[[RegisteredRuntime, float], None]
+    permissions: Callable[[str], str] = lambda provider: "allow"
+    """The permission policy of a provider's runs, as the settings are now."""
+    accounts: AccountLimits | None = None
+    """Providers for which nothing is claimed, since their account has met a limit."""
+    resume_after_limit: Callable[[str], bool] = lambda provider: False
+    """Whether a provider's tasks go on by themselves when a usage limit has reset."""
     repositories: TaskRepositories | None = None
     changes: ChangeStore | None = None
     """Where it is kept what tasks change; None: it is not."""
+    profile_launcher: Callable[[str, str], Launcher | None] = lambda connection, runtime_id: None
+    """How a custom profile's runtime (of a connection, by id) is started; None for every other."""
+    agent_missing: Callable[[str], None] = lambda provider: None
+    """Hears that the program of a provider was not there when it was to be started."""
     room: RoomGuard | None = None
     """Holds claims while a disk is nearly full; None: nothing does."""
 
@@ -109,6 +122,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.patience = Patience(self._journal_trouble)
+        self.lost = LostClaims(self)
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -119,6 +133,58 @@ class Engine:
         nothing may be registered, claimed or cleaned before.
         """
         await Recovery(self).run()
+
+    async def end_claims(self, connection: str) -> None:
+        """No more claims for this connection: its pollers end, and a claim on its way is let come home.
+
+        They stay ended until ``set_runtimes`` is told other runtimes of it.
+        """
+        waiting = []
+        for key in [key for key in self._pollers if key[0] == connection]:
+            poller, task = self._pollers.pop(key)
+            if not poller.retire():
+                task.cancel()
+            waiting.append(task)
+        if waiting:
+            await asyncio.wait(waiting)
+
+    async def give_up(self, connection: str, limit_s: float) -> int | None:
+        """End this connection's tasks here, whatever its server says to it.
+
+        Runs are ended; reports that the server does not take in time are given up, so that nothing of the
+        connection is left here. What the tasks said and did is kept.
+
+        Args:
+            limit_s: how long runs may take to end, and then their reports to be delivered.
+
+        Returns:
+            Number of tasks whose reports were given up; None if a run does not end: nothing was given up.
+        """
+        prefix = f"{connection}/"
+
+        def of_it(keys: Iterable[str]) -> list[str]:
+            return [key for key in keys if key.startswith(prefix)]
+
+        for key in of_it(self.lives):
+            self.lives[key].stop(StopReason.DAEMON)
+        for wanted in (self.lives, self.deliveries):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    while of_it(wanted) and not (
+                        wanted is self.deliveries
+                        and all(self.deliveries[key].trouble is not None for key in of_it(wanted))
+                    ):
+                        self._settled.clear()
+                        await self._settled.wait()
+        if of_it(self.lives):
+            return None
+        left = of_it(self.deliveries)
+        for key in left:
+            self.deliveries[key].give_up()
+        while of_it(self.deliveries):
+            self._settled.clear()
+            await self._settled.wait()
+        return len(left)
 
     def deliver_only(self, record: TaskRecord) -> None:
         """Send what is left of a task that has ended here."""
@@ -159,6 +225,14 @@ class Engine:
             if self.room is None or await self.room.enough():
                 return
             await self.room.wait()
+
+    def watch_by(self, limits: WatchLimits) -> None:
+        """The settings have changed: these limits hold for runs that go on, too."""
+        self.watch_limits = limits
+        for life in self.lives.values():
+            if life.driver is not None:
+                life.driver.watchdog.limits = limits
+                life.driver.watchdog.heard_of()
 
     def accept_claims(self, wanted: bool) -> None:
         """The setting: whether this machine takes tasks at all."""
@@ -255,6 +329,10 @@ class Engine:
 
     async def pause(self, connection: str, delay_s: float) -> None:
         """Wait before another try at a server, shorter if the connection comes back meanwhile."""
+        there = self.connections.get(connection)
+        if there is not None and not there.usable:
+            await there.wait_usable()  # a refused credential is waited out, not tried again and again
+            return
         event = self._pauses.setdefault(connection, asyncio.Event())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
@@ -266,9 +344,10 @@ class Engine:
         """A protocol family by name."""
         return self.families.get(name)
 
-    def launcher(self, provider: str) -> Launcher | None:
-        """How a provider is started, or None if it is not here."""
-        return self.launchers.get(provider)
+    def launcher(self, record: TaskRecord) -> Launcher | None:
+        """How the agent of a task is started, or None if it is not here."""
+        profile = self.profile_launcher(record.connection, record.runtime_id)
+        return profile or self.launchers.get(record.provider)
 
     def active_runs(self) -> int:
         """Runs that live now."""
@@ -296,6 +375,15 @@ class Engine:
             key.startswith(prefix) and delivery.runtime_id == runtime_id
             for key, delivery in self.deliveries.items()
         )
+
+    def living_runtimes(self, connection: str) -> list[LivingRuntime]:
+        """The runtimes of a connection that have tasks here which have not ended."""
+        records = [life.record for life in self.lives.values()]
+        return [
+            LivingRuntime(record.workspace_id, record.runtime_id, record.provider)
+            for record in records
+            if record.connection == connection
+        ]
 
     # --- stop ----------------------------------------------------------------------------------
 

@@ -330,9 +330,9 @@ class Housekeeper:
         silent: set[str] = set()
 
         async def ask(key: _Question) -> None:
-            connection = self.engine.connections[key[0]]
             async with limits[key[0]]:
-                if key[0] not in silent:
+                connection = self.engine.connections.get(key[0])  # it may have been removed meanwhile
+                if connection is not None and connection.usable and key[0] not in silent:
                     questions[key] = await _asked(connection, key[1], key[2], silent)
 
         for start in range(0, len(questions), 200):

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from daemon_core.agents.family import Family, LaunchPlan, LaunchRequest
+from daemon_core.agents.family import Drive, Family, LaunchPlan, LaunchRequest
 from daemon_core.processes.errors import SpawnError
 from daemon_core.protocol import failures
 from daemon_core.protocol.wire import Agent, LocalDirectoryRef, Task
+from daemon_core.runtimes.models import Choice
 from daemon_core.tasks import prompts
-from daemon_core.workdirs.environments import Prepared
+from daemon_core.workdirs.environments import Layout, Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,16 @@ class Launcher:
     provider: str
     executable: str
     family: Family
+    drive: Drive = field(default_factory=Drive)
+    ask_family: Family | None = None
+    """Drives it instead while the user wants to be asked for permission."""
+    ask_drive: Drive = field(default_factory=Drive)
+    layout: Layout = field(default_factory=Layout)
+    """Where it looks for its brief and its skills."""
+    search_path: tuple[str, ...] = ()
+    """Directories that PATH has to end with, so that the program finds its interpreter."""
+    choose: Callable[[str, str], Coroutine[Any, Any, Choice]] | None = None
+    """Says what of a model and a thinking level is passed on; never fails."""
     model: str = ""
     thinking: str = ""
     args: tuple[str, ...] = ()
@@ -40,6 +52,10 @@ class PrepareError(Exception):
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class OverError(Exception):
+    """The server has ended or lost the task, or the user ends it with the daemon, before its run began."""
 
 
 def named_directory(claim: Task, daemon_id: str) -> str:
@@ -88,8 +104,10 @@ def request_of(
     if servers is not None and isinstance(servers.get("mcpServers"), dict):
         servers = servers["mcpServers"]
     return LaunchRequest(
+        provider=launcher.provider,
+        drive=launcher.drive,
         executable=launcher.executable,
-        prompt=prepared.prompt(prompts.prompt_of(claim, launcher.provider, hub=hub)),
+        prompt=prepared.prompt(prompts.prompt_of(claim, launcher.family.name, hub=hub)),
         work_dir=work_dir,
         run_dir=str(run_dir),
         resume_session_id=(claim.prior_session_id or "") if same else "",
@@ -99,6 +117,13 @@ def request_of(
         mcp_servers=servers,
         extra_args=(*launcher.args, *(agent.custom_args or ())),
     )
+
+
+def with_search_path(env: dict[str, str], launcher: Launcher) -> dict[str, str]:
+    """An environment in which the launcher's program finds its interpreter."""
+    parts = [part for part in env.get("PATH", "").split(os.pathsep) if part]
+    added = [part for part in launcher.search_path if part not in parts]
+    return {**env, "PATH": os.pathsep.join([*parts, *added])} if added else env
 
 
 def without_dropped(env: dict[str, str], patterns: Sequence[str]) -> dict[str, str]:

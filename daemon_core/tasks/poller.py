@@ -88,13 +88,16 @@ class Poller:
     async def _claim_one(self) -> bool:
         """One try; whether another one makes sense at once."""
         engine, runtime = self.engine, self.runtime
+        await runtime.connection.wait_usable()  # a refused credential is waited out, and holds no slot
+        if engine.accounts is not None:
+            await engine.accounts.wait(runtime.provider)
         await engine.claims_possible()
         slot: Slot | None = await engine.slots.acquire(runtime.provider)
         assert slot is not None
         asked_at = time.monotonic()
         self.claiming = True
         try:
-            if engine.claims_held:
+            if engine.claims_held or (engine.accounts is not None and engine.accounts.held(runtime.provider)):
                 return True  # since the wait for the slot began
             with engine.barrier.claiming():
                 reach("before_claim")

@@ -17,8 +17,8 @@ import msgspec
 from daemon_core.protocol.wire import Task
 from daemon_core.tasks.briefs import JobLine, Surroundings, brief_of
 from daemon_core.tasks.failpoints import reach
-from daemon_core.tasks.prompts import PLAIN_PROVIDERS, kind_of, plain_id, plain_name, quoted, title_of
-from daemon_core.workdirs.environments import OWN_FOLDER, Environments, Marker, Prepared, Wanted
+from daemon_core.tasks.prompts import kind_of, plain_id, plain_name, quoted, title_of
+from daemon_core.workdirs.environments import OWN_FOLDER, Environments, Layout, Marker, Prepared, Wanted
 from daemon_core.workdirs.skills import PlacedSkill
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ RESOURCES_NAME: Final = "project/resources.json"
 def wanted_of(
     task: Task,
     *,
-    provider: str,
+    layout: Layout,
     work_dir: Path,
     user_owned: bool,
     run_dir: Path,
@@ -47,6 +47,7 @@ def wanted_of(
     """What a task is to find in its directory.
 
     Args:
+        layout: Where the provider looks; one that looks nowhere (a shell) gets neither brief nor skills.
         hub: The task is of the embedded server: it has no issue and no project to tell of.
         environ: What the run's environment begins with.
         jobs: Running jobs of the conversation, for the brief.
@@ -69,12 +70,12 @@ def wanted_of(
     multica = Marker(path=MULTICA_MARKER_NAME, managed_by=MULTICA_MANAGED_BY, fields=fields)
     return Wanted(
         label=task.id,
-        provider=provider,
+        layout=layout,
         work_dir=work_dir,
         user_owned=user_owned,
         run_dir=run_dir,
-        brief=None if provider in PLAIN_PROVIDERS else brief,
-        skills=() if provider in PLAIN_PROVIDERS else tuple((agent.skills if agent else None) or ()),
+        brief=None if layout.way == "none" else brief,
+        skills=() if layout.way == "none" else tuple((agent.skills if agent else None) or ()),
         context=context,
         markers=(Marker(path=MARKER_NAME, managed_by=MANAGED_BY, fields={"task_id": task.id, **fields}),),
         environ=environ,

@@ -1,8 +1,8 @@
 """The words that begin a turn: what kind of task it is, what it is called, and the prompt of each kind.
 
-The facts in a prompt are the protocol's. Text of other people is quoted, never mixed with
-ours; names of people and things are cut down to plain text first. The provider ``shell`` gets what was asked
-for and nothing else: its prompt is a command.
+The facts in a prompt are the protocol's. Text of other people is quoted, never mixed with ours; names of
+people and things are cut down to plain text first. A shell (family ``plain``) gets what was asked for and
+nothing else: its prompt is a command.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ PAYLOAD_LIMIT_CHARS: Final = 16 * 1024
 LEADER_HEADING: Final = "## Squad Operating Protocol"
 """Servers put a text with this heading into the instructions of an agent that leads a squad."""
 
-PLAIN_PROVIDERS: Final = frozenset({"shell"})
-"""Providers whose prompt is no language: no brief, not a word beside what was asked for."""
+PLAIN_FAMILIES: Final = frozenset({"plain"})
+"""Families whose prompt is no language: not a word beside what was asked for."""
 
 _STRUCTURE: Final = frozenset('`*#<>[]{}|\\"')
 
@@ -69,14 +69,15 @@ def is_leader(task: Task) -> bool:
     return task.agent is not None and LEADER_HEADING in task.agent.instructions
 
 
-def prompt_of(task: Task, provider: str, *, hub: bool) -> str:
+def prompt_of(task: Task, family: str, *, hub: bool) -> str:
     """The user turn of a task.
 
     Args:
+        family: The protocol family that gets it: a shell is handed a command and nothing else.
         hub: The task is of the embedded server, where the user speaks for themself: the message goes as it
         is.
     """
-    if provider in PLAIN_PROVIDERS:
+    if family in PLAIN_FAMILIES:
         return _plain(task)
     match kind_of(task):
         case "chat":

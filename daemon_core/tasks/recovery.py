@@ -57,6 +57,8 @@ class Owner(msgspec.Struct, kw_only=True):
     conversation_id: str = ""
     provider: str = ""
     family: str = ""
+    reader: str = ""
+    """The state of the reader at the beginning of the run: what a conversation goes on from."""
     work_dir: str = ""
     directory: str = ""
     slot: int = 0
@@ -186,8 +188,9 @@ class Recovery:
         run_dir = engine.runs_dir / name
         phase = _phase(run_dir)
         if phase is RunPhase.NEVER_STARTED:
-            # Not recorded, so not begun: its server hands the task out again.
-            await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
+            # Not recorded, so not begun here: mostly its server hands the task out again.
+            if not await self._note_claim(run_dir):
+                await asyncio.to_thread(shutil.rmtree, run_dir, ignore_errors=True)
             return None
         if phase is RunPhase.ENDED and (run_dir / REPORTED_NAME).exists():
             await asyncio.to_thread(_remove_old, run_dir)
@@ -204,6 +207,16 @@ class Recovery:
                 await end_run(run_dir, owner.mark if owner is not None else "")
             await asyncio.to_thread(_remove_old, run_dir)
         return prepared
+
+    async def _note_claim(self, run_dir: Path) -> bool:
+        """Whether a claim without a run is of a task that only its server knows now: it is told later."""
+        claim = await asyncio.to_thread(ClaimFile(run_dir).read)
+        if claim is None or not claim.runtime_id or await asyncio.to_thread(_is_old, run_dir):
+            return False
+        if await self.engine.journal.tasks_by_id(claim.id):
+            return False
+        self.engine.lost.note(claim.runtime_id, claim.id, run_dir)
+        return True
 
     async def _adopt(self, run_id: str, owner: Owner) -> Prepared | None:
         """Rebuild what the journal lost. The transcript is read again from its beginning; the lines that the
@@ -232,12 +245,12 @@ class Recovery:
             state="spawned",
             family=owner.family,
             mark=owner.mark,
-            reader=family.reader().snapshot(),
+            reader=_first_reader(family, owner).snapshot(),
             started_at=started_at,
             note="taken up after the journal was lost",
         )
         if family.cut_by_time:
-            await self._go_on_behind(connection, record, run, family)
+            await self._go_on_behind(connection, record, run, family, owner)
         if not await engine.journal.add_task(record, run):
             return None
         log.warning("run %s of task %s was taken up from its directory", run_id, owner.task_id)
@@ -248,7 +261,7 @@ class Recovery:
         return Prepared(record=record, run=run, slot=slot, claim=claim, lock=lock)
 
     async def _go_on_behind(
-        self, connection: Connection, record: TaskRecord, run: RunRecord, family: Family
+        self, connection: Connection, record: TaskRecord, run: RunRecord, family: Family, owner: Owner
     ) -> None:
         """Set number, offset and reader of a run to where the server's transcript ends."""
         try:
@@ -259,7 +272,7 @@ class Recovery:
         if not there:
             return
         said = "".join(line.content or "" for line in there if line.type == "text")
-        reader = family.reader()
+        reader = _first_reader(family, owner)
         stdout = self.engine.runs_dir / run.run_id / "stdout"
         await asyncio.to_thread(_skip, reader, stdout, said.count("\n"), len(said) - said.rfind("\n") - 1)
         record.next_seq = there[-1].seq + 1
@@ -294,6 +307,14 @@ def _phase(run_dir: Path) -> RunPhase:
         return RunPhase.LOST
 
 
+def _first_reader(family: Family, owner: Owner) -> Reader:
+    """A reader for the beginning of a run's output."""
+    try:
+        return family.reader(snapshot=owner.reader.encode()) if owner.reader else family.reader()
+    except ValueError:  # written by another version
+        return family.reader()
+
+
 def _owner(run_dir: Path) -> Owner | None:
     try:
         return msgspec.json.decode((run_dir / "owner.json").read_bytes(), type=Owner)
@@ -301,10 +322,15 @@ def _owner(run_dir: Path) -> Owner | None:
         return None
 
 
-def _remove_old(run_dir: Path) -> None:
+def _is_old(run_dir: Path) -> bool:
     with contextlib.suppress(OSError):
-        if time.time() - run_dir.stat().st_mtime > STRANGER_KEPT_S:
-            shutil.rmtree(run_dir, ignore_errors=True)
+        return time.time() - run_dir.stat().st_mtime > STRANGER_KEPT_S
+    return False
+
+
+def _remove_old(run_dir: Path) -> None:
+    if _is_old(run_dir):
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def _run_directories(runs_dir: Path) -> list[str]:

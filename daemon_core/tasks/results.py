@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from daemon_core.agents.events import Outcome
+from daemon_core.agents.events import Limit, Outcome
 from daemon_core.protocol import failures
-from daemon_core.protocol.wire import CompleteRequest, FailRequest, Usage, UsageRequest
-from daemon_core.tasks.run import RunEnd, StopReason, WatchLimits
+from daemon_core.protocol.wire import CompleteRequest, FailRequest, Parked, Usage, UsageRequest
+from daemon_core.tasks.run import RunEnd, StopReason
 from daemon_core.tasks.translate import storable_text
+from daemon_core.tasks.watchdog import WatchLimits
 
 ENDED_WITH_DAEMON = "the run was ended together with the daemon"
 
@@ -28,6 +29,10 @@ class Result(msgspec.Struct, kw_only=True):
     reason: str = ""
     session: str = ""
     usage: list[Usage] = []
+    limit: Limit | None = None
+    """The limit of the account that ended the run."""
+    parked: Parked | None = None
+    """With the outcome ``parked``: what the hub is told."""
 
 
 def of_run(
@@ -56,7 +61,7 @@ def of_run(
     if poison is not None:
         outcome = msgspec.structs.replace(outcome, success=False, error=outcome.output, reason=poison)
     if not outcome.success:
-        outcome = _explain_stop(outcome, end.stopped, limits)
+        outcome = _explain_stop(outcome, end, limits)
     verdict = "completed" if outcome.success else "failed"
     error, reason = "", ""
     if not outcome.success:
@@ -69,6 +74,7 @@ def of_run(
         reason=reason,
         session=session,
         usage=usage,
+        limit=outcome.limit if verdict == "failed" and end.stopped is None else None,
     )
 
 
@@ -104,10 +110,12 @@ def reports_of(result: Result, work_dir: str, branch: str = "") -> list[tuple[st
             output=result.output, branch_name=branch or None, session_id=session, work_dir=where
         )
         reports.append(("complete", msgspec.json.encode(complete)))
-    elif result.outcome == "failed":
+    elif result.outcome in ("failed", "parked"):
         fail = FailRequest(
             error=result.error, failure_reason=result.reason or None, session_id=session, work_dir=where
         )
+        if result.parked is not None:
+            fail.parked = result.parked
         reports.append(("fail", msgspec.json.encode(fail)))
     return reports
 
@@ -126,8 +134,11 @@ def add_usage(first: Sequence[Usage], second: Sequence[Usage]) -> list[Usage]:
     return list(total.values())
 
 
-def _explain_stop(outcome: Outcome, stopped: StopReason | None, limits: WatchLimits) -> Outcome:
-    match stopped:
+def _explain_stop(outcome: Outcome, end: RunEnd, limits: WatchLimits) -> Outcome:
+    match end.stopped:
+        case StopReason.SILENCE if end.silent == "request":
+            silent = f"nobody answered what the agent asked within the limit ({limits.request_s:.0f} s)"
+            return msgspec.structs.replace(outcome, error=silent, reason=failures.IDLE_WATCHDOG)
         case StopReason.SILENCE:
             silent = (
                 f"the agent was silent for longer than the limit ({limits.idle_s:.0f} s,"

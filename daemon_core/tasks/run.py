@@ -8,32 +8,33 @@ said. A restart of the daemon enters the same loop at the committed offset.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import errno
 import logging
 import os
 import signal
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from daemon_core.agents.events import Event, Outcome
-from daemon_core.agents.family import Reader
+from daemon_core.agents.events import Event, Outcome, PlanEntry
+from daemon_core.agents.family import EndsExplicitly, HearsFiles, Reader, StdinWrite
+from daemon_core.agents.writes import whole
 from daemon_core.journal import Journal, Stretch
 from daemon_core.processes.client import Lost, Shim, attach
 from daemon_core.processes.errors import EndedError, LostError, UnreachableError
 from daemon_core.processes.state import ExitStatus, read_state, remove_secrets
 from daemon_core.processes.tree import Identity, end_survivors, send
-from daemon_core.protocol.wire import SessionRequest
+from daemon_core.protocol.wire import SessionRequest, Usage
 from daemon_core.tasks import clock
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.owned import beside, keep_going
 from daemon_core.tasks.patience import Patience
+from daemon_core.tasks.requests import Decision, RequestBook
 from daemon_core.tasks.translate import Digest, digest
+from daemon_core.tasks.watchdog import Kind, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ READ_BYTES = 256 * 1024
 
 COALESCE_S = 0.04
 """After a small stretch the next one is given this long to grow: a chatty agent costs one transaction and
-one request a batch instead of one a line. The first line after a silence is never held back."""
+one request a batch instead of one a line. The first line after a silence is never held back, nor is the
+answer to what was said."""
 
 PARTIAL_LINE_S = 1.0
 """A line without an end is shown after this long without more."""
@@ -51,12 +53,16 @@ UNREACHABLE_PAUSE_S = 1.0
 """Between tries at a shim that lives and does not answer (its machine is stopped or starved)."""
 
 STDERR_TAIL_BYTES = 16 * 1024
+LEFT_FILE_BYTES = 4 * 1024 * 1024
+"""How much of a file that an agent has left is looked at."""
 _NEVER = 1 << 62
 """An offset that no output reaches: standard error alone is no reason to wake up."""
 INTERRUPT_GRACE_S = 5.0
 """How long an agent may take to end its turn when asked by its protocol."""
 TERM_GRACE_S = 5.0
 """How long between the gentle and the firm signal."""
+LINGER_S = 5.0
+"""How long an agent that has said that it is done may take to go by itself."""
 END_LIMIT_S = 30.0
 """How long a shim may take over the whole ladder before the run is ended without it."""
 
@@ -72,15 +78,6 @@ class StopReason(enum.Enum):
     """The user stops the daemon and its runs."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchLimits:
-    """Seconds of silence allowed without and with a tool in flight, and for the whole run; 0 is no limit."""
-
-    idle_s: float = 30 * 60.0
-    tool_s: float = 2 * 3600.0
-    run_s: float = 0.0
-
-
 @dataclass(kw_only=True)
 class RunEnd:
     """How a run ended: an exit status and the reader's verdict, or lost with its shim."""
@@ -88,16 +85,20 @@ class RunEnd:
     outcome: Outcome | None
     exit: ExitStatus | None
     stopped: StopReason | None = None
+    silent: Kind = "idle"
+    """What it was silent at, where silence ended it."""
     survivors: int = 0
 
 
 class Progress(msgspec.Struct, kw_only=True):
-    """What the tray shows of a run that goes on."""
+    """What the tray shows of a run that goes on. ``usage`` is that of the present run alone, so far."""
 
     tool_calls: int = 0
     last_action: str = ""
     notice: str = ""
     last_output_at: str = ""
+    plan: tuple[PlanEntry, ...] = ()
+    usage: tuple[Usage, ...] = ()
 
 
 class RunDriver:
@@ -117,10 +118,11 @@ class RunDriver:
         offset: int,
         next_seq: int,
         work_dir: str,
-        limits: WatchLimits,
-        started_wall: float,
+        watchdog: Watchdog,
+        requests: RequestBook,
         on_stretch: Callable[[Digest], None],
         on_session: Callable[[str], Awaitable[None]],
+        on_requests: Callable[[], None],
     ) -> None:
         self.journal = journal
         self.patience = patience
@@ -133,15 +135,21 @@ class RunDriver:
         self.position = offset
         self.next_seq = next_seq
         self.work_dir = work_dir
-        self.limits = limits
-        self.started_wall = started_wall
+        self.watchdog = watchdog
+        self.requests = requests
         self.on_stretch = on_stretch
         self.on_session = on_session
+        self.on_requests = on_requests
         self.stopped: StopReason | None = None
         self._stop = asyncio.Event()
-        self._tools_changed = asyncio.Event()
-        self._extended_until = 0.0
+        self._done = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._turn = asyncio.Lock()
+        """Held while the reader is used: by a stretch that is read, or by an answer between two."""
+        self._over = False
         self._pinned = reader.session_id
+        self._committed = offset
+        self._silent: Kind = "idle"
 
     def stop(self, reason: StopReason) -> None:
         """End the run: ask by protocol, then signals, then the tree. The first reason counts."""
@@ -149,10 +157,21 @@ class RunDriver:
             self.stopped = reason
             self._stop.set()
 
-    def extend(self, seconds: float) -> None:
-        """The user gives a silent run more time."""
-        self._extended_until = max(self._extended_until, time.monotonic()) + seconds
-        self._tools_changed.set()
+    async def answer(self, request_id: str, decision: Decision, text: str) -> bool:
+        """Answer an open request; False if it is not open (any more). Durable when this returns, and said to
+        the agent then, once, whatever happens.
+        """
+        async with self._turn:
+            waiting = {request.request_id for request in self.reader.open_requests}
+            if request_id not in waiting or self._over or self.stopped is not None:
+                return False
+            events = self.reader.answer(request_id, decision, text)
+            reach("answer_taken")
+            await self._commit(events)
+            reach("answer_kept")
+            self.watchdog.answered()
+        self._answered.set()
+        return True
 
     async def drive(self, ended: ExitStatus | None = None) -> RunEnd:
         """Read until the end; with ``ended`` the run is over already and its rest is read.
@@ -165,7 +184,10 @@ class RunDriver:
             return await self._judge(ended)
         try:
             shim, name = self.shim, f"guard of run {self.run_id}"
-            async with beside(keep_going(lambda: self._guard(shim), name), name):
+            async with (
+                beside(keep_going(lambda: self._guard(shim), name), name),
+                beside(keep_going(lambda: self._say_answers(shim), name), name),
+            ):
                 status = await self._pump(shim)
         except LostError:
             return await self._lost()
@@ -180,7 +202,8 @@ class RunDriver:
     # --- reading -------------------------------------------------------------------------------
 
     async def _pump(self, shim: Shim) -> ExitStatus:
-        await self._say(shim)
+        async with self._turn:
+            await self._say(shim)
         flushed = True
         while True:
             timeout_s = None if flushed or self.reader.consumed >= self.position else PARTIAL_LINE_S
@@ -189,19 +212,22 @@ class RunDriver:
                     state = await shim.watch(self.position, _NEVER)
             except TimeoutError:
                 flushed = True
-                await self._commit(self.reader.flush())
+                async with self._turn:
+                    await self._commit(self.reader.flush())
                 continue
-            before = self.position
+            before, said = self.position, False
             if state.stdout_bytes > before:
-                await self._read_to(state.stdout_bytes)
+                async with self._turn:
+                    await self._read_to(state.stdout_bytes)
+                    if self.position > before:
+                        said = await self._say(shim)
                 if self.position == before and not state.ended:
                     # Going on would be blind: what the agent says and asks is lost.
                     raise OSError(errno.EIO, "the output was cut or removed while the agent ran")
             if self.position > before:
                 flushed = False
                 grown = self.position - before
-                await self._say(shim)
-                if grown < READ_BYTES and not state.ended:
+                if grown < READ_BYTES and not state.ended and not said:
                     await asyncio.sleep(COALESCE_S)
             elif state.ended:
                 return await shim.wait()
@@ -248,6 +274,8 @@ class RunDriver:
             session_id=session,
             reports=reports,
         )
+        if self.requests.update(self.reader.open_requests, found.settled, stretch.at):
+            stretch.requests = self.requests.text()
         reach("before_commit")
         # Nothing is read further while the disk is full: the agent waits once its pipe is full, too.
         await self.patience.carry(lambda: self.journal.commit_stretch(stretch))
@@ -255,21 +283,47 @@ class RunDriver:
         if session and session != self._pinned:
             self._pinned = session
             await self.on_session(session)
-        self._tools_changed.set()
+        if stretch.requests is not None:
+            self.on_requests()
+        if stretch.stdout_offset > self._committed:
+            self._committed = stretch.stdout_offset
+            self.watchdog.heard()
+        else:
+            self.watchdog.heard_of()
         self.on_stretch(found)
 
-    async def _say(self, shim: Shim) -> None:
-        for write in self.reader.pending_writes():
-            if not await self._write(shim, write.number, write.data):
-                return
-            self.reader.acknowledged(write.number)
-            reach("said")
+    async def _say_answers(self, shim: Shim) -> None:
+        """What an answer has made is said at once: the agent waits for it and gives no output meanwhile."""
+        while True:
+            await self._answered.wait()
+            self._answered.clear()
+            async with self._turn:
+                await self._say(shim)
 
-    async def _write(self, shim: Shim, number: int, data: bytes | None) -> bool:
+    async def _say(self, shim: Shim) -> bool:
+        """Say what the agent has not heard; whether there was anything: then its answer is waited for."""
+        said = False
+        for write in self.reader.pending_writes():
+            if not await self._write(shim, write):
+                return said
+            self.reader.acknowledged(write.number)
+            said = True
+            reach("said")
+        if isinstance(self.reader, EndsExplicitly) and self.reader.done:
+            self._done.set()
+        return said
+
+    async def _write(self, shim: Shim, write: StdinWrite) -> bool:
         """One numbered write; False if there is nobody to say it to."""
+        try:
+            data = await asyncio.to_thread(self._whole, write) if write.files else write.data
+        except FileNotFoundError:
+            # The run is over, and its secrets with it.
+            log.info("run %s: what was to be said is gone", self.run_id)
+            return False
         while True:
             try:
-                await shim.write(number, data)
+                await shim.write(write.number, data)
             except EndedError:
                 return False
             except UnreachableError:
@@ -280,12 +334,18 @@ class RunDriver:
             else:
                 return True
 
+    def _whole(self, write: StdinWrite) -> bytes | None:
+        return whole(write, lambda name: (self.run_dir / name).read_bytes())
+
     # --- watching ------------------------------------------------------------------------------
 
     async def _guard(self, shim: Shim) -> None:
         """Wait for a reason to end the run, then end it. Cancelled when the run has ended by itself."""
         name = f"watch of run {self.run_id}"
-        async with beside(keep_going(lambda: self._watch(shim), name), name):
+        async with (
+            beside(keep_going(lambda: self._watch(shim), name), name),
+            beside(keep_going(lambda: self._linger(shim), name), name),
+        ):
             await self._stop.wait()
         log.info("run %s is being ended (%s)", self.run_id, self.stopped.value if self.stopped else "")
         try:
@@ -298,7 +358,7 @@ class RunDriver:
         try:
             async with asyncio.timeout(INTERRUPT_GRACE_S):
                 for write in self.reader.interrupt():
-                    said = await self._write(shim, write.number, write.data)
+                    said = await self._write(shim, write)
                 if said:
                     await shim.wait()
                     return
@@ -306,59 +366,55 @@ class RunDriver:
             log.info("run %s did not end when asked; it is ended by signals", self.run_id)
         await shim.end(TERM_GRACE_S)
 
+    async def _linger(self, shim: Shim) -> None:
+        """End an agent that is done and does not go."""
+        await self._done.wait()
+        await asyncio.sleep(LINGER_S)
+        log.info("run %s is done and does not end; it is ended by signals", self.run_id)
+        try:
+            await shim.end(TERM_GRACE_S)
+        except LostError:
+            pass  # the pump sees it, too
+
     async def _watch(self, shim: Shim) -> None:
-        """Silence and the time limit. Wakes only when one of them may be due."""
-        while True:
-            self._tools_changed.clear()
-            try:
-                status = await shim.status()
-            except (UnreachableError, LostError):
-                await asyncio.sleep(UNREACHABLE_PAUSE_S)  # the pump sees a lost one, and ends this
-                continue
-            now = time.monotonic()
-            # Output that nobody has read is not silence, nor is an agent held up by a full disk.
-            unread = status.stdout_bytes > self.position or status.stalled_on_disk
-            budget_s = self.limits.tool_s if self.reader.tools_in_flight else self.limits.idle_s
-            silent_s = 0.0 if unread else status.idle_s
-            waits: list[float] = []
-            if budget_s > 0:
-                left = max(budget_s - silent_s, self._extended_until - now)
-                if left <= 0:
-                    self.stop(StopReason.SILENCE)
-                    return
-                waits.append(left)
-            if self.limits.run_s > 0:
-                left = self.limits.run_s - (time.time() - self.started_wall)
-                if left <= 0:
-                    self.stop(StopReason.TIME_LIMIT)
-                    return
-                waits.append(left)
-            in_flight = bool(self.reader.tools_in_flight)
-            deadline = time.monotonic() + min(waits) if waits else None
-            while bool(self.reader.tools_in_flight) == in_flight:
-                left_s = None if deadline is None else deadline - time.monotonic()
-                if left_s is not None and left_s <= 0:
-                    break
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left_s):
-                        await self._tools_changed.wait()
-                self._tools_changed.clear()
+        """Silence and the time limit."""
+        found = await self.watchdog.watch(shim, lambda: self.position)
+        self._silent = self.watchdog.kind
+        self.stop(StopReason.SILENCE if found == "silence" else StopReason.TIME_LIMIT)
 
     # --- the end -------------------------------------------------------------------------------
 
     async def _judge(self, status: ExitStatus) -> RunEnd:
-        await self._read_to(_size(self.run_dir / "stdout"))
-        await self._commit(self.reader.finish())
+        await self._read_rest()
         tail = await asyncio.to_thread(_tail, self.run_dir / "stderr", STDERR_TAIL_BYTES)
         outcome = self.reader.outcome(status.code, status.signal, tail)
-        return RunEnd(outcome=outcome, exit=status, stopped=self.stopped)
+        return RunEnd(outcome=outcome, exit=status, stopped=self.stopped, silent=self._silent)
 
     async def _lost(self) -> RunEnd:
         """The shim is gone without a word: what still lives of the run is ended, what it said is kept."""
         ended = await asyncio.to_thread(self._end_survivors)
-        await self._read_to(_size(self.run_dir / "stdout"))
-        await self._commit(self.reader.finish())
+        await self._read_rest()
         return RunEnd(outcome=None, exit=None, stopped=self.stopped, survivors=len(ended))
+
+    async def _read_rest(self) -> None:
+        async with self._turn:
+            self._over = True
+            await self._read_to(_size(self.run_dir / "stdout"))
+            await self._commit([*await asyncio.to_thread(self._hear_files), *self.reader.finish()])
+
+    def _hear_files(self) -> list[Event]:
+        """What the agent has left in files (in a thread)."""
+        found: list[Event] = []
+        if isinstance(self.reader, HearsFiles):
+            for name in self.reader.files_at_end:
+                try:
+                    with open(self.run_dir / name, "rb") as stream:
+                        found += self.reader.hear_file(name, stream.read(LEFT_FILE_BYTES))
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    log.warning("run %s: %s is not to be read: %s", self.run_id, name, error)
+        return found
 
     def _end_survivors(self) -> list[int]:
         return _sweep(self.run_dir, self.mark)

@@ -9,7 +9,7 @@ import msgspec
 
 from daemon_core.agents import events
 from daemon_core.agents.lines import cut_output
-from daemon_core.protocol.wire import TOOL_OUTPUT_LIMIT_BYTES, TaskMessage
+from daemon_core.protocol.wire import TOOL_OUTPUT_LIMIT_BYTES, TaskMessage, Usage
 
 CHUNK_MESSAGES = 500
 CHUNK_BYTES = 512 * 1024
@@ -22,6 +22,9 @@ TEXT_PIECE_CHARS = 128 * 1024
 
 INPUT_LIMIT_BYTES = 256 * 1024
 """A tool's input above this is replaced by its beginning and its true size."""
+
+PLAN_ENTRIES = 200
+"""More entries of a plan than this are not shown."""
 
 DEPTH_LIMIT = 64
 """Deeper nesting of an input that has to be mended is told in words."""
@@ -38,6 +41,12 @@ class Digest(msgspec.Struct, kw_only=True):
     messages: int = 0
     tool_calls: int = 0
     last_action: str = ""
+    settled: dict[str, str] = {}
+    """Requests that are open no more, and how they were decided."""
+    plan: tuple[events.PlanEntry, ...] | None = None
+    """The newest plan, None if none was told."""
+    usage: tuple[Usage, ...] | None = None
+    """Tokens so far, None if nothing was told of them."""
     notice: str | None = None
     """The newest notice, "" if something came that ends any notice, None if neither did."""
 
@@ -83,7 +92,7 @@ def _messages(event: events.Event, result: Digest) -> Sequence[TaskMessage]:
             result.tool_calls += 1
             result.last_action = tool
             result.notice = ""
-            return [TaskMessage(seq=0, type="tool_use", tool=tool, input=_bounded_input(given))]
+            return [TaskMessage(seq=0, type="tool_use", tool=tool, input=bounded_input(given))]
         case events.ToolResult(tool=tool, output=output):
             return [
                 TaskMessage(
@@ -104,6 +113,12 @@ def _messages(event: events.Event, result: Digest) -> Sequence[TaskMessage]:
             result.session_id = session_id or result.session_id
         case events.Notice(text=text):
             result.notice = text
+        case events.PlanChanged(entries=entries):
+            result.plan = entries[:PLAN_ENTRIES]
+        case events.UsageSeen(usage=usage):
+            result.usage = usage
+        case events.PermissionSettled(request_id=request_id, decision=decision):
+            result.settled = {**result.settled, request_id: decision}
         case _:
             pass
     return ()
@@ -120,7 +135,8 @@ def _texts(kind: str, text: str) -> list[TaskMessage]:
     ]
 
 
-def _bounded_input(given: Any) -> Any:
+def bounded_input(given: Any, limit: int = INPUT_LIMIT_BYTES) -> Any:
+    """A tool's input as an object that can be stored, or the beginning of one that is too large."""
     if given is None:
         return {}
     try:
@@ -130,7 +146,7 @@ def _bounded_input(given: Any) -> Any:
         encoded = _encoder.encode(given)
     if not isinstance(given, dict):
         given = {"value": given}
-    if len(encoded) <= INPUT_LIMIT_BYTES:
+    if len(encoded) <= limit:
         return given
     return {"truncated": encoded[:4096].decode("utf-8", "ignore"), "size_bytes": len(encoded)}
 

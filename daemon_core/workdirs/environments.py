@@ -51,47 +51,13 @@ GIT_LIMIT_S: Final = 5.0
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one provider looks."""
+    """Where one provider looks; by default nowhere (a shell, for one): then it gets no brief."""
 
     way: BriefWay = "none"
     brief_file: str = ""
     skills: str = ".agent_context/skills"
     home_skills: bool = False
     """Skills go into the provider's own home of the task (``provider_homes``), not into the directory."""
-
-
-def _by_file(brief_file: str, skills: str) -> Layout:
-    return Layout(way="file", brief_file=brief_file, skills=skills)
-
-
-LAYOUTS: Final[Mapping[str, Layout]] = {
-    "claude": Layout(way="instructions", brief_file="CLAUDE.md", skills=".claude/skills"),
-    "codebuddy": Layout(way="instructions", brief_file="CODEBUDDY.md", skills=".codebuddy/skills"),
-    "codex": Layout(way="instructions", brief_file="AGENTS.md", skills="skills", home_skills=True),
-    "opencode": _by_file("AGENTS.md", ".opencode/skills"),
-    "gemini": _by_file("GEMINI.md", ".gemini/skills"),
-    "qwen": _by_file("QWEN.md", ".qwen/skills"),
-    "copilot": _by_file("AGENTS.md", ".github/skills"),
-    "cursor": _by_file("AGENTS.md", ".cursor/skills"),
-    "antigravity": _by_file("AGENTS.md", ".agents/skills"),
-    "deveco": _by_file("AGENTS.md", ".deveco/skills"),
-    "openclaw": Layout(way="prompt", brief_file="AGENTS.md", skills="skills"),
-    "pi": _by_file("AGENTS.md", ".pi/skills"),
-    "omp": _by_file("AGENTS.md", ".omp/skills"),
-    "hermes": _by_file("AGENTS.md", ".agent_context/skills"),
-    "kimi": Layout(way="prompt", brief_file="AGENTS.md", skills=".kimi/skills"),
-    "kiro": Layout(way="prompt", brief_file="AGENTS.md", skills=".kiro/skills"),
-    "reasonix": _by_file("AGENTS.md", ".reasonix/skills"),
-    "qoder": _by_file("AGENTS.md", ".qoder/skills"),
-    "qoderclicn": _by_file("AGENTS.md", ".qoder/skills"),
-    "traecli": Layout(way="prompt", skills=".traecli/skills"),
-    "grok": _by_file("AGENTS.md", ".grok/skills"),
-    "qwenpaw": Layout(way="prompt", skills="skill_pool"),
-    "mcode": _by_file("AGENTS.md", ".minimax/skills"),
-    "dim": _by_file("AGENTS.md", ".agent_context/skills"),
-    "dsh": _by_file("AGENTS.md", ".dsh/skills"),
-}
-"""By provider id. One that is not here (``shell``, for one) gets no brief."""
 
 
 class Refused(Exception):  # noqa: N818 - a verdict, like DirectoryRefusedError
@@ -115,7 +81,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     label: str
     """The task's id."""
-    provider: str
+    layout: Layout = Layout()
     work_dir: Path
     user_owned: bool
     run_dir: Path
@@ -193,7 +159,7 @@ class Environments:
             OSError: The disk; what was made is taken out again, now or at the next chance.
         """
         self.roll_back(wanted.work_dir, user_owned=wanted.user_owned, step=step)
-        layout = LAYOUTS.get(wanted.provider, Layout())
+        layout = wanted.layout
         plan = Plan(wanted.work_dir)
         aside = wanted.run_dir / CONTEXT_FOLDER
         if aside.exists():

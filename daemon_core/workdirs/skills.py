@@ -111,6 +111,12 @@ def place(plan: Plan, folder: str, skills: Sequence[Skill]) -> tuple[list[Placed
     return placed, left
 
 
+def front_fields(content: str) -> dict[str, Any]:
+    """What the front matter of a ``SKILL.md`` says; empty where there is none, or none that is valid."""
+    found = _FRONT.match(content[: FRONT_MATTER_LIMIT_CHARS + 16])
+    return (_fields(found["yaml"]) or {}) if found is not None else {}
+
+
 def _free_directory(plan: Plan, folder: str, name: str) -> str | None:
     for number in range(TRIES + 1):
         ending = "" if number == 0 else f"-{SUFFIX}" if number == 1 else f"-{SUFFIX}-{number}"

@@ -290,7 +290,10 @@ async def test_agents_by_the_command_line(ostler: Ostler, backend: MemoryBackend
 async def test_runtimes_are_listed_with_the_reason(ostler: Ostler) -> None:
     done = await ostler("runtimes")
     assert "shell" in done.out
-    assert done.err == "claude cannot be used: version 1.0.3 is too old, 2.0.0 or newer is needed.\n"
+    assert done.err == (
+        "claude cannot be used: version 1.0.3 is too old, 2.0.0 or newer is needed."
+        " Update it, then `ostler runtimes --refresh`.\n"
+    )
     rows = (await ostler("runtimes", "--json", "--refresh")).document
     names = "id provider version path status connection workspace busy reason"
     assert all(set(names.split()) <= set(row) for row in rows)

@@ -10,7 +10,11 @@ import msgspec
 
 from daemon_core.control.backend import Backend, TranscriptPage, resolve_id
 from daemon_core.control.changes import ChangeLog
+from daemon_core.control.connection_routes import ConnectionHost
 from daemon_core.control.errors import ControlError
+from daemon_core.control.models_desk import ModelsDesk
+from daemon_core.control.requests_desk import RequestsDesk
+from daemon_core.control.runtime_routes import RuntimeHost
 from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
@@ -44,6 +48,10 @@ class MemoryBackend:
 
     def __init__(self) -> None:
         self.changes = ChangeLog()
+        self.servers: ConnectionHost | None = None
+        self.requests: RequestsDesk | None = None
+        self.models: ModelsDesk | None = None
+        self.runtime_desk: RuntimeHost | None = None
         self.changed: TaskChanges | None = None
         self.report = DiskReport()
         self.round = CleanRound()

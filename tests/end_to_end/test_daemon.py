@@ -50,11 +50,9 @@ def test_health_says_starting_at_once_and_running_when_claims_are_possible(home:
     go.touch()
     wait_until(lambda: home.status()["status"] == "running", "the start to end")
     code, health = get(status["port"], "/health")
-    assert (code, health["status"], health["agents"]) == (200, "running", ["claude", "shell"])
+    assert (code, health["status"], health["agents"]) == (200, "running", ["claude", "codex", "shell"])
     found = {view["provider"]: view for view in home.call("GET", "/v1/runtimes")}
-    assert found["codex"]["status"] == "unusable"
-    assert found["codex"]["version"] == "0.169.0"
-    assert found["codex"]["reason"] == "not_supported_yet"
+    assert (found["codex"]["status"], found["codex"]["version"]) == ("online", "0.169.0")
 
 
 def test_the_port_and_the_identity_stay_over_restarts(home: OstlerHome) -> None:

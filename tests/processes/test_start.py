@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import random
+import signal
 import stat
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from daemon_core.processes import (
     attach,
     read_owner,
     read_state,
+    read_stdin_record,
+    remove_secrets,
     shim_command,
     spawn,
 )
@@ -48,6 +51,28 @@ async def test_run_directory_is_private_and_tells_everything(stage: Stage) -> No
     )
     assert info["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     assert read_state(run_dir).phase is RunPhase.ALIVE
+
+
+@pytest.mark.parametrize("shim_lives", [True, False])
+async def test_what_a_secret_file_added_to_what_was_said_is_gone_too(stage: Stage, shim_lives: bool) -> None:
+    """Also where the shim was killed, and whoever finds the run lost clears up."""
+    shim = await stage.spawn("sh", "-c", "cat > /dev/null", stdin=b"hello")
+    secret = b'[{"name":"key","value":"s3cret"}]'
+    (shim.run_dir / "spec.servers.json").write_bytes(secret)
+    await shim.write(2, b'{"servers":' + secret + b',"again":' + secret + b"}")
+    assert b"s3cret" in (shim.run_dir / "stdin").read_bytes()
+    if shim_lives:
+        await shim.write(3, None)
+        await shim.wait()
+    else:
+        os.kill(shim.info.pid, signal.SIGKILL)
+        os.kill(shim.info.child_pid, signal.SIGKILL)
+        remove_secrets(shim.run_dir)
+    for path in shim.run_dir.iterdir():
+        assert b"s3cret" not in path.read_bytes()
+    hidden = b"*" * len(secret)
+    said = [record.data for record in read_stdin_record(shim.run_dir)]
+    assert said[:2] == [b"hello", b'{"servers":' + hidden + b',"again":' + hidden + b"}"]
 
 
 async def test_secrets_are_gone_when_the_run_is(stage: Stage) -> None:

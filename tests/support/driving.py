@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -14,11 +16,14 @@ from pathlib import Path
 import psutil
 
 from daemon_core.agents.events import Event, Outcome
-from daemon_core.agents.family import Family, LaunchRequest, Reader
+from daemon_core.agents.family import EndsExplicitly, Family, HearsFiles, LaunchRequest, Reader
+from daemon_core.agents.writes import whole
 
 MARK_VARIABLE = "OSTLER_TEST_MARK"
 STEP_S = 20.0
 """How long anything a test waits for may take."""
+LINGER_S = 3.0
+"""How long an agent that is done may stay."""
 
 
 @dataclass
@@ -65,13 +70,17 @@ def drive(
             start_new_session=True,
         )
         try:
-            driven = _read(process, plan.stdin, reader, on_event)
+            driven = _read(process, plan.stdin, reader, Path(request.run_dir), on_event)
             process.wait(STEP_S)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
             survivors = sweep(mark)
+        if isinstance(reader, HearsFiles):
+            for name in reader.files_at_end:
+                if (path := Path(request.run_dir, name)).exists():
+                    driven.events += reader.hear_file(name, path.read_bytes())
         driven.events += reader.finish()
         driven.survivors = survivors
         stderr.seek(0)
@@ -110,6 +119,7 @@ def _read(
     process: subprocess.Popen[bytes],
     first: bytes | None,
     reader: Reader,
+    run_dir: Path,
     on_event: Callable[[Event, Reader, subprocess.Popen[bytes]], None],
 ) -> Driven:
     driven = Driven(Outcome(success=False), 0)
@@ -119,21 +129,15 @@ def _read(
         assert first is not None
         process.stdin.write(first)
         process.stdin.flush()
+    _say(process, reader, run_dir)
     with process.stdout:
-        while data := os.read(process.stdout.fileno(), 1 << 16):
+        while data := _more(process, reader):
             output += data
             events = reader.feed(data)
             driven.events += events
             for event in events:
                 on_event(event, reader, process)
-            for write in reader.pending_writes():
-                assert process.stdin is not None
-                if write.data is None:
-                    process.stdin.close()
-                else:
-                    process.stdin.write(write.data)
-                    process.stdin.flush()
-                reader.acknowledged(write.number)
+            _say(process, reader, run_dir)
     driven.stdout = bytes(output)
     if process.stdin is not None and not process.stdin.closed:
         try:
@@ -141,6 +145,27 @@ def _read(
         except BrokenPipeError:
             pass
     return driven
+
+
+def _say(process: subprocess.Popen[bytes], reader: Reader, run_dir: Path) -> None:
+    for write in reader.pending_writes():
+        assert process.stdin is not None
+        said = whole(write, lambda name: (run_dir / name).read_bytes())
+        if said is None:
+            process.stdin.close()
+        else:
+            process.stdin.write(said)
+            process.stdin.flush()
+        reader.acknowledged(write.number)
+
+
+def _more(process: subprocess.Popen[bytes], reader: Reader) -> bytes:
+    """The next output, empty at its end. An agent that is done and does not go is ended, as in a real run."""
+    assert process.stdout is not None
+    done = isinstance(reader, EndsExplicitly) and reader.done
+    if done and not select.select([process.stdout], [], [], LINGER_S)[0]:
+        os.killpg(process.pid, signal.SIGTERM)
+    return os.read(process.stdout.fileno(), 1 << 16)
 
 
 def _dropped(name: str, patterns: tuple[str, ...]) -> bool:

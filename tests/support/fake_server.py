@@ -199,6 +199,7 @@ class FakeRuntime:
     name: str
     version: str
     online: bool = True
+    profile_id: str | None = None
 
 
 @dataclass
@@ -250,6 +251,8 @@ class FakeServer:
         tokens: what is let in.
         workspaces: id to row; change it to let workspaces join and leave.
         runtimes, tasks: state by id.
+        profiles: custom runtime profiles by workspace, see :meth:`add_profile`.
+        failed_profiles: why a daemon cannot use a profile, by profile id.
         actions: pending actions by runtime id, told with the next heartbeat (over either way).
         results: results of actions that arrived: (route, request id, body).
         feature_flags: told with every heartbeat, if set.
@@ -264,6 +267,8 @@ class FakeServer:
         self.workspaces: dict[str, Json] = {}
         self.settings: dict[str, Json | None] = {}
         self.repos: dict[str, list[Json]] = {}
+        self.profiles: dict[str, list[Json]] = {}
+        self.failed_profiles: dict[str, str] = {}
         self.runtimes: dict[str, FakeRuntime] = {}
         self.tasks: dict[str, FakeTask] = {}
         self.actions: dict[str, Json] = {}
@@ -275,6 +280,10 @@ class FakeServer:
         self.socket_silent = False
         self.orphans: list[str] = []
         self.skills: dict[str, Json] = {}
+        self.asked_own_list: list[dict[str, str]] = []
+        """Headers of the requests for the list that only later servers have; not among ``requests``."""
+        self.later = False
+        """A later server, which has the daemon's own list of workspaces, with an ETag; without: a 404."""
         self._scripts: dict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
         self._runner: web.AppRunner | None = None
@@ -305,6 +314,7 @@ class FakeServer:
         for name, (method, path) in ROUTES.items():
             app.router.add_route(method, path, self._handle(name, getattr(self, f"_{name}")))
         app.router.add_get("/api/daemon/ws", self._websocket)
+        app.router.add_get("/api/daemon/workspaces", self._own_workspaces)
         self._over = asyncio.Event()
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -357,6 +367,24 @@ class FakeServer:
             "created_at": "2026-01-01T00:00:00Z",
         }
         return id_
+
+    def add_profile(self, workspace_id: str, id_: str | None = None, **fields: Any) -> str:
+        """A custom runtime profile; returns its id."""
+        profile = {
+            "id": id_ or str(uuid.uuid4()),
+            "workspace_id": workspace_id,
+            "display_name": "Mine",
+            "protocol_family": "claude",
+            "command_name": "my-claude",
+            "description": None,
+            "fixed_args": [],
+            "visibility": "workspace",
+            "created_by": "u",
+            "enabled": True,
+            **fields,
+        }
+        self.profiles.setdefault(workspace_id, []).append(profile)
+        return str(profile["id"])
 
     def lose_runtime(self, runtime_id: str) -> None:
         """Forget a runtime; when registered again it gets another id."""
@@ -607,6 +635,21 @@ class FakeServer:
     def _workspaces(self, request: Recorded) -> Answer:
         return 200, list(self.workspaces.values())
 
+    async def _own_workspaces(self, request: web.Request) -> web.Response:
+        headers = dict(request.headers)
+        self.asked_own_list.append(headers)
+        self._note()
+        if (refusal := self._unauthorised(request)) is not None:
+            return refusal
+        if not self.later:
+            return web.Response(status=404, text="404 page not found")
+        listed = [{"id": row["id"], "name": row["name"]} for row in self.workspaces.values()]
+        body = json.dumps(listed).encode()
+        etag = f'W/"{uuid.uuid5(uuid.NAMESPACE_OID, body.decode())}"'
+        if headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers={"ETag": etag})
+        return web.Response(body=body, content_type="application/json", headers={"ETag": etag})
+
     def _repos_of(self, workspace_id: str) -> Json:
         return {
             "repos": self.repos.get(workspace_id, []),
@@ -621,7 +664,9 @@ class FakeServer:
         return 200, {"workspace_id": workspace_id, **self._repos_of(workspace_id)}
 
     def _profiles(self, request: Recorded) -> Answer:
-        return 200, {"workspace_id": request.parameters["ws"], "runtime_profiles": []}
+        workspace_id = request.parameters["ws"]
+        listed = [profile for profile in self.profiles.get(workspace_id, []) if profile["enabled"]]
+        return 200, {"workspace_id": workspace_id, "runtime_profiles": listed}
 
     def _register(self, request: Recorded) -> Answer:
         body = request.body
@@ -633,6 +678,15 @@ class FakeServer:
         entries = body.get("runtimes") or []
         if not entries and not body.get("failed_profiles"):
             return 400, {"error": "at least one runtime or failed profile is required"}
+        profiles = {profile["id"]: profile for profile in self.profiles.get(workspace_id, [])}
+        for entry in [*entries, *(body.get("failed_profiles") or [])]:
+            profile_id = entry.get("profile_id")
+            if profile_id and profile_id not in profiles:
+                return 400, {"error": f"unknown runtime profile: {profile_id}"}
+            if profile_id and not profiles[profile_id]["enabled"]:
+                return 409, {"error": f"runtime profile is disabled: {profile_id}"}
+        for failed in body.get("failed_profiles") or []:
+            self.failed_profiles[failed["profile_id"]] = failed["reason"]
         rows = []
         for entry in entries:
             runtime = self._upsert(workspace_id, body["daemon_id"], entry)
@@ -643,7 +697,7 @@ class FakeServer:
                     "name": runtime.name,
                     "provider": runtime.provider,
                     "status": "online",
-                    "profile_id": None,
+                    "profile_id": runtime.profile_id,
                     "metadata": {"version": runtime.version},
                 }
             )
@@ -651,15 +705,13 @@ class FakeServer:
 
     def _upsert(self, workspace_id: str, daemon_id: str, entry: Json) -> FakeRuntime:
         provider = entry["type"].strip().lower() or "unknown"
+        profile_id = entry.get("profile_id")
         for runtime in self.runtimes.values():
-            if (runtime.workspace_id, runtime.daemon_id, runtime.provider) == (
-                workspace_id,
-                daemon_id,
-                provider,
-            ):
+            same = (runtime.workspace_id, runtime.daemon_id, runtime.profile_id)
+            if same == (workspace_id, daemon_id, profile_id) and (profile_id or runtime.provider == provider):
                 runtime.online, runtime.version = True, entry["version"]
                 return runtime
-        key = f"{workspace_id}/{daemon_id}/{provider}/{self._generation}"
+        key = f"{workspace_id}/{daemon_id}/{profile_id or provider}/{self._generation}"
         runtime = FakeRuntime(
             str(uuid.uuid5(uuid.NAMESPACE_URL, key)),
             workspace_id,
@@ -667,6 +719,7 @@ class FakeServer:
             provider,
             entry["name"],
             entry["version"],
+            profile_id=profile_id,
         )
         self.runtimes[runtime.id] = runtime
         return runtime

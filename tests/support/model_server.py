@@ -14,6 +14,8 @@ of the CLI (titles, counts, classifiers) get a short text and take none. When th
 main requests get ``Say("Done.")``. With ``each_turn=True`` the steps are counted from the last user message
 on, so that every turn of a conversation plays the same list.
 
+Other interfaces of models are subclasses: ``model_chat``, ``model_gemini``.
+
 To hold an answer until the test says so, give the step a gate::
 
     gate = server.gate()
@@ -31,7 +33,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 WAIT_S = 60.0
 """How long a gate waits for the other side before it gives up; a test that needs more is wrong."""
@@ -89,6 +91,8 @@ class CallTool:
     input: dict[str, Any]
     text: str = ""
     gate: Gate | None = None
+    deferred: bool = False
+    """Called although it is not offered: some CLIs hide the tools of MCP servers behind a search."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,8 @@ class ModelServer:
         self._thread: threading.Thread | None = None
         self.port = 0
 
-    def start(self) -> ModelServer:
-        handler = type("_BoundHandler", (_Handler,), {"model": self})
-        self._http = _Server(("127.0.0.1", 0), handler)
+    def start(self) -> Self:
+        self._http = _Server(("127.0.0.1", 0), type("_BoundHandler", (self.handler(),), {"model": self}))
         self.port = self._http.server_address[1]
         self._thread = threading.Thread(
             target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, name="model-server"
@@ -182,7 +185,7 @@ class ModelServer:
             self._thread.join()
             self._thread = None
 
-    def __enter__(self) -> ModelServer:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(
@@ -231,6 +234,19 @@ class ModelServer:
                 raise TimeoutError(f"scenario {name!r} has not seen {count} requests")
             return list(self._scenarios[name].requests)
 
+    # --- what differs between the interfaces of models; others are subclasses ---
+
+    def handler(self) -> type[ScriptedHandler]:
+        return _Handler
+
+    def offered(self, body: dict[str, Any]) -> set[str]:
+        """Names of the tools that a request offers; a request without any is a side request."""
+        return {tool["name"] for tool in body.get("tools") or [] if isinstance(tool, dict) and "name" in tool}
+
+    def answers_since_prompt(self, body: dict[str, Any]) -> int:
+        """How many answers of the model follow the last message a person wrote."""
+        return _answers_since_prompt(body)
+
     # --- the handler's side ---
 
     def take_step(self, name: str, body: dict[str, Any]) -> Step:
@@ -238,13 +254,14 @@ class ModelServer:
             scenario = self._scenarios.get(name)
             if scenario is None:
                 return Fail(404, message=f"no scenario {name!r}")
-            if not body.get("tools"):
+            offered = self.offered(body)
+            if not offered:
                 scenario.side_requests.append(body)
                 return Say("ok")
             scenario.requests.append(body)
             self._changed.notify_all()
             if scenario.each_turn:
-                scenario.position = _answers_since_prompt(body)
+                scenario.position = self.answers_since_prompt(body)
             if scenario.position >= len(scenario.steps):
                 return Say("Done.")
             step = scenario.steps[scenario.position]
@@ -255,8 +272,7 @@ class ModelServer:
                     scenario.used = 0
             else:
                 scenario.position += 1
-            offered = {tool.get("name") for tool in body["tools"] if isinstance(tool, dict)}
-            if isinstance(step, CallTool) and step.name not in offered:
+            if isinstance(step, CallTool) and step.name not in offered and not step.deferred:
                 return Say(f"The tool {step.name} is not offered.", gate=step.gate)
             return step
 
@@ -267,6 +283,13 @@ class ModelServer:
 
     def wait_stopping(self, timeout_s: float) -> bool:
         return self._stopping.wait(timeout_s)
+
+
+def text_pieces(step: Step) -> list[str]:
+    """The text of an answer in the pieces that it is streamed in."""
+    text = "" if isinstance(step, Fail) else step.text
+    size = max(1, -(-len(text) // max(1, step.pieces if isinstance(step, Say) else 1)))
+    return [text[at : at + size] for at in range(0, len(text), size)]
 
 
 def user_texts(body: dict[str, Any]) -> list[str]:
@@ -316,7 +339,9 @@ class _Server(ThreadingHTTPServer):
         """A client that went away is no error here."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class ScriptedHandler(BaseHTTPRequestHandler):
+    """What the handlers of all interfaces share: reading a request, and short answers of JSON."""
+
     model: ModelServer
     # HTTP/1.0: one request a connection, so that no thread outlives its answer.
     protocol_version = "HTTP/1.0"
@@ -330,39 +355,28 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.partition("?")[0].endswith("/models"):
-            self._json(200, {"data": [{"type": "model", "id": "stub-model", "display_name": "Stub"}]})
+            self.send_json(200, {"data": [{"type": "model", "id": "stub-model", "display_name": "Stub"}]})
         else:
-            self._json(404, {"type": "error", "error": {"type": "not_found_error", "message": "not here"}})
+            self.send_json(
+                404, {"type": "error", "error": {"type": "not_found_error", "message": "not here"}}
+            )
 
     def do_POST(self) -> None:
         with contextlib.suppress(ConnectionError):
-            self._post()
+            raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+            try:
+                body = json.loads(raw) if raw else {}
+            except ValueError:
+                body = {}
+            parts = self.path.partition("?")[0].split("/")
+            scenario = parts[2] if len(parts) > 2 and parts[1] == "s" else ""
+            self.answer(scenario, "/".join(parts[3:]), body)
 
-    def _post(self) -> None:
-        raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-        path = self.path.partition("?")[0]
-        try:
-            body = json.loads(raw) if raw else {}
-        except ValueError:
-            body = {}
-        if path.endswith("/count_tokens"):
-            self._json(200, {"input_tokens": 10})
-            return
-        parts = path.split("/")
-        if not path.endswith("/v1/messages") or len(parts) < 3 or parts[1] != "s":
-            self._json(404, {"type": "error", "error": {"type": "not_found_error", "message": path}})
-            return
-        step = self.model.take_step(parts[2], body)
-        if step.gate is not None:
-            step.gate.hold()
-        if isinstance(step, Fail):
-            self._fail(step)
-        elif body.get("stream", False):
-            self._stream(step, body)
-        else:
-            self._json(200, self._message(step, body))
+    def answer(self, scenario: str, route: str, body: dict[str, Any]) -> None:
+        """Answer a POST; ``route`` is what follows the scenario in the path, without a slash in front."""
+        raise NotImplementedError
 
-    def _json(self, status: int, body: Any, headers: Sequence[tuple[str, str]] = ()) -> None:
+    def send_json(self, status: int, body: Any, headers: Sequence[tuple[str, str]] = ()) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -372,10 +386,47 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+
+    def send_data(self, payload: Any) -> None:
+        """One event that has only data."""
+        text = payload if isinstance(payload, str) else json.dumps(payload)
+        self.wfile.write(f"data: {text}\n\n".encode())
+        self.wfile.flush()
+
+    def hang(self) -> None:
+        """Send comments until the server closes or the client goes away."""
+        while not self.model.wait_stopping(0.1):
+            self.wfile.write(b": ping\n\n")
+            self.wfile.flush()
+
+
+class _Handler(ScriptedHandler):
+    def answer(self, scenario: str, route: str, body: dict[str, Any]) -> None:
+        if route.endswith("/count_tokens"):
+            self.send_json(200, {"input_tokens": 10})
+            return
+        if not scenario or not route.endswith("v1/messages"):
+            error = {"type": "not_found_error", "message": self.path}
+            self.send_json(404, {"type": "error", "error": error})
+            return
+        step = self.model.take_step(scenario, body)
+        if step.gate is not None:
+            step.gate.hold()
+        if isinstance(step, Fail):
+            self._fail(step)
+        elif body.get("stream", False):
+            self._stream(step, body)
+        else:
+            self.send_json(200, self._message(step, body))
+
     def _fail(self, step: Fail) -> None:
         error = {"type": step.kind or _KINDS.get(step.status, "api_error"), "message": step.message}
         headers = [("retry-after", step.retry_after)] if step.retry_after else []
-        self._json(step.status, {"type": "error", "error": error}, headers)
+        self.send_json(step.status, {"type": "error", "error": error}, headers)
 
     def _message(self, step: Step, body: dict[str, Any]) -> dict[str, Any]:
         blocks = [dict(block) for block, _ in self._blocks(step)]
@@ -400,13 +451,10 @@ class _Handler(BaseHTTPRequestHandler):
                     {"type": "signature_delta", "signature": "c2lnbmVk"},
                 ],
             )
-        text = "" if isinstance(step, Fail) else step.text
-        if text:
-            pieces = step.pieces if isinstance(step, Say) else 1
-            size = max(1, -(-len(text) // max(1, pieces)))
-            deltas = [text[at : at + size] for at in range(0, len(text), size)]
+        deltas = text_pieces(step)
+        if deltas:
             yield (
-                {"type": "text", "text": text},
+                {"type": "text", "text": "".join(deltas)},
                 [{"type": "text_delta", "text": delta} for delta in deltas],
             )
         if isinstance(step, CallTool):
@@ -419,9 +467,7 @@ class _Handler(BaseHTTPRequestHandler):
             yield block, [{"type": "input_json_delta", "partial_json": json.dumps(step.input)}]
 
     def _stream(self, step: Step, body: dict[str, Any]) -> None:
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
+        self.begin_stream()
         message = self._message(step, body)
         self._event("message_start", message=message | {"content": [], "stop_reason": None, "usage": _USAGE})
         pause_s = step.pause_s if isinstance(step, Say) else 0.0

@@ -12,6 +12,7 @@ from daemon_core.tasks import prompts
 from daemon_core.tasks.briefs import JobLine, Surroundings, brief_of
 from daemon_core.tasks.preparing import context_of, wanted_of
 from daemon_core.workdirs.skills import PlacedSkill
+from tests.support.layouts import layout_of
 
 KINDS: dict[str, dict[str, Any]] = {
     "chat": {"chat_session_id": "chat1", "chat_message": "hi"},
@@ -138,7 +139,7 @@ def test_what_is_wanted_goes_by_provider_and_server(tmp_path: Path) -> None:
     def wanted(provider: str, *, hub: bool) -> Any:
         return wanted_of(
             given,
-            provider=provider,
+            layout=layout_of(provider),
             work_dir=tmp_path,
             user_owned=True,
             run_dir=tmp_path,

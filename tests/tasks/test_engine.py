@@ -16,8 +16,9 @@ from daemon_core.processes.client import spawn
 from daemon_core.processes.errors import SpawnError
 from daemon_core.processes.state import RunPhase, read_state
 from daemon_core.tasks.barrier import BarrierState
-from daemon_core.tasks.run import StopReason, WatchLimits
+from daemon_core.tasks.run import StopReason
 from daemon_core.tasks.slots import Slots
+from daemon_core.tasks.watchdog import WatchLimits
 from daemon_core.workdirs import DirectoryLocks
 from tests.support.fake_server import Delay, FakeTask, Hang, HangAfter, ResetAfter, refuse
 from tests.tasks.world import World
@@ -453,7 +454,7 @@ async def test_a_disk_that_is_full_at_the_spawn_is_waited_for(
             raise SpawnError(spec.run_dir, number, "prepare", "spec")
         return await spawn(spec)
 
-    monkeypatch.setattr("daemon_core.tasks.life.spawn", full)
+    monkeypatch.setattr("daemon_core.tasks.spawning.spawn", full)
     async with world.life():
         task = world.add(HELLO)
         await world.until(lambda: tries > 2)
@@ -474,7 +475,7 @@ async def test_a_disk_that_is_full_at_the_spawn_is_waited_for(
 async def test_the_branch_of_a_task_is_reported_with_its_end(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("daemon_core.tasks.life.branch_of", lambda _, task_id: f"agent/a/{task_id[:8]}")
+    monkeypatch.setattr("daemon_core.tasks.ending.branch_of", lambda _, task_id: f"agent/a/{task_id[:8]}")
     async with world.life():
         task = world.add(HELLO)
         await world.finished(task)
@@ -833,7 +834,7 @@ async def test_a_silent_agent_can_be_given_more_time(world: World, tmp_path: Pat
     async with world.life():
         task = world.add(HELLO, waiting(tmp_path / "go"))
         life = await world.running(task)
-        life.extend(60)
+        assert await life.extend(60)
         shim = life.driver.shim if life.driver is not None else None
         assert shim is not None
         while (await shim.status()).idle_s < 0.8:  # noqa: ASYNC110 - nobody tells when
@@ -906,7 +907,8 @@ async def cut_short(world: World, monkeypatch: pytest.MonkeyPatch, place_name: s
             raise asyncio.CancelledError
 
     with monkeypatch.context() as patched:
-        patched.setattr("daemon_core.tasks.life.reach", reach)
+        for room in ("life", "readying", "spawning"):
+            patched.setattr(f"daemon_core.tasks.{room}.reach", reach)
         async with world.life():
             await asyncio.wait_for(reached.wait(), 10)
 

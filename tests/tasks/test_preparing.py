@@ -14,6 +14,7 @@ import pytest
 from daemon_core.tasks import skills
 from daemon_core.workdirs.environments import Environments, Prepared, Wanted
 from tests.support.fake_server import Hang, refuse
+from tests.support.layouts import layout_of
 from tests.tasks.test_skills import bundle, ref
 from tests.tasks.world import World
 
@@ -164,7 +165,7 @@ async def test_what_a_dead_daemon_left_goes_at_the_next_start(world: World, tmp_
     left = Environments(world.base / "prepared")
     left.prepare(
         Wanted(
-            label="dead", provider="opencode", work_dir=project, user_owned=True,
+            label="dead", layout=layout_of("opencode"), work_dir=project, user_owned=True,
             run_dir=tmp_path / "run", brief=lambda skills, folder: "brief",
         )
     )  # fmt: skip

@@ -63,7 +63,7 @@ def test_a_title_is_one_line_of_at_most_120_characters() -> None:
     ],
 )
 def test_a_shell_gets_the_command_and_nothing_else(fields: dict[str, Any], expected: str) -> None:
-    assert prompt_of(task(**fields), "shell", hub=False) == expected
+    assert prompt_of(task(**fields), "plain", hub=False) == expected
 
 
 def test_the_hubs_messages_go_as_they_are() -> None:

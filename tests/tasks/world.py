@@ -28,14 +28,16 @@ from daemon_core.tasks.barrier import Barrier
 from daemon_core.tasks.engine import Engine
 from daemon_core.tasks.launch import Launcher
 from daemon_core.tasks.life import TaskLife
-from daemon_core.tasks.run import WatchLimits, end_run
+from daemon_core.tasks.run import end_run
 from daemon_core.tasks.skills import SkillCache
 from daemon_core.tasks.slots import Slots
 from daemon_core.tasks.translate import Digest
+from daemon_core.tasks.watchdog import WatchLimits
 from daemon_core.workdirs import DirectoryLocks, TaskDirectories
 from daemon_core.workdirs.environments import Environments
 from tests.processes.conftest import shims_below
 from tests.support.fake_server import TOKEN, FakeRuntime, FakeServer, FakeTask, eventually
+from tests.support.layouts import layout_of
 from tests.support.scripted_agent import install_scripted_agent, script
 
 FAST = Timing(poll_s=0.05, status_poll_s=0.05, lease_s=0.03)
@@ -160,7 +162,9 @@ class World:
     def launchers(self) -> dict[str, Launcher]:
         claude, shell = self.families["claude-stream-json"], self.families["plain"]
         return {
-            "claude": Launcher(provider="claude", executable=self.executable, family=claude),
+            "claude": Launcher(
+                provider="claude", executable=self.executable, family=claude, layout=layout_of("claude")
+            ),
             "shell": Launcher(provider="shell", executable="/bin/sh", family=shell),
         }
 

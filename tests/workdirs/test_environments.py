@@ -11,6 +11,7 @@ from daemon_core.protocol.wire import Skill
 from daemon_core.workdirs import marked_block
 from daemon_core.workdirs.environments import Environments, Marker, Refused, Wanted
 from daemon_core.workdirs.manifest import Plan
+from tests.support.layouts import layout_of
 from tests.workdirs.test_manifest import state
 
 SKILL = Skill(id="s", name="Deploy", content="how", description="about it")
@@ -28,7 +29,7 @@ def wanted(
     (tmp_path / "run").mkdir(exist_ok=True)
     return Wanted(
         label=label,
-        provider=provider,
+        layout=layout_of(provider),
         work_dir=root,
         user_owned=user_owned,
         run_dir=tmp_path / "run",
@@ -268,7 +269,7 @@ def test_preparing_twice_is_preparing_once(environments: Environments, tmp_path:
 
 def test_a_plan_that_is_empty_writes_no_manifest(environments: Environments, tmp_path: Path) -> None:
     root = project(tmp_path)
-    request = Wanted(label="t", provider="shell", work_dir=root, user_owned=True, run_dir=tmp_path / "run")
+    request = Wanted(label="t", work_dir=root, user_owned=True, run_dir=tmp_path / "run")
     environments.prepare(request)
     assert not environments.user_manifests.exists()
     assert not Plan(root)

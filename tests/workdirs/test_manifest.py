@@ -15,6 +15,7 @@ from daemon_core.workdirs import manifest as manifests
 from daemon_core.workdirs import marked_block
 from daemon_core.workdirs.environments import Environments, Marker, Refused, Wanted
 from daemon_core.workdirs.manifest import Plan
+from tests.support.layouts import layout_of
 
 
 class Crash(BaseException):
@@ -113,7 +114,7 @@ _ACTIONS = st.lists(
 def _wanted(root: Path, run_dir: Path, provider: str) -> Wanted:
     return Wanted(
         label="t1",
-        provider=provider,
+        layout=layout_of(provider),
         work_dir=root,
         user_owned=True,
         run_dir=run_dir,

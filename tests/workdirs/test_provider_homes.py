@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from daemon_core.protocol.wire import Skill
-from daemon_core.workdirs.provider_homes import codex_config, codex_home, user_codex_home, write_home
+from daemon_core.workdirs.provider_homes import (
+    McpServers,
+    codex_config,
+    codex_home,
+    user_codex_home,
+    write_home,
+)
 
 CONFIG = """model = "m"  # mine
 
@@ -108,3 +114,66 @@ def test_a_user_without_codex_gets_an_empty_home(tmp_path: Path) -> None:
 def test_where_the_users_home_is() -> None:
     assert user_codex_home({"CODEX_HOME": "/x"}) == Path("/x")
     assert user_codex_home({"HOME": "/h"}) == Path("/h/.codex")
+
+
+def test_settings_are_a_file_of_the_run_and_linked(tmp_path: Path) -> None:
+    home = users(tmp_path)
+    root = tmp_path / "env" / "codex-home"
+    for number in (1, 2):
+        run_dir = tmp_path / f"run{number}"
+        run_dir.mkdir()
+        write_home(codex_home(tmp_path / "env", home, run_dir=run_dir))
+        settings = run_dir / "spec.codex.toml"
+        assert settings.stat().st_mode & 0o777 == 0o600
+        assert (root / "config.toml").resolve() == settings
+        settings.unlink()  # as at the end of a run
+    # Also where the program has put a file of its own in place of the link.
+    (root / "config.toml").unlink()
+    (root / "config.toml").write_text("an earlier run's")
+    write_home(codex_home(tmp_path / "env", home, run_dir=run_dir))
+    assert "an earlier run's" not in (root / "config.toml").read_text()
+
+
+def test_what_the_user_says_to_every_agent_is_there(tmp_path: Path) -> None:
+    home = users(tmp_path)
+    (home / "AGENTS.md").write_text("please")
+    (home / "rules").mkdir()
+    write_home(codex_home(tmp_path / "env", home))
+    root = tmp_path / "env" / "codex-home"
+    assert (root / "AGENTS.md").read_text() == "please"
+    assert (root / "rules").resolve() == home / "rules"
+
+
+def test_mcp_servers_of_a_task_are_beside_or_in_place_of_the_users() -> None:
+    added: dict[str, object] = {
+        "ostler": {"type": "http", "url": "http://127.0.0.1:1/mcp", "headers": {"Authorization": "x"}}
+    }
+
+    def given(servers: McpServers) -> dict[str, object]:
+        made = tomllib.loads(codex_config(CONFIG.encode(), "linux", servers=servers).decode())
+        found: dict[str, object] = made["mcp_servers"]
+        return found
+
+    ours = {"url": "http://127.0.0.1:1/mcp", "http_headers": {"Authorization": "x"}}
+    assert given(McpServers(added=added)) == {"lab": {"command": "lab"}, "ostler": ours}
+    managed: dict[str, object] = {
+        "my server": {"command": "run", "args": ["-x", 1], "env": {"KEY": 'a "quoted" one\n'}},
+        "old": {"type": "sse", "url": "http://x"},
+        "none": 3,
+    }
+    assert given(McpServers(managed=managed, added=added)) == {
+        "my_server": {"command": "run", "args": ["-x", "1"], "env": {"KEY": 'a "quoted" one\n'}},
+        "ostler": ours,
+    }
+    assert "mcp_servers" not in tomllib.loads(
+        codex_config(CONFIG.encode(), "linux", servers=McpServers(managed={})).decode()
+    )
+
+
+def test_a_sandbox_may_write_to_the_mirrors_too() -> None:
+    content = b"[sandbox_workspace_write]\nwritable_roots = ['/mine']\n"
+    made = tomllib.loads(codex_config(content, "linux", writable=[Path("/o/repos")]).decode())
+    assert made["sandbox_workspace_write"] == {
+        "network_access": True,
+        "writable_roots": ["/mine", "/o/repos"],
+    }

@@ -66,6 +66,11 @@ def _tell(session: Session, found: AgentView) -> None:
                 ("Runtime", found.runtime),
                 ("Model", found.model),
                 ("Thinking", found.thinking),
+                ("Permissions", found.permissions),
+                (
+                    "After a limit",
+                    _after_limit(found.resume_after_limit),
+                ),
                 ("Arguments", " ".join(found.args)),
                 ("Environment", ", ".join(found.env_names)),
                 ("MCP servers", ", ".join(found.mcp_servers)),
@@ -75,12 +80,26 @@ def _tell(session: Session, found: AgentView) -> None:
     )
 
 
+def _after_limit(goes_on: bool | None) -> str:
+    return "" if goes_on is None else "goes on by itself" if goes_on else "waits for you"
+
+
 def _options(command: Any) -> Any:
     """The options that ``add`` and ``edit`` share; None where one is not given."""
     for option in reversed(
         (
             click.option("--model", metavar="M", help="Empty: the runtime's own choice."),
             click.option("--thinking", metavar="LEVEL"),
+            click.option(
+                "--permissions",
+                type=click.Choice(["allow", "ask", "deny", ""]),
+                help="Empty: as the settings say. None fences what its own shell does once it may run.",
+            ),
+            click.option(
+                "--resume-after-limit/--wait-after-limit",
+                default=None,
+                help="Whether its tasks go on by themselves when a usage limit has reset.",
+            ),
             click.option("--instructions", metavar="TEXT", help="@FILE reads a file, - standard input."),
             click.option(
                 "--arg", "args", multiple=True, metavar="ARG", help="Argument at each start; repeatable."
@@ -149,7 +168,9 @@ def remove(session: Session, name: str) -> None:
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        name: given[name] for name in ("name", "runtime", "model", "thinking") if given.get(name) is not None
+        name: given[name]
+        for name in ("name", "runtime", "model", "thinking", "permissions", "resume_after_limit")
+        if given.get(name) is not None
     }
     if given.get("instructions") is not None:
         fields["instructions"] = _text(given["instructions"])

@@ -179,7 +179,9 @@ def _describe(found: DaemonStatus) -> None:
     for connection in found.connections:
         told = connection.status.replace("_", " ")
         if connection.reason:
-            told += f": {condition(connection.reason, {'server': connection.name})[0]}"
+            params = {"server": connection.name, **connection.reason_params}
+            told += f": {condition(connection.reason, params)[0]}"
+            told += f" (since {local_time(connection.since)})" if connection.since else ""
         if connection.next_try_at:
             told += f"; next try at {local_time(connection.next_try_at)}"
         click.echo(f"{connection.name}: {told}.")

@@ -7,14 +7,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+import msgspec
 
 import daemon_core
 from daemon_core.cli.base import Command, pass_session
+from daemon_core.cli.checks import Check
 from daemon_core.cli.session import Session
 from daemon_core.cli.words import (
     EXIT_FAILED,
@@ -22,6 +24,7 @@ from daemon_core.cli.words import (
     START_HINT,
     condition,
     plural,
+    runtime_hint,
     runtime_reason,
     sentence,
     unreachable,
@@ -29,31 +32,25 @@ from daemon_core.cli.words import (
 from daemon_core.settings.errors import SettingsError
 
 if TYPE_CHECKING:
-    from daemon_core.control.views import DaemonStatus
+    from daemon_core.control.views import DaemonStatus, RuntimeView
     from daemon_core.settings.file import Settings
 
 _LOW_BYTES: Final = 1024**3
 _FULL_BYTES: Final = 100 * 1024**2
 _PROBE_S: Final = 10.0
-# Asked only while no daemon can be: the daemon itself knows more of them, and their versions.
-_KNOWN: Final = ("claude",)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One verdict. ``ok`` with a hint is a remark: it works, and could be better."""
-
-    name: str
-    ok: bool
-    detail: str
-    hint: str = ""
 
 
 @click.command(cls=Command)
+@click.option("--run-agents", is_flag=True, help="Also give each agent a tiny task. Uses your accounts.")
+@click.option("--agent", "agents", multiple=True, metavar="RUNTIME", help="Give only this one a tiny task.")
 @pass_session
-def doctor(session: Session) -> int:
+def doctor(session: Session, run_agents: bool, agents: tuple[str, ...]) -> int:
     """Check what Ostler needs. Exit code 1 where something is wrong."""
     found = list(checks(session))
+    if run_agents or agents:
+        from daemon_core.cli.commands.doctor_runs import dry_runs
+
+        found += dry_runs(session, agents, all_of_them=run_agents)
     if session.json:
         session.document({"checks": [asdict(check) for check in found]})
     else:
@@ -90,10 +87,12 @@ def checks(session: Session) -> Iterator[Check]:
         for entry in status.conditions:
             what, hint = condition(entry.code, entry.params)
             yield Check(entry.code.replace("_", " "), False, what, hint)
+        yield from _servers_of_daemon(session)
         yield from _agents_of_daemon(session)
     else:
+        yield from _guarded("servers", lambda: _stored_servers(session))
         yield from _guarded("port", lambda: _port(session, settings))
-        yield from _agents_in_path(settings)
+        yield from _agents_here(session, settings)
 
 
 def _guarded(name: str, check: Callable[[], Check]) -> Iterator[Check]:
@@ -201,6 +200,50 @@ def _daemon(session: Session) -> tuple[DaemonStatus | None, Check]:
     return status, Check("daemon", True, told)
 
 
+def _servers_of_daemon(session: Session) -> Iterator[Check]:
+    """Every server but the hub, and where its token is; what is wrong with one is among the conditions."""
+    from daemon_core.control.client import DaemonUnreachableError
+    from daemon_core.control.connection_views import ConnectionDetail
+    from daemon_core.control.errors import ControlError
+
+    try:
+        found = session.client.call(list[ConnectionDetail], "GET", "/v1/connections")
+    except (DaemonUnreachableError, ControlError) as error:
+        yield Check("servers", False, f"The daemon does not tell its servers: {error}")
+        return
+    for entry in found:
+        if not entry.embedded:
+            kept = _kept(entry.credential.place, entry.credential.detail)
+            yield Check(
+                f"server {entry.name}", True, f"{entry.status.replace('_', ' ')}, {entry.url}; {kept}"
+            )
+
+
+def _stored_servers(session: Session) -> Check:
+    """With the daemon down: what it will connect to."""
+    from daemon_core.settings import servers
+
+    try:
+        found = servers.read(session.directories.servers_file)
+    except ValueError as error:
+        return Check("servers", False, f"{session.directories.servers_file}: {error}", "Sign in again")
+    told = [
+        f"{entry.name} ({_kept(entry.place, _credential_place(session, entry.name, entry.place))})"
+        for entry in found
+    ]
+    return Check("servers", True, ", ".join(told) or "None but the embedded one")
+
+
+def _credential_place(session: Session, name: str, place: str) -> str:
+    return str(session.directories.credentials / f"{name}.token") if place == "file" else ""
+
+
+def _kept(place: str, detail: str) -> str:
+    if place == "keyring":
+        return "token in the system keyring"
+    return f"token in the file {detail}" if place == "file" else "no token"
+
+
 def _port(session: Session, settings: Settings | None) -> Check:
     """Only asked while the daemon is down: it would hold its own port."""
     import socket
@@ -242,43 +285,58 @@ def _agents_of_daemon(session: Session) -> Iterator[Check]:
         yield Check("agents", False, f"The daemon does not tell its runtimes: {error}")
         return
     for entry in found:
-        what = " ".join(part for part in (entry.version, f"at {entry.path}" if entry.path else "") if part)
-        if entry.reason:
-            reason = runtime_reason(entry.reason, entry.reason_params)
-            # A provider that is simply not installed is nothing wrong.
-            missing = entry.reason in ("not_found", "not_supported_yet")
-            yield Check(f"agent {entry.provider}", missing, reason.capitalize())
-        else:
-            yield Check(f"agent {entry.provider}", True, f"{entry.status}, {what}" if what else entry.status)
+        if entry.reason == "provider_invalid":
+            continue  # a condition of the daemon, told already
+        yield _agent(entry)
 
 
-def _agents_in_path(settings: Settings | None) -> Iterator[Check]:
-    wanted = {name: name for name in _KNOWN}
-    for provider, given in (settings.agents if settings is not None else {}).items():
-        if not given.enabled:
-            wanted.pop(provider, None)
-        elif given.path and provider != "shell":
-            wanted[provider] = os.path.expanduser(given.path)
-    found = 0
-    for provider, program in sorted(wanted.items()):
-        path = shutil.which(program)
-        if path is not None:
-            found += 1
-            yield Check(f"agent {provider}", True, f"{_first_line([path, '--version']) or 'found'} at {path}")
-        elif program != provider:
-            yield Check(
-                f"agent {provider}",
-                False,
-                f"{program}, set in the settings, is not there or not executable",
-                f"Correct it with `ostler config set agents.{provider}.path`",
-            )
-    if not found:
-        yield Check(
-            "agents",
-            True,
-            "No agent was found in PATH; the shell runtime is always there",
-            "Install Claude Code, say; the daemon also asks your login shell",
+def _agents_here(session: Session, settings: Settings | None) -> Iterator[Check]:
+    """Looked for here, while no daemon can be asked."""
+    import asyncio
+
+    from daemon_core.control.runtime_views import found_view
+    from daemon_core.runtimes import discovery, providers
+
+    known = providers.load(session.directories.providers)
+    for mistake in known.mistakes:
+        words = condition(
+            "provider_invalid", {"file": mistake.file, "line": mistake.line, "what": mistake.what}
         )
+        yield Check("provider invalid", False, words[0], mistake.hint or words[1])
+    agents = settings.agents if settings is not None else {}
+    off = {provider for provider, given in agents.items() if not given.enabled}
+    found = asyncio.run(
+        discovery.discover(
+            [provider for provider in known if provider.id not in off],
+            environ=os.environ,
+            cache_path=session.directories.agents_cache_file,
+            overrides={name: os.path.expanduser(given.path) for name, given in agents.items() if given.path},
+            login_shell=settings is None or settings.discovery.login_shell,
+        )
+    )
+    here = [agent for agent in found if agent.status != "missing" or agent.reason != discovery.NOT_FOUND]
+    for agent in here:
+        view = found_view(agent)
+        yield _agent(msgspec.structs.replace(view, status="found", reason="") if agent.usable else view)
+    if not any(agent.usable and agent.provider != "shell" for agent in here):
+        yield Check("agents", True, "No agent was found but the shell", "Install Claude Code, say")
+
+
+def _agent(entry: RuntimeView) -> Check:
+    name = f"agent {entry.provider}"
+    if entry.reason:
+        reason = runtime_reason(entry.reason, entry.reason_params)
+        # A provider that is simply not installed (or switched off, or not yet in reach) is nothing wrong.
+        fine = entry.reason in ("not_found", "not_supported_yet", "disabled")
+        told = f"{reason[:1].upper()}{reason[1:]}"
+        return Check(name, fine, told, runtime_hint(entry.reason, entry.reason_params))
+    what = " ".join(part for part in (entry.version, f"at {entry.path}" if entry.path else "") if part)
+    told = f"{entry.status}, {what}" if what else entry.status
+    if not entry.verified:
+        told += "; nobody has tried this kind of agent with Ostler yet"
+    if entry.signed_in == "no":
+        return Check(name, True, f"{told}; nobody is signed in", entry.hint)
+    return Check(name, True, told)
 
 
 def _first_line(command: list[str]) -> str:

@@ -12,6 +12,7 @@ import click
 
 from daemon_core.cli import show
 from daemon_core.cli.base import Command, LazyGroup, pass_session
+from daemon_core.cli.live import live_facts, request_lines
 from daemon_core.cli.session import RESTART_S, Session, pages, quoted
 from daemon_core.cli.transcript import Printer, WaitedTooLongError, raw_lines
 from daemon_core.cli.words import (
@@ -38,6 +39,8 @@ task = LazyGroup(
         "show": ("task:show_", "Everything about one task."),
         "logs": ("task:logs", "Its transcript."),
         "diff": ("diff:diff", "What it changed."),
+        "answer": ("task_live:answer", "Answer what a running task asks."),
+        "extend": ("task_live:extend", "Give a silent run more time."),
         "cancel": ("task:cancel", "End it."),
         "retry": ("task:retry", "Do it again."),
         "delete": ("task:delete", "Delete its conversation."),
@@ -56,6 +59,9 @@ task = LazyGroup(
 @click.option("--model", default="", metavar="M")
 @click.option("--thinking", default="", metavar="LEVEL")
 @click.option("--title", default="", metavar="T", help="Otherwise made from the prompt.")
+@click.option(
+    "--permissions", type=click.Choice(["allow", "ask", "deny"]), help="Otherwise as agent and settings say."
+)
 @click.option("--wait", is_flag=True, help="Show the transcript and return when the task has ended.")
 @click.option("--timeout", metavar="S", help="Longest wait, in seconds or as 30m; the task goes on after it.")
 @pass_session
@@ -70,6 +76,7 @@ def add(
     model: str,
     thinking: str,
     title: str,
+    permissions: str | None,
     wait: bool,
     timeout: str | None,
 ) -> int:
@@ -91,6 +98,7 @@ def add(
         model=model,
         thinking=thinking,
         title=title,
+        permissions=permissions or "",
     )
     made = session.call(TaskView, "POST", "/v1/tasks", wanted, timeout_s=WORK_TIMEOUT_S)
     return _begun(session, made, wait, deadline)
@@ -160,7 +168,7 @@ def _begun(session: Session, made: TaskView, wait: bool, deadline: float | None)
         for line in raw_lines(session, made.id, follow=True, deadline=deadline, reached=True):
             if printer is not None:
                 printer.show(line)
-        done = _ended(session, made.id, deadline)
+        done = ended(session, made.id, deadline)
     except KeyboardInterrupt:
         raise CliError(
             "interrupted",
@@ -178,7 +186,7 @@ def _begun(session: Session, made: TaskView, wait: bool, deadline: float | None)
     return 0 if done.status == "completed" else EXIT_FAILED
 
 
-def _ended(session: Session, ident: str, deadline: float | None) -> TaskView:
+def ended(session: Session, ident: str, deadline: float | None) -> TaskView:
     """The task once its state is final: its transcript may be complete a moment before."""
     while True:
         ask = functools.partial(session.client.call, TaskView, "GET", f"/v1/tasks/{ident}")
@@ -267,11 +275,14 @@ def show_(session: Session, ident: str) -> None:
                 ("Directory", found.work_dir or found.directory),
                 ("Session", found.session_id),
                 ("Server", found.server),
+                *live_facts(found),
                 *(("Usage", _usage_line(entry)) for entry in found.usage),
                 *(("Run", _run_line(run)) for run in found.runs),
             ]
         )
     )
+    for line in request_lines(found):
+        click.echo(line)
     if found.result.strip():
         click.echo("\n" + show.safe(found.result, colours=found.runtime == "shell").rstrip("\n"))
 
@@ -321,7 +332,7 @@ def logs(session: Session, ident: str, follow: bool, after: int) -> None:
     finally:
         printer.end()
     if follow:
-        _summary(session, _ended(session, found.id, None))
+        _summary(session, ended(session, found.id, None))
 
 
 @click.command(cls=Command)

@@ -1,0 +1,64 @@
+"""A run's own home of its provider, where it has one: the user's sign-in and sessions, the task's settings.
+
+In Ostler's own directories it is beside the work directory, for a user's directory it is the run's. Sessions
+are kept in the user's home in either case, so that a later turn finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon_core.agents.codex import FAMILY_NAME as CODEX
+from daemon_core.protocol import failures
+from daemon_core.tasks.launch import PrepareError
+from daemon_core.workdirs.provider_homes import McpServers, codex_home, user_codex_home, write_home
+
+if TYPE_CHECKING:
+    from daemon_core.agents.family import LaunchRequest
+    from daemon_core.tasks.life import TaskLife
+    from daemon_core.workdirs.environments import Prepared
+
+log = logging.getLogger(__name__)
+
+
+async def lay_out(
+    life: TaskLife, family: str, request: LaunchRequest, prepared: Prepared, env: Mapping[str, str]
+) -> dict[str, str]:
+    """Make the run's home, if its family has one; gives what its environment needs.
+
+    Raises ``PrepareError`` if that cannot be done, and ``OverError``.
+    """
+    if family != CODEX:
+        return {}
+    repositories = life.engine.repositories
+    writable = [repositories.repositories.mirrors.root] if repositories is not None else []
+    root = life.run_dir if life.record.directory else Path(request.work_dir).parent
+
+    def make() -> dict[str, str]:
+        user_home = user_codex_home(env)
+        try:
+            # Linked, so that what is said in a task can be gone on with in another one.
+            (user_home / "sessions").mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            log.warning("sessions of Codex are kept in the task's home alone: %s", error)
+        plan = codex_home(
+            root,
+            user_home,
+            prepared.home_skills,
+            run_dir=life.run_dir,
+            servers=McpServers(managed=request.mcp_servers, added=request.added_mcp_servers),
+            writable=writable,
+        )
+        write_home(plan)
+        return plan.env
+
+    try:
+        return await life.engine.patience.carry(lambda: life.unless_over(asyncio.to_thread(make)))
+    except OSError as error:
+        raise PrepareError(
+            f"the home of the agent cannot be made: {error}", failures.AGENT_PROCESS
+        ) from error

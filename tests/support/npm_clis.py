@@ -1,0 +1,159 @@
+"""The real agent CLIs, pinned, for tests.
+
+Each has a manifest and a lock file of its own in ``tests/clis/<name>/`` and is installed from npm once into
+``.cache/agents/<name>-<version>``, by whichever worker comes first, and used from there. Install scripts stay
+off; what they would link or unpack is run directly.
+
+A CLI that cannot be had skips its tests, which say so; with ``OSTLER_REQUIRE_AGENTS=1`` (CI) it fails them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_MANIFESTS = _ROOT / "tests" / "clis"
+_CACHE = _ROOT / ".cache" / "agents"
+INSTALL_LIMIT_S = 300.0
+
+REQUIRE_VARIABLE = "OSTLER_REQUIRE_AGENTS"
+"""Set to 1 (CI does): a CLI that cannot be installed fails its tests instead of skipping them."""
+
+
+class InstallError(Exception):
+    """The CLI cannot be had here."""
+
+
+def require(name: str) -> Path:
+    """The executable of a CLI of ``tests/clis``; skips the test (or fails it) if it cannot be had."""
+    try:
+        return install(name)
+    except InstallError as error:
+        _cannot(f"the pinned {name} CLI cannot be installed: {error}")
+
+
+def link(name: str, bin_dir: Path, program: str = "") -> Path:
+    """Put a CLI into ``bin_dir`` under its program's name, for tests that look it up in PATH."""
+    bin_dir.mkdir(parents=True, exist_ok=True)
+    path = bin_dir / (program or name)
+    path.symlink_to(require(name))
+    return path
+
+
+def version(name: str) -> str:
+    """The version that a CLI's manifest names."""
+    found = json.loads((_MANIFESTS / name / "package.json").read_text())
+    (pinned,) = found["dependencies"].values()
+    return str(pinned)
+
+
+@functools.cache
+def install(name: str) -> Path:
+    """The CLI's executable, installed if need be. Raises ``InstallError``."""
+    target = _CACHE / f"{name}-{version(name)}"
+    find = _EXECUTABLES[name]
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    if (found := find(target / "node_modules")) is not None:
+        return found
+    with open(_CACHE / f".{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if find(target / "node_modules") is None:
+            _install(_MANIFESTS / name, target)
+    if (found := find(target / "node_modules")) is None:
+        raise InstallError(f"npm installed no executable of {name} in {target}")
+    return found
+
+
+def _install(manifest: Path, target: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InstallError("npm is not installed")
+    work = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(manifest / name, work / name)
+        done = subprocess.run(
+            # Not "ci": it wants the packages of all platforms in the lock, and a mirror may not have them.
+            [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(work)],
+            cwd=work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=INSTALL_LIMIT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise InstallError(done.stdout.decode("utf-8", "replace").strip()[-600:])
+        # What an earlier, broken installation left gives way.
+        shutil.rmtree(target, ignore_errors=True)
+        work.rename(target)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise InstallError(str(error)) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _cannot(text: str) -> NoReturn:
+    if os.environ.get(REQUIRE_VARIABLE) == "1":
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+# --- where a package has its program ---------------------------------------------------------------------
+
+
+def _platform() -> str:
+    machine = {"x86_64": "x64", "amd64": "x64", "aarch64": "arm64", "arm64": "arm64"}
+    arch = machine.get(platform.machine().lower(), platform.machine())
+    return f"{'darwin' if sys.platform == 'darwin' else 'linux'}-{arch}"
+
+
+def _musl() -> str:
+    return "-musl" if sys.platform == "linux" and platform.libc_ver()[0] != "glibc" else ""
+
+
+def _native(pattern: str) -> Callable[[Path], Path | None]:
+    """A native program that a package for this platform holds."""
+
+    def find(modules: Path) -> Path | None:
+        for path in sorted(modules.glob(pattern.format(platform=_platform(), musl=_musl()))):
+            if os.access(path, os.X_OK):
+                return path
+        return None
+
+    return find
+
+
+def _script(program: str) -> Callable[[Path], Path | None]:
+    """A program in JavaScript, which its package's link leads to."""
+
+    def find(modules: Path) -> Path | None:
+        path = modules / ".bin" / program
+        return path if path.exists() else None
+
+    return find
+
+
+_EXECUTABLES: dict[str, Callable[[Path], Path | None]] = {
+    "claude": _native("@anthropic-ai/claude-code-{platform}{musl}/claude"),
+    # Its binaries for Linux are static.
+    "codex": _native("@openai/codex-{platform}/vendor/*/bin/codex"),
+    "opencode": _native("opencode-{platform}{musl}/bin/opencode"),
+    "gemini": _script("gemini"),
+    "qwen": _script("qwen"),
+    "qwen-0.15": _script("qwen"),
+}
