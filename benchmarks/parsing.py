@@ -148,7 +148,65 @@ def _codex(number: int) -> bytes:
     )
 
 
+def _acp(number: int) -> bytes:
+    def told(kind: str, /, **fields: Any) -> bytes:
+        update = {"sessionUpdate": kind, **fields}
+        params = {"sessionId": "s", "update": update}
+        return _line(jsonrpc="2.0", method="session/update", params=params)
+
+    call = {"toolCallId": f"t{number}", "title": "shell", "kind": "execute", "status": "in_progress"}
+    output = [{"type": "content", "content": {"type": "text", "text": _OUTPUT}}]
+    return b"".join(
+        [
+            *(
+                told("agent_message_chunk", content={"type": "text", "text": word + " "})
+                for word in _TEXT.split()
+            ),
+            told("tool_call", **call, rawInput={"command": f"cat file{number}"}),
+            told("tool_call_update", toolCallId=f"t{number}", status="completed", content=output),
+        ]
+    )
+
+
+def _opencode(number: int) -> bytes:
+    def told(kind: str, **part: Any) -> bytes:
+        return _line(type=kind, sessionID="ses_1", part=part)
+
+    state = {"status": "completed", "input": {"command": f"cat file{number}"}, "output": _OUTPUT}
+    tokens = {"input": 60, "output": 7, "reasoning": 5, "cache": {"read": 40, "write": 0}}
+    return b"".join(
+        [
+            told("step_start"),
+            told("text", text=_TEXT),
+            told("tool_use", tool="bash", callID=f"t{number}", state=state),
+            told("step_finish", reason="tool-calls", tokens=tokens),
+        ]
+    )
+
+
+def _gemini(number: int) -> bytes:
+    name, call_id = "run_shell_command", f"t{number}"
+    given = {"command": f"cat file{number}"}
+    return b"".join(
+        [
+            *(
+                _line(type="message", role="assistant", content=word + " ", delta=True)
+                for word in _TEXT.split()
+            ),
+            _line(type="tool_use", tool_name=name, tool_id=call_id, parameters=given),
+            _line(type="tool_result", tool_id=call_id, status="success", output=_OUTPUT),
+        ]
+    )
+
+
 STREAMS: Mapping[str, Stream] = {
+    "acp": Stream(
+        before=_line(jsonrpc="2.0", id=1, result={"protocolVersion": 1, "agentCapabilities": {}})
+        + _line(jsonrpc="2.0", id=2, result={"sessionId": "s"}),
+        round=_acp,
+        after=_line(jsonrpc="2.0", id=3, result={"stopReason": "end_turn"}),
+        events=3,
+    ),
     "claude-stream-json": Stream(
         before=_line(type="system", subtype="init", session_id="s", model="m"),
         round=_claude,
@@ -161,6 +219,19 @@ STREAMS: Mapping[str, Stream] = {
         + _line(id=3, result={"turn": {"id": "turn"}}),
         round=_codex,
         after=_told("turn/completed", turn={"id": "turn", "status": "completed"}),
+        events=3,
+    ),
+    "gemini-stream-json": Stream(
+        before=_line(type="init", session_id="s", model="m"),
+        round=_gemini,
+        after=_line(type="result", status="success", stats={}),
+        events=3,
+    ),
+    "opencode-json": Stream(before=b"", round=_opencode, after=b"", events=4),
+    "qwen-stream-json": Stream(
+        before=_line(type="system", subtype="init", session_id="s", model="m"),
+        round=_claude,
+        after=_line(type="result", subtype="success", is_error=False, result="Done.", session_id="s"),
         events=3,
     ),
 }

@@ -45,7 +45,7 @@ from daemon_core.hub import routes as hub_routes
 from daemon_core.journal import Journal, JournalError
 from daemon_core.processes.state import RunPhase, read_state
 from daemon_core.runtimes import providers
-from daemon_core.runtimes.actions import ModelAnswer, RuntimeActions
+from daemon_core.runtimes.actions import DISK_AT_ONCE, ModelAnswer, RuntimeActions
 from daemon_core.runtimes.book import RuntimeBook
 from daemon_core.runtimes.discovery import FoundAgent, discover
 from daemon_core.runtimes.heartbeat import Heartbeat
@@ -147,6 +147,7 @@ class Daemon:
             self.environ,
             lambda: self.discover(refresh=False),
         )
+        self._action_disk = asyncio.Semaphore(DISK_AT_ONCE)
         self._profiles = ProfileResolver(
             lambda name: self.providers.get(name),
             self.environ,
@@ -258,6 +259,12 @@ class Daemon:
             loopback = LoopbackServer(app, listener)
             await loopback.start()
             stack.push_async_callback(_limited, loopback.close, "the loopback server")
+            if hub is not None:
+                self.servers.add_hub(f"http://127.0.0.1:{facade.port}", lambda: hub.credential)
+            try:
+                await self.servers.load(sorted(await journal.open_connections()))
+            except OSError as error:
+                raise StartError(f"the list of servers cannot be read: {error}") from error
             _write_info(directories, facade.port)
             stack.callback(lambda: directories.info_file.unlink(missing_ok=True))
 
@@ -282,9 +289,6 @@ class Daemon:
     ) -> None:
         facade = self.facade
         servers = self.servers
-        if hub is not None:
-            servers.add_hub(f"http://127.0.0.1:{port}", lambda: hub.credential)
-        await servers.load(sorted(await journal.open_connections()))
         engine = self._build_engine(journal, servers.connections, identity.daemon_id, port)
         self.engine = facade.engine = engine
         facade.runtime_desk.book = self.book
@@ -468,7 +472,9 @@ class Daemon:
             lost=engine.lost,
         )
         connection.add_listener(self.watch)
-        act = RuntimeActions(registration.runtime, self.environ, self._skill_places, self.list_models)
+        act = RuntimeActions(
+            registration.runtime, self.environ, self._skill_places, self.list_models, disk=self._action_disk
+        )
         heartbeat = Heartbeat(
             connection, gone=registration.runtime_gone, act=act, ticked=lambda: self.watch.look()
         )
@@ -586,7 +592,14 @@ class Daemon:
         start = self.book.start_of(connection, runtime_id)
         if start is None:
             return None
-        plain = FoundAgent(provider=start.provider, name="", status="usable", path=start.path)
+        base = next((each.search_path for each in self.facade.found if each.provider == start.provider), ())
+        plain = FoundAgent(
+            provider=start.provider,
+            name="",
+            status="usable",
+            path=start.path,
+            search_path=(*base, os.path.dirname(start.path)),
+        )
         launcher = self._launcher(plain)
         return launcher and dataclasses.replace(launcher, args=(*start.args, *launcher.args))
 

@@ -214,9 +214,12 @@ class Servers:
         if registration is not None:
             registration.runtime_gone(runtime.runtime_id, asked_at)
 
-    def health_changed(self) -> None:
-        """Of any connection."""
-        self._facade.connection_changed()
+    def health_changed(self, *, moved: bool) -> None:
+        """Of any connection; ``moved`` into another state, which its runtimes show."""
+        if moved:
+            self._facade.runtimes_changed()
+        else:
+            self._facade.connection_changed()
         self._check_settled()
 
     def _network_changed(self) -> None:
@@ -547,6 +550,7 @@ class _Hints(ConnectionListener):
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
+        self._state = State.STARTING
 
     @property
     def _engine(self) -> Engine:
@@ -554,7 +558,8 @@ class _Hints(ConnectionListener):
         return self._servers._engine
 
     def health_changed(self, connection: Connection, health: Health) -> None:
-        self._servers.health_changed()
+        moved, self._state = health.state is not self._state, health.state
+        self._servers.health_changed(moved=moved)
 
     def wake_all(self, connection: Connection) -> None:
         self._engine.wake(connection.name)

@@ -104,14 +104,17 @@ class Turn:
         state.message = message
         if kind == "text" and len(state.final) < FINAL_LIMIT_CHARS:
             state.final = (state.final + text)[:FINAL_LIMIT_CHARS]
-        while len(state.held) >= HELD_LEAST_CHARS:
-            at = state.held.rfind("\n") + 1
-            if not at and len(state.held) >= HELD_MOST_CHARS:
-                at = state.held.rfind(" ", 0, HELD_MOST_CHARS) + 1 or HELD_MOST_CHARS
-            if not at:
-                break
-            found.append(_text_event(kind, state.held[:at]))
-            state.held = state.held[at:]
+        held = state.held
+        if len(held) < HELD_LEAST_CHARS:
+            return
+        told = held.rfind("\n") + 1
+        if told:
+            found.append(_text_event(kind, held[:told]))
+        while len(held) - told >= HELD_MOST_CHARS:
+            end = held.rfind(" ", told, told + HELD_MOST_CHARS) + 1 or told + HELD_MOST_CHARS
+            found.append(_text_event(kind, held[told:end]))
+            told = end
+        state.held = held[told:]
 
     def tell(self, found: list[Event]) -> None:
         """Tell the text that is held: something else comes."""

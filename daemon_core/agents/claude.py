@@ -42,6 +42,7 @@ from daemon_core.agents.claude_requests import QUESTION_TOOL, Asked, allowed, as
 from daemon_core.agents.ends import exit_text, signal_of
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest, Reader, StdinWrite
+from daemon_core.agents.launching import argument_text
 from daemon_core.agents.limits import limit_of
 from daemon_core.agents.lines import LINE_LIMIT_BYTES, LineBuffer, OverlongLine, cut_output, raw_text
 from daemon_core.agents.placeholders import filled
@@ -50,6 +51,8 @@ from daemon_core.protocol.wire import Usage
 
 FAMILY_NAME: Final = "claude-stream-json"
 
+INSTRUCTIONS_OPTION: Final = "instructions"
+"""``[drive.options]``: an option that takes the instructions as a text, where there is none for a file."""
 DISALLOWED_OPTION: Final = "disallowed_tools"
 """``[drive.options]``: tools that need somebody to answer, where they are others."""
 
@@ -165,10 +168,16 @@ class ClaudeFamily:
         argv += _option(drive.thinking or "--effort", request.thinking_level)
         argv += _option(drive.resume or "--resume", request.resume_session_id)
         files: dict[str, bytes] = {}
-        if request.mcp_servers is not None:
-            files[MCP_FILE] = msgspec.json.encode({"mcpServers": request.mcp_servers})
-            argv += ["--strict-mcp-config", "--mcp-config", os.path.join(request.run_dir, MCP_FILE)]
-        if request.instructions:
+        if request.mcp_servers is not None or request.added_mcp_servers:
+            servers = {**(request.mcp_servers or {}), **request.added_mcp_servers}
+            files[MCP_FILE] = msgspec.json.encode({"mcpServers": servers})
+            # Without servers of the task, the program's own stay beside ours.
+            argv += [] if request.mcp_servers is None else ["--strict-mcp-config"]
+            argv += ["--mcp-config", os.path.join(request.run_dir, MCP_FILE)]
+        way = drive.options.get(INSTRUCTIONS_OPTION)
+        if request.instructions and isinstance(way, str) and way:
+            argv += _option(way, argument_text(request.instructions, "brief"))
+        elif request.instructions:
             files[INSTRUCTIONS_FILE] = request.instructions.encode("utf-8", "replace")
             argv += ["--append-system-prompt-file", os.path.join(request.run_dir, INSTRUCTIONS_FILE)]
         if request.permission_mode != "ask":

@@ -26,9 +26,9 @@ from daemon_core.agents.codex_reader import (
     INSTRUCTIONS_FILE,
     PROMPT_FILE,
     CodexReader,
-    Policy,
     first_line,
 )
+from daemon_core.agents.codex_state import Policy
 from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest, Reader
 from daemon_core.protocol import failures
 

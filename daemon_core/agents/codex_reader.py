@@ -11,17 +11,23 @@ import msgspec
 from daemon_core import __version__
 from daemon_core.agents import codex_asking, codex_ends, codex_items
 from daemon_core.agents import events as ev
-from daemon_core.agents.codex_asking import Asked
 from daemon_core.agents.codex_ends import TurnError
-from daemon_core.agents.codex_items import count, ident, text_of
-from daemon_core.agents.ends import exit_text
+from daemon_core.agents.codex_items import ident, text_of
+from daemon_core.agents.codex_state import (
+    Counts,
+    Policy,
+    Result,
+    State,
+    Stream,
+    counts_of,
+    usage_of,
+    verdict,
+)
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import LaunchRequest, StdinWrite
 from daemon_core.agents.lines import LINE_LIMIT_BYTES, LineBuffer, OverlongLine, cut_output
 from daemon_core.agents.rpc import Notification, Outstanding, Request, Response, Rpc, RpcState, encoded
-from daemon_core.agents.writes import Writes, WritesState, named
-from daemon_core.protocol import failures
-from daemon_core.protocol.wire import Usage
+from daemon_core.agents.writes import Writes, named
 
 PROMPT_FILE: Final = "spec.prompt.json"
 INSTRUCTIONS_FILE: Final = "spec.instructions.json"
@@ -59,80 +65,6 @@ UNWANTED: Final = (
 _STEP_STATUS: Final[Mapping[str, str]] = {"inProgress": "in_progress", "completed": "completed"}
 
 
-class Policy(msgspec.Struct, frozen=True):
-    """What the program asks for, and where it may write without asking."""
-
-    approval: str = "never"
-    sandbox: str = "danger-full-access"
-
-
-class _Stream(msgspec.Struct):
-    """A message that is being written: how much of it was told, and what was not yet."""
-
-    told_chars: int = 0
-    rest: str = ""
-
-
-class _Counts(msgspec.Struct):
-    """Tokens, as the program counts them: ``input`` has what was cached in it."""
-
-    input: int = 0
-    cached: int = 0
-    written: int = 0
-    output: int = 0
-
-
-class _Result(msgspec.Struct):
-    """How the turn ended; ``success`` is the program's own word."""
-
-    success: bool = False
-    error: TurnError = msgspec.field(default_factory=TurnError)
-
-
-class _State(msgspec.Struct):
-    """What a snapshot holds: all that later events, writes and the outcome depend on.
-
-    Attributes:
-        mode: The permission mode.
-        told_model: The model in use, as the program tells it.
-        stage: ``opening`` (until there is a thread), ``turn``, or ``over``.
-        total: The thread's counts when last told; None where they are not known.
-        told_error: The last error that is a line of the transcript already.
-        resets_at: When a limit of the account that is used up resets, in seconds since 1970.
-        refused: Whether the session that was asked for is gone.
-    """
-
-    provider: str = "codex"
-    work_dir: str = ""
-    resume: str = ""
-    model: str = ""
-    effort: str = ""
-    instructions: bool = False
-    mode: str = "allow"
-    policy: Policy = Policy()
-    consumed: int = 0
-    skipping: bool = False
-    writes: WritesState = msgspec.field(default_factory=WritesState)
-    rpc: RpcState = msgspec.field(default_factory=RpcState)
-    stage: str = "opening"
-    thread_id: str = ""
-    turn_id: str = ""
-    told_model: str = ""
-    progress: bool = False
-    calls: dict[str, str] = {}
-    streams: dict[str, _Stream] = {}
-    requests: dict[str, Asked] = {}
-    output: str = ""
-    output_final: bool = False
-    total: _Counts | None = None
-    used: dict[str, _Counts] = {}
-    told_error: str = ""
-    resets_at: int = 0
-    result: _Result | None = None
-    refused: bool = False
-    interrupted: bool = False
-
-
 def first_line() -> bytes:
     """The launch plan's write: what the conversation begins with."""
     client = {"name": "ostler", "title": "Ostler", "version": __version__}
@@ -145,7 +77,7 @@ def first_line() -> bytes:
 class CodexReader:
     """Reads the output of one run. See ``family.Reader``."""
 
-    def __init__(self, state: _State, *, line_limit_bytes: int = LINE_LIMIT_BYTES) -> None:
+    def __init__(self, state: State, *, line_limit_bytes: int = LINE_LIMIT_BYTES) -> None:
         self._state = state
         self._writes = Writes(state.writes)
         self._rpc = Rpc(self._writes, state.rpc, versioned=False)
@@ -162,7 +94,7 @@ class CodexReader:
         line_limit_bytes: int = LINE_LIMIT_BYTES,
     ) -> Self:
         """A reader at the start of the output: ``initialize`` has been said."""
-        state = _State(policy=policy, rpc=RpcState(2, {1: Outstanding("initialize")}))
+        state = State(policy=policy, rpc=RpcState(2, {1: Outstanding("initialize")}))
         if request is not None:
             state.provider = request.provider or state.provider
             state.work_dir = request.work_dir
@@ -172,14 +104,14 @@ class CodexReader:
             state.instructions = bool(request.instructions)
             state.mode = request.permission_mode
         if not state.resume:
-            state.total = _Counts()
+            state.total = Counts()
         return cls(state, line_limit_bytes=line_limit_bytes)
 
     @classmethod
     def restored(cls, snapshot: bytes, *, line_limit_bytes: int = LINE_LIMIT_BYTES) -> Self:
         """A reader that goes on where a snapshot was taken. Raises ``ValueError`` for what is none."""
         try:
-            state = msgspec.json.decode(snapshot, type=_State)
+            state = msgspec.json.decode(snapshot, type=State)
         except msgspec.DecodeError as error:
             raise ValueError("not a snapshot of a codex-app-server reader") from error
         return cls(state, line_limit_bytes=line_limit_bytes)
@@ -256,7 +188,7 @@ class CodexReader:
             return msgspec.json.encode(state)
 
     def outcome(self, exit_code: int | None, signal: int | None, stderr_tail: str) -> Outcome:
-        return _judge(self._state, self.done, exit_code, signal, stderr_tail)
+        return verdict(self._state, self.done, exit_code, signal, stderr_tail)
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -426,7 +358,7 @@ class CodexReader:
         item_id = ident(params.get("itemId"))
         stream = streams.get(item_id)
         if stream is None:
-            stream = streams[item_id] = _Stream()
+            stream = streams[item_id] = Stream()
             if len(streams) > STREAMS_LIMIT:
                 self._tell_rest(streams.pop(next(iter(streams))), found)
         self._state.progress = True
@@ -440,7 +372,7 @@ class CodexReader:
                 stream.told_chars += cut
                 stream.rest = stream.rest[cut:]
 
-    def _tell_rest(self, stream: _Stream, found: list[Event]) -> None:
+    def _tell_rest(self, stream: Stream, found: list[Event]) -> None:
         if stream.rest:
             found.append(ev.Text(stream.rest))
 
@@ -461,7 +393,7 @@ class CodexReader:
         if not isinstance(told, dict):
             return
         state = self._state
-        total, last = _counts(told.get("total")), _counts(told.get("last"))
+        total, last = counts_of(told.get("total")), counts_of(told.get("last"))
         turn = params.get("turnId")
         if state.stage != "turn" or (isinstance(turn, str) and turn != state.turn_id):
             # Of an earlier turn, repeated when its thread is resumed.
@@ -473,7 +405,7 @@ class CodexReader:
         elif total.input < before.input or total.output < before.output:
             grown = last  # counted anew
         else:
-            grown = _Counts(
+            grown = Counts(
                 input=total.input - before.input,
                 cached=max(0, total.cached - before.cached),
                 written=max(0, total.written - before.written),
@@ -485,12 +417,12 @@ class CodexReader:
         if counts is None:
             if len(state.used) >= MODELS_LIMIT:
                 return
-            counts = state.used[state.told_model] = _Counts()
+            counts = state.used[state.told_model] = Counts()
         counts.input += grown.input
         counts.cached += grown.cached
         counts.written += grown.written
         counts.output += grown.output
-        found.append(ev.UsageSeen(_usage(state)))
+        found.append(ev.UsageSeen(usage_of(state)))
 
     def _limits_told(self, params: dict[str, Any], found: list[Event]) -> None:
         self._state.resets_at = codex_ends.used_up(params.get("rateLimits"))
@@ -540,7 +472,7 @@ class CodexReader:
         status = turn.get("status")
         self._end_of_turn(found)
         if status == "completed":
-            state.result = _Result(success=True)
+            state.result = Result(success=True)
             state.stage = "over"
             found.append(ev.TurnEnded(True, state.output))
             self._writes.close()
@@ -576,7 +508,7 @@ class CodexReader:
         state = self._state
         self._end_of_turn(found)
         state.stage = "over"
-        state.result = _Result(success=False, error=error)
+        state.result = Result(success=False, error=error)
         self._tell_error(error.text, found)
         found.append(ev.TurnEnded(False, "", error.text))
         self._writes.close()
@@ -621,64 +553,3 @@ _NOTIFICATIONS: Final[Mapping[str, _Handler]] = {
     "serverRequest/resolved": CodexReader._request_resolved,
     "turn/completed": CodexReader._turn_completed,
 }
-
-
-def _counts(found: Any) -> _Counts:
-    if not isinstance(found, dict):
-        return _Counts()
-    return _Counts(
-        input=count(found.get("inputTokens")),
-        cached=count(found.get("cachedInputTokens")),
-        written=count(found.get("cacheWriteInputTokens")),
-        output=count(found.get("outputTokens")),
-    )
-
-
-def _usage(state: _State) -> tuple[Usage, ...]:
-    """Usage by model. What was cached is told by itself, not as input as well."""
-    return tuple(
-        Usage(
-            provider=state.provider,
-            model=model,
-            input_tokens=max(0, counts.input - counts.cached - counts.written),
-            output_tokens=counts.output,
-            cache_read_tokens=counts.cached,
-            cache_write_tokens=counts.written,
-        )
-        for model, counts in state.used.items()
-    )
-
-
-def _judge(state: _State, done: bool, exit_code: int | None, signal: int | None, stderr_tail: str) -> Outcome:
-    """The verdict: only a completed turn and an undisturbed end (or one after all was said) is a success."""
-    result = state.result
-    limit = None
-    if result is not None and result.success:
-        reason = failures.poison_of(state.output) or ""
-        if reason:
-            error = state.output.strip()
-        elif (exit_code == 0 and not signal) or done:
-            return Outcome(success=True, output=state.output, session_id=state.thread_id, usage=_usage(state))
-        else:
-            error = f"the agent said that it was done, but then {exit_text(exit_code, signal)}"
-            reason = failures.AGENT_PROCESS
-    elif result is not None:
-        error = result.error.text
-        reason = codex_ends.reason_of(result.error)
-        limit = codex_ends.limit_of_error(result.error, state.resets_at)
-    else:
-        error, reason = codex_ends.without_result(exit_code, signal, stderr_tail)
-        if state.told_error:
-            error = f"{error}; before that: {state.told_error}"
-    if state.interrupted:
-        reason, limit = failures.CANCELLED, None
-    return Outcome(
-        success=False,
-        output=state.output if result is not None and result.success else "",
-        error=cut_output(error, codex_ends.ERROR_LIMIT_BYTES),
-        reason=reason,
-        session_id="" if state.refused else state.thread_id,
-        usage=_usage(state),
-        resume_refused=state.refused and not state.progress,
-        limit=limit,
-    )

@@ -42,6 +42,7 @@ from daemon_core.agents.launching import (
 from daemon_core.agents.verdicts import Said
 
 FAMILY_NAME: Final = "dsh"
+MCP_FILE: Final = "spec.mcp.json"
 VERSION: Final = 1
 
 
@@ -77,14 +78,20 @@ class DshFamily:
                 )
         if request.thinking_level:
             frame["reasoning_effort"] = request.thinking_level
+        files: dict[str, bytes] = {}
         if drive.mcp:
-            frame["mcp_servers"] = _servers(mcp_servers(request, warnings), warnings)
+            servers = _servers(mcp_servers(request, warnings), warnings)
+            if servers:
+                frame["mcp_servers"] = servers
+                # What is in such a file is taken out of the record of what was said when the run is over.
+                files[MCP_FILE] = msgspec.json.encode(servers)
         else:
             warn_without_mcp(request, warnings)
         return LaunchPlan(
             argv=(request.executable, *drive.args, *extra),
             env=dict(drive.env),
             drop_env=drive.drop_env,
+            files=files,
             stdin=_line(frame),
             dropped_args=dropped,
             warnings=tuple(warnings),

@@ -94,12 +94,17 @@ def prompt_bytes(request: LaunchRequest) -> bytes:
 def prompt_argument(request: LaunchRequest) -> str:
     """The same for a program that takes it only as an argument. Raises ``LaunchError`` for one that cannot be
     an argument."""
-    text = prompt_text(request)
+    return argument_text(prompt_text(request), "prompt")
+
+
+def argument_text(text: str, what: str) -> str:
+    """A text as an argument. Raises ``LaunchError`` for one that cannot be one."""
     if "\0" in text:
-        raise LaunchError("the prompt holds a NUL character", failures.AGENT_PROCESS)
+        raise LaunchError(f"the {what} holds a NUL character", failures.AGENT_PROCESS)
+    text = text.encode("utf-8", "replace").decode()
     if len(text.encode()) > ARGUMENT_LIMIT_BYTES:
         raise LaunchError(
-            f"the prompt is too long for this agent, which takes it as an argument:"
+            f"the {what} is too long for this agent, which takes it as an argument:"
             f" {len(text.encode())} bytes where {ARGUMENT_LIMIT_BYTES} are possible",
             failures.AGENT_CONTEXT,
         )
@@ -119,9 +124,10 @@ def mcp_servers(request: LaunchRequest, warnings: list[str]) -> list[McpServer]:
 
 
 def warn_without_mcp(request: LaunchRequest, warnings: list[str]) -> None:
-    """For a program that takes no MCP servers from a caller."""
-    if request.mcp_servers or request.added_mcp_servers:
-        names = ", ".join([*(request.mcp_servers or {}), *request.added_mcp_servers])
+    """For a program that takes no MCP servers from a caller. Ostler's own are left out without a word: nobody
+    has asked for them."""
+    if request.mcp_servers:
+        names = ", ".join(request.mcp_servers)
         warnings.append(f"MCP servers are left out ({names}): this agent takes them only from its settings")
 
 

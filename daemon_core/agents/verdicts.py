@@ -134,7 +134,7 @@ def _without_end(
     exit_reasons: Mapping[int, str],
 ) -> tuple[str, str]:
     """Error and reason where the program has not told how it ended."""
-    told = said.error or stderr[-_TAIL_CHARS:]
+    told = "\n".join(text for text in (said.error, stderr[-_TAIL_CHARS:]) if text)
     error = f"the agent gave no result: {exit_text(exit_code, signal)}"
     if told:
         error += f": {told}"

@@ -71,6 +71,12 @@ def _invalid(p: Mapping[str, Any]) -> tuple[str, str]:
         return f"The {field} is empty", "Give one"
     if why == "url":
         return f"This is no address of a server: {p.get('detail', '')}", "Give https://host"
+    if why == "answer_missing":
+        return "A question is answered in words", "Add --text ANSWER"
+    if why == "out_of_range":
+        return f"The {field} cannot be that", "Give more than 0 and at most 7 days"
+    if field == "permissions" and p.get("detail"):
+        return str(p["detail"]), "Choose another policy with --permissions"
     if why == "nul":
         return f"The {field} contains a NUL character", "Remove it"
     if why == "provider_missing":
@@ -474,6 +480,7 @@ _RUNTIME_REASONS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "lost_at_server": lambda p: "the server does not know it any more; it is being registered again",
     "not_registered": lambda p: "it is not registered yet",
     "unreachable": lambda p: "its server does not answer",
+    "signed_out": lambda p: "signed out of its server",
 }
 
 

@@ -173,7 +173,8 @@ class ServerClient:
         proxy: URL of an HTTP proxy. The environment is not consulted here.
         needs_token: while the credential is empty, calls fail here as refused instead of being made without.
         skill_bundles: whether skill references can be resolved; only then is that capability advertised,
-            otherwise servers hand out whole skills.
+            otherwise servers hand out whole skills. (That several comments of one run are understood as a
+            list is always said.)
     """
 
     def __init__(
@@ -205,7 +206,11 @@ class ServerClient:
         }
         if version:
             self._client_headers["X-Client-Version"] = version
-        self._capabilities = "skill-bundles-v1" if skill_bundles else ""
+        # Only what is done here: a server hands out what it would not hand out to others.
+        offered = (wire.SKILL_BUNDLES, wire.COALESCED_COMMENTS) if skill_bundles else (wire.COALESCED_COMMENTS,)
+        self._capabilities = ",".join(offered)
+        self._settles_cancels = True
+        """False once the server has shown that it has no route for acknowledged cancellations."""
 
     def readdress(self, base_url: str, proxy: str | None) -> None:
         """The server is at another address from now on; what is under way goes on at the old one."""
@@ -428,6 +433,17 @@ class ServerClient:
     async def fail(self, task_id: str, result: wire.FailRequest) -> str:
         """Report a failure. Returns the status that the task then has."""
         return (await self._ask(_TaskRow, f"{_task(task_id)}/fail", result)).status
+
+    async def cancel_ack(self, task_id: str, request: wire.CancelAckRequest) -> None:
+        """The run of a cancelled task is over, nothing more comes. Not said again to a server without it."""
+        if not self._settles_cancels:
+            return
+        try:
+            await self._tell(f"{_task(task_id)}/cancel-ack", request)
+        except errors.PermanentError as error:
+            if error.status not in (404, 405):
+                raise
+            self._settles_cancels = False  # an earlier server, which does not wait for it
 
     # --- clean-up ----------------------------------------------------------------------------------
 

@@ -79,6 +79,7 @@ from daemon_core.tasks.housekeeping import Housekeeper
 from daemon_core.tasks.launch import PrepareError
 from daemon_core.tasks.life import TaskLife
 from daemon_core.tasks.owned import Nursery
+from daemon_core.tasks.requests import RequestBook
 from daemon_core.tasks.translate import Digest
 from daemon_core.workdirs import DirectoryRefusedError, validate_user_directory
 from daemon_core.workdirs.mirrors import check_ref
@@ -758,6 +759,12 @@ class Facade:
     def life_of(self, view: TaskView) -> TaskLife | None:
         """The life of a task, while it is worked on here."""
         return self._life(view.id, view.server or "hub")
+
+    async def request_book(self, view: TaskView) -> RequestBook:
+        """What the journal has of a task's requests."""
+        _, journal = self._ready()
+        record = await journal.task(f"{view.server or 'hub'}/{view.id}")
+        return RequestBook.read(record.requests if record is not None else "")
 
     def _last_action(self, task_id: str, connection: str = "hub") -> str:
         life = self._life(task_id, connection)

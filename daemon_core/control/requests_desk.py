@@ -16,7 +16,7 @@ from daemon_core.control.route import Route
 from daemon_core.control.views import TaskAnswer, TaskExtend, TaskView
 from daemon_core.control.web import answer, body
 from daemon_core.tasks.life import TaskLife
-from daemon_core.tasks.requests import OpenRequest
+from daemon_core.tasks.requests import OpenRequest, RequestBook
 
 TEXT_LIMIT_CHARS: Final = 64 * 1024
 EXTEND_LIMIT_S: Final = 7 * 86400.0
@@ -56,6 +56,10 @@ class Tasks(Protocol):
         """The task's life, while it is worked on here."""
         ...
 
+    async def request_book(self, view: TaskView) -> RequestBook:
+        """What the journal has of the task's requests."""
+        ...
+
 
 class RequestsDesk:
     """Implements the routes above."""
@@ -71,17 +75,21 @@ class RequestsDesk:
                 invalid_input (a question without an answer).
         """
         view = await self._tasks.get_task(task_id)
-        life = self._running(view)
-        assert life.driver is not None
-        book = life.driver.requests
+        life = self._tasks.life_of(view)
+        driver = life.driver if life is not None else None
+        book = driver.requests if driver is not None else await self._tasks.request_book(view)
         known = [each.id for each in book.open] + [each.id for each in book.settled]
+        if driver is None and not known:
+            self._running(view)
         found_id = request_id if request_id in known else resolve_id("request", request_id, known)
         request = next((each for each in book.open if each.id == found_id), None)
-        if request is not None:
+        if request is not None and driver is not None:
             _check(request, wanted)
-            if await life.driver.answer(found_id, wanted.decision, wanted.text):
+            if await driver.answer(found_id, wanted.decision, wanted.text):
                 return await self._tasks.get_task(view.id)
         decision = book.decision(found_id) or "withdrawn"
+        if driver is None and decision == "withdrawn":
+            self._running(view)
         raise ControlError(
             "conflict", {"what": "request_settled", "id": found_id, "decision": decision, "task": view.id}
         )

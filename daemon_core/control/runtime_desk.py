@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from daemon_core.connections.health import State
 from daemon_core.control.backend import PREFIX_LEAST, resolve_id
 from daemon_core.control.changes import ChangeLog
 from daemon_core.control.errors import ControlError
@@ -220,6 +221,9 @@ class RuntimeDesk:
             status, reason = "offline", "agent_gone"
             if self._is_off(runtime):
                 status, reason = "off", "switched_off"
+        elif runtime.connection.health.state not in (State.OK, State.STARTING):
+            out = runtime.connection.health.state is State.SIGNED_OUT
+            status, reason = "offline", "signed_out" if out else "unreachable"
         row = self._row(runtime, status, reason)
         engine = self._source.engine
         held = engine.accounts.held(runtime.provider) if engine is not None and engine.accounts else None

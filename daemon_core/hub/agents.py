@@ -153,6 +153,12 @@ def remove(tx: Tx, name: str) -> None:
     active = _active(tx, row["id"])
     if active:
         raise ConflictError("agent_in_use", agent=row["name"], active_tasks=active)
+    tx.run(
+        "UPDATE issue SET assignee_type = NULL, assignee_id = NULL WHERE assignee_type = 'agent'"
+        " AND assignee_id = ?",
+        (row["id"],),
+    )
+    tx.run("DELETE FROM squad_member WHERE member_type = 'agent' AND member_id = ?", (row["id"],))
     tx.run("DELETE FROM agent WHERE id = ?", (row["id"],))
     tx.changes.append(_CHANGED)
 

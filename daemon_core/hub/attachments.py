@@ -90,6 +90,15 @@ def delete(tx: Tx, attachment_id: str) -> None:
         raise RefusedError(404, "attachment not found")
 
 
+def forget_unowned(tx: Tx, before: int) -> int:
+    """Take away what was uploaded before a time and never came to belong to anything; tells how many."""
+    return tx.run(
+        "DELETE FROM attachment WHERE created_at < ? AND issue_id IS NULL AND comment_id IS NULL"
+        " AND conversation_id IS NULL AND task_id IS NULL",
+        (before,),
+    )
+
+
 def address(attachment_id: str, now: int) -> str:
     """Path and query to download a file from without a token."""
     expires = now // SECOND + ADDRESS_LIFE_S

@@ -52,6 +52,8 @@ def dress(
 
 def _chat(tx: Tx, scope: Scope, row: sqlite3.Row, conversation: sqlite3.Row, task: wire.Task) -> None:
     task.chat_message = parking.prompt_of(tx, row)
+    if task.chat_message == parking.GO_ON:
+        task.fresh_message = prompt_of(tx, row["turn_id"])
     files = tx.all(
         "SELECT id, filename, content_type FROM attachment WHERE task_id = ? ORDER BY created_at, rowid",
         (row["turn_id"],),

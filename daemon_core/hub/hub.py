@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from daemon_core.hub import (
     access_tokens,
     agents,
+    attachments,
     claims,
     dispatch,
     parking,
@@ -190,6 +191,8 @@ class Hub:
             known, before = self._known_tasks, self._opened_at
             await self.store.write(lambda tx: claims.release_unknown(tx, self.scope, known, before))
             self._known_tasks = None
+        kept_since = now - int(limits.forget_upload_s * SECOND)
+        await self.store.write(lambda tx: attachments.forget_unowned(tx, kept_since))
         dues: list[int | None] = [
             await self.store.write(lambda tx: claims.wake_lost(tx, self.scope)),
             await self.store.write(parking.resume_due),

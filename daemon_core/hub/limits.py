@@ -31,6 +31,9 @@ class Limits:
     large_body_bytes: int = 16 << 20
     """For transcripts and results."""
     attachment_bytes: int = 25 << 20
+    """For one file."""
+    forget_upload_s: float = 24 * 3600
+    """A file that belongs to nothing after this long is taken away."""
     prompt_bytes: int = 8 << 20
     longest_sleep_s: float = 3600
     """The timer looks again after this long at the latest, so that a clock set back does not stall it."""

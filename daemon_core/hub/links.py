@@ -29,6 +29,8 @@ Beat = Callable[[str, bool], Awaitable[wire.HeartbeatResponse | None]]
 is to say to it, None when there is no such runtime."""
 WS_PENDING_WORK = "daemon:pending_work"
 """A hint that a sign of life would take something along; not every daemon knows it."""
+WS_WORKSPACES_CHANGED = "daemon:workspaces_changed"
+"""A hint to look at the workspaces again; not every daemon knows it."""
 
 
 class Heartbeat(wire.WireFull):
@@ -109,6 +111,10 @@ class Links:
             about = {"workspace_id": self._workspace_id, "runtime_profile_id": hint.task_id}
             for link in list(self._links):
                 link.put(wire.WS_PROFILES_CHANGED, hint.task_id, about)
+            return
+        if hint.kind == "workspaces":
+            for link in list(self._links):
+                link.put(WS_WORKSPACES_CHANGED, "", {})
             return
         for link in [each for each in self._links if hint.runtime_id in each.runtime_ids]:
             if hint.kind == "available":

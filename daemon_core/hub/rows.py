@@ -37,6 +37,9 @@ _WAITING = """
         WHEN r.status != 'online' THEN 'runtime_offline'
         WHEN EXISTS (SELECT 1 FROM task AS o WHERE o.conversation_id = t.conversation_id
             AND o.status IN ('dispatched', 'waiting_local_directory', 'running')) THEN 'conversation_busy'
+        WHEN t.kind = 'quick_create' AND EXISTS (SELECT 1 FROM task AS o WHERE o.agent_id = t.agent_id
+            AND o.kind = 'quick_create'
+            AND o.status IN ('dispatched', 'waiting_local_directory', 'running')) THEN 'agent_busy'
         WHEN EXISTS (SELECT 1 FROM agent AS a WHERE a.id = t.agent_id AND a.max_concurrent_tasks > 0
             AND (SELECT count(*) FROM task AS o WHERE o.agent_id = a.id
                 AND o.status IN ('dispatched', 'waiting_local_directory', 'running'))

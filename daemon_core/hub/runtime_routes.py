@@ -9,7 +9,7 @@ from aiohttp import web
 
 from daemon_core.hub import registry, skills
 from daemon_core.hub.answering import OK, Api, answer, decode, for_daemon, for_person, path_id
-from daemon_core.hub.errors import NotFoundError, RefusedError
+from daemon_core.hub.errors import ConflictError, NotFoundError, RefusedError
 from daemon_core.hub.requests import Kind, Request
 from daemon_core.hub.store import Tx
 from daemon_core.protocol.wire import SkillFile
@@ -74,7 +74,10 @@ class RuntimeApi(Api):
 
     @for_person("failed to delete runtime")
     async def forget(self, request: web.Request) -> web.StreamResponse:
-        await self.hub.forget_runtime(path_id(request, "rid", "runtime_id"))
+        try:
+            await self.hub.forget_runtime(path_id(request, "rid", "runtime_id"))
+        except ConflictError as error:
+            raise RefusedError(409, "the runtime has unfinished tasks") from error
         return web.Response(status=204)
 
     # --- asking ---------------------------------------------------------------------------------------

@@ -643,6 +643,7 @@ def delete(tx: Tx, conversation_id: str) -> DeletedConversation:
         if task["status"] in ACTIVE:
             tx.hints.append(Hint("changed", task["runtime_id"], task["id"], "deleted"))
         tx.run("DELETE FROM message WHERE task_no = ?", (task["no"],))
+    tx.run("DELETE FROM attachment WHERE conversation_id = ?", (conversation_id,))
     tx.run("DELETE FROM conversation WHERE id = ?", (conversation_id,))
     tx.changes.append(
         HubChange(kind="conversation_deleted", conversation_id=conversation_id, task_id=tasks[-1]["id"])

@@ -52,7 +52,8 @@ class DamageReport:
 @dataclass(frozen=True, slots=True)
 class Hint:
     """Something for the websockets: a task to claim (``available``) or to look at (``changed``), or to all
-    of them that a custom runtime profile is different (``profiles``, its id in ``task_id``)."""
+    of them that a custom runtime profile (``profiles``, its id in ``task_id``) or the workspace is different
+    (``workspaces``)."""
 
     kind: str
     runtime_id: str

@@ -103,6 +103,7 @@ def update(tx: Tx, workspace_id: str, body: WorkspaceBody) -> dict[str, object]:
         columns["repos"] = msgspec.json.encode(_checked(body.repos)).decode()
     assignments = ", ".join(f"{name} = ?" for name in columns)
     tx.run(f"UPDATE workspace SET {assignments} WHERE id = ?", (*columns.values(), row["id"]))
+    tx.hints.append(Hint("workspaces", "", ""))
     return view(tx, workspace_id)
 
 

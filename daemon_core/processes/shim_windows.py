@@ -40,6 +40,7 @@ EXIT_RESERVE_BYTES = 4096
 SWEEP_LIMIT_S = 10.0
 RETRY_FIRST_S = 1.0
 RETRY_LAST_S = 5.0
+BLANKED_LEAST_BYTES = 8
 WRITE_LIMIT_BYTES = 256 * 1024 * 1024
 
 JOB_BASIC_PROCESS_ID_LIST = 3
@@ -268,8 +269,21 @@ class Run:
             except OSError:
                 time.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_LAST_S)
+        self.blank_in_record()
         for path in [self.dir / "claim.json", self.dir / "spec", *self.dir.glob("spec.*")]:
             path.unlink(missing_ok=True)
+
+    def blank_in_record(self) -> None:
+        """Takes the content of files of secrets, as far as it was said to the child, out of ``stdin``."""
+        said = (self.dir / "stdin").read_bytes()
+        hidden = said
+        for path in self.dir.glob("spec.*"):
+            secret = path.read_bytes()
+            if len(secret) >= BLANKED_LEAST_BYTES:
+                hidden = hidden.replace(secret, b"*" * len(secret))
+        if hidden != said:
+            with open(self.dir / "stdin", "r+b") as stream:
+                stream.write(hidden)
 
     def finish(self) -> None:
         self.over.set()

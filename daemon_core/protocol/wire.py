@@ -12,6 +12,10 @@ from typing import Any, Literal
 import msgspec
 
 CAPABILITIES_HEADER = "X-Client-Capabilities"
+SKILL_BUNDLES = "skill-bundles-v1"
+"""Skill references are resolved; without it servers hand out whole skills."""
+COALESCED_COMMENTS = "coalesced-comments-v1"
+"""Several comments of one run come as a list; without it they are packed into the trigger's text."""
 
 TaskStatus = Literal[
     "deferred",
@@ -251,6 +255,17 @@ class Attachment(Wire):
     content_type: str | None = None
 
 
+class CoalescedComment(Wire):
+    """A comment that later servers deliver together with the one that triggered the task."""
+
+    id: str = ""
+    thread_id: str | None = None
+    author_type: str | None = None
+    author_name: str | None = None
+    content: str = ""
+    created_at: str | None = None
+
+
 class Task(Wire):
     """A task as the claim hands it out (and, with fewer fields, as other routes answer it).
 
@@ -306,11 +321,15 @@ class Task(Wire):
     trigger_author_name: str | None = None
     new_comment_count: int | None = None
     new_comments_since: str | None = None
+    coalesced_comments: list[CoalescedComment] | None = None
+    """More comments that this run answers beside the trigger, oldest first; see ``COALESCED_COMMENTS``."""
 
     chat_session_id: str | None = None
     chat_channel_type: str | None = None
     chat_in_thread: bool | None = None
     chat_message: str | None = None
+    fresh_message: str | None = None
+    """What is said instead where no earlier session is resumed; only Ostler's embedded hub says it."""
     chat_message_attachments: list[Attachment] | None = None
 
     autopilot_run_id: str | None = None
@@ -328,6 +347,11 @@ class Task(Wire):
     parent_issue_identifier: str | None = None
 
     handoff_note: str | None = None
+    is_leader_task: bool | None = None
+    leader_role_resolved: bool | None = None
+    """Later servers say outright whether the agent leads a squad here; earlier ones only by a heading."""
+    regenerate_quick_actions_for: str | None = None
+    """If set, no agent is run: the task is completed with an empty output."""
     agent: Agent | None = None
 
 
@@ -418,6 +442,16 @@ class FailRequest(WireFull):
     """Only told to Ostler's embedded hub."""
 
 
+class CancelAckRequest(Wire):
+    """The run of a cancelled task is over and its last lines are at the server. Later servers wait for it
+    before they settle the cancellation."""
+
+    branch_name: str | None = None
+    durable_work_dir: str | None = None
+    error_message: str | None = None
+    failure_reason: str | None = None
+
+
 class OrphansResponse(WireFull):
     orphaned: int = 0
     retried: int = 0
@@ -433,3 +467,5 @@ class LocalDirectoryRef(Wire):
     local_path: str = ""
     daemon_id: str = ""
     label: str | None = None
+    execution_mode: str | None = None
+    """``worktree``: the directory must not be worked in, only a work tree of it."""

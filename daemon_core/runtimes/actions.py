@@ -30,7 +30,7 @@ ACTIONS_LIMIT: Final = 64
 MODELS_LIMIT_S: Final = 55.0
 """A server waits for 60 s."""
 _REMEMBERED: Final = 256
-_DISK_AT_ONCE: Final = 2
+DISK_AT_ONCE: Final = 2
 """Actions that read from the disk, over all connections: a home on a dead network drive would otherwise take
 all threads of the daemon."""
 
@@ -108,6 +108,7 @@ class RuntimeActions:
         environ: the daemon's environment, for the user's home.
         skill_places: where a provider (by name) looks for its user's skills, best first; empty: nowhere.
         models: lists the models of a runtime; None: nobody can.
+        disk: bounds what reads from the disk at once; the same for all connections.
     """
 
     def __init__(
@@ -117,13 +118,13 @@ class RuntimeActions:
         skill_places: Callable[[str], Sequence[str]],
         models: ModelLister | None = None,
         *,
-        disk: asyncio.Semaphore | None = None,
+        disk: asyncio.Semaphore,
     ) -> None:
         self._runtime = runtime
         self._environ = environ
         self._skill_places = skill_places
         self._models = models
-        self._disk = disk or asyncio.Semaphore(_DISK_AT_ONCE)
+        self._disk = disk
 
     async def __call__(self, action: PendingAction) -> dict[str, Any] | None:
         runtime = self._runtime(action.runtime_id)

@@ -346,7 +346,7 @@ def _expand(places: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     """Places with ``~`` and ``*`` filled in, newest versions first."""
     expanded: list[str] = []
     for place in places:
-        path = _filled(place, environ)
+        path = filled_place(place, environ)
         if not path:
             continue
         if "*" not in path:
@@ -358,7 +358,7 @@ def _expand(places: Sequence[str], environ: Mapping[str, str]) -> list[str]:
     return expanded
 
 
-def _filled(place: str, environ: Mapping[str, str]) -> str:
+def filled_place(place: str, environ: Mapping[str, str]) -> str:
     """A place with ``~`` and ``$NAME`` filled in; empty where the variable is not set."""
     if not place.startswith("$"):
         return _home(place, environ)

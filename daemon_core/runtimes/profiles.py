@@ -178,7 +178,7 @@ class ProfileResolver:
         places = [
             *self._environ.get("PATH", "").split(os.pathsep),
             # Directories of single versions (with a ``*``) are no place for a command of the user's own.
-            *(os.path.join(home, place[2:]) if place.startswith("~/") else place for place in self._places),
+            *(discovery.filled_place(each, self._environ) for each in self._places if "*" not in each),
         ]
         usable = [
             place

@@ -84,6 +84,12 @@ def named_directory(claim: Task, daemon_id: str) -> str:
                 raise PrepareError(
                     "a local directory of the task names no path", failures.LOCAL_DIRECTORY_ERROR
                 )
+            if (found.execution_mode or "").strip() == "worktree":
+                raise PrepareError(
+                    "the task wants a work tree of a local directory, which this daemon does not make; it is"
+                    " not run in the directory itself",
+                    failures.LOCAL_DIRECTORY_ERROR,
+                )
             mine.append(found.local_path)
     if len(mine) > 1:
         raise PrepareError(
@@ -100,6 +106,8 @@ def request_of(
     prior_dir = claim.prior_work_dir or ""
     # A session is bound to its directory: resumed only in the identical one.
     same = bool(prior_dir) and os.path.realpath(prior_dir) == os.path.realpath(work_dir)
+    if claim.fresh_message and not (same and claim.prior_session_id):
+        claim = msgspec.structs.replace(claim, chat_message=claim.fresh_message)
     servers = agent.mcp_config if isinstance(agent.mcp_config, dict) else None
     if servers is not None and isinstance(servers.get("mcpServers"), dict):
         servers = servers["mcpServers"]

@@ -386,6 +386,7 @@ class TaskLife:
         self.progress.tool_calls += made.tool_calls
         self.progress.last_action = made.last_action or self.progress.last_action
         self.progress.last_output_at = clock.now_text()
+        noticed = made.notice is not None and made.notice != self.progress.notice
         if made.notice is not None:
             self.progress.notice = made.notice
         if made.plan is not None:
@@ -395,6 +396,8 @@ class TaskLife:
         if made.chunks or made.session_id:
             self.delivery.wake()
         self.engine.stretched(self, made)
+        if noticed:
+            self.engine.changed(self)
 
     def _on_requests(self) -> None:
         assert self.driver is not None

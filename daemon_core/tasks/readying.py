@@ -25,6 +25,7 @@ from daemon_core.tasks import clock, launch, preparing
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import OverError, PrepareError
 from daemon_core.tasks.owned import beside, keep_going
+from daemon_core.tasks.prompts import kind_of
 from daemon_core.tasks.secrets import ClaimFile
 from daemon_core.tasks.skills import SkillError
 from daemon_core.workdirs import DirectoryRefusedError, validate_user_directory
@@ -130,7 +131,8 @@ async def lay_out(life: TaskLife, claim: Task, work_dir: Path, directory: str) -
         work_dir=work_dir,
         user_owned=bool(directory),
         run_dir=life.run_dir,
-        hub=life.connection.timing.loopback,
+        # An issue of the hub's is worked on as one of any server: its agent has to be told of it.
+        hub=life.connection.timing.loopback and kind_of(claim) == "chat",
         environ=life.engine.base_environment,
     )
 

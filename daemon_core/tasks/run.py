@@ -31,6 +31,7 @@ from daemon_core.protocol.wire import SessionRequest, Usage
 from daemon_core.tasks import clock
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.owned import beside, keep_going
+from daemon_core.tasks.pace import Pace
 from daemon_core.tasks.patience import Patience
 from daemon_core.tasks.requests import Decision, RequestBook
 from daemon_core.tasks.translate import Digest, digest
@@ -40,11 +41,6 @@ log = logging.getLogger(__name__)
 
 READ_BYTES = 256 * 1024
 """Output taken at once: some ten milliseconds of work in a thread, and a bound for memory."""
-
-COALESCE_S = 0.04
-"""After a small stretch the next one is given this long to grow: a chatty agent costs one transaction and
-one request a batch instead of one a line. The first line after a silence is never held back, nor is the
-answer to what was said."""
 
 PARTIAL_LINE_S = 1.0
 """A line without an end is shown after this long without more."""
@@ -204,6 +200,7 @@ class RunDriver:
     async def _pump(self, shim: Shim) -> ExitStatus:
         async with self._turn:
             await self._say(shim)
+        pace = Pace()
         flushed = True
         while True:
             timeout_s = None if flushed or self.reader.consumed >= self.position else PARTIAL_LINE_S
@@ -227,8 +224,9 @@ class RunDriver:
             if self.position > before:
                 flushed = False
                 grown = self.position - before
-                if grown < READ_BYTES and not state.ended and not said:
-                    await asyncio.sleep(COALESCE_S)
+                # The answer to what was said is never held back.
+                if grown < READ_BYTES and not state.ended and not said and (pause_s := pace.pause_s()):
+                    await asyncio.sleep(pause_s)
             elif state.ended:
                 return await shim.wait()
             elif not state.stalled_on_disk:

@@ -49,7 +49,7 @@ sys.exit(int(os.environ.get("STAND_IN_CODE", "0")))
 def request(provider: str, root: str = "/srv", **changes: Any) -> LaunchRequest:
     entry = builtin().get(provider)
     assert entry is not None
-    given = {
+    given: dict[str, Any] = {
         "provider": provider,
         "drive": entry.drive,
         "executable": f"{root}/agent",
@@ -296,6 +296,7 @@ def test_dsh_gets_one_frame_and_takes_a_cancel() -> None:
         ],
     }
     assert len(found.warnings) == 2
+    assert found.files["spec.mcp.json"] in found.stdin  # so it is taken out of what is kept of it
     reader = families()["dsh"].reader(request("dsh"))
     cancel, close = reader.interrupt()
     assert cancel.data is not None
@@ -333,4 +334,24 @@ def test_what_a_program_cannot_do_is_refused_or_said(provider: str) -> None:
             plan(provider, prompt="a\0b")
     else:
         assert plan(provider, prompt="x" * (ARGUMENT_LIMIT_BYTES + 1)).stdin is not None
-    assert plan(provider, prompt="half \ud83d of it")
+    half = plan(provider, prompt="half \ud83d of it")
+    assert "half ? of it" in (half.stdin or b"").decode() or any("half ? of it" in arg for arg in half.argv)
+
+
+def test_codebuddy_is_started_as_claude_with_its_own_options() -> None:
+    found = plan(
+        "codebuddy", instructions="Be brief.", added_mcp_servers=SERVERS, model="m", thinking_level="high"
+    )
+    words = " ".join(found.argv)
+    assert "--output-format stream-json" in words
+    assert "--append-system-prompt Be brief." in words
+    assert "--disallowedTools AskUserQuestion EnterPlanMode ExitPlanMode" in words
+    assert "--model m --effort high" in words
+    assert "--strict-mcp-config" not in found.argv
+    assert SECRET in found.files["spec.mcp.json"].decode()
+    assert "--strict-mcp-config" in plan("codebuddy", mcp_servers=SERVERS).argv
+    reader = families()["claude-stream-json"].reader(request("codebuddy"))
+    reader.feed((Path(__file__).with_name("recordings") / "a_text_is_the_result.jsonl").read_bytes())
+    outcome = reader.outcome(0, None, "")
+    assert outcome.success
+    assert {usage.provider for usage in outcome.usage} == {"codebuddy"}

@@ -123,14 +123,16 @@ def test_what_would_need_permission_is_not_possible_under_deny(machine: Machine)
 
 def test_mcp_servers_get_their_secrets_by_file_or_environment(machine: Machine) -> None:
     cli = machine.cli
-    if cli.name == "gemini":
-        pytest.skip(
-            "gemini takes MCP servers only from settings files that belong to root, or are the user's"
-        )
     with McpServer() as server:
         given = {"lab": {"type": "http", "url": server.url, "headers": {"Authorization": "Bearer sesame"}}}
         tool = cli.mcp_tool("lab", "echo")
         steps: list[Step] = [CallTool(tool, {"text": "heron"}), Say("done")]
+        if cli.name == "gemini":
+            # Its settings files of the system must belong to root, and the others are the user's and the
+            # project's: there is no way to give it one, and the plan says so.
+            assert machine.run("Call it", steps, mcp_servers=given).outcome.success
+            assert server.authorizations == []
+            return
         driven = machine.run("Call it", steps, added_mcp_servers=given)
         assert driven.outcome.success, driven.outcome
         assert set(server.authorizations) == {"Bearer sesame"}

@@ -62,10 +62,9 @@ def test_a_recording_read_with_deaths_anywhere_says_the_same(name: str) -> None:
     provider, data = name.partition("-")[0], RECORDED[name]
     whole, reader, writes = read_whole(make(provider), data)
     outcome = reader.outcome(0, None, "")
-    for step in (1, 7, 101):
-        cuts = [
-            (offset, offset % 2 == 0, True) for offset in range(0, len(data), max(step, len(data) // 150))
-        ]
+    for distance in (7, 101):
+        offsets = range(0, len(data), max(distance, len(data) // 60))
+        cuts = [(offset, offset % 2 == 0, True) for offset in offsets]
         events, other, said = read_with_deaths(make(provider), data, cuts)
         assert events == whole
         assert other.outcome(0, None, "") == outcome
@@ -435,7 +434,7 @@ _line = _objects.map(lambda found: json.dumps(found).encode()) | st.binary(max_s
 
 
 @pytest.mark.parametrize("provider", [each for each in PROVIDERS if each not in ("omp", "deveco")])
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_no_stream_makes_a_reader_fail_and_deaths_change_nothing(provider: str, data: st.DataObject) -> None:
     known = (
@@ -466,7 +465,7 @@ def test_no_stream_makes_a_reader_fail_and_deaths_change_nothing(provider: str, 
         json.dumps(getattr(event, "text", ""))  # every text has a form that a server can take
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.binary(max_size=300))
 def test_files_that_an_agent_leaves_may_hold_anything(data: bytes) -> None:
     reader = reader_of("antigravity")

@@ -159,6 +159,26 @@ async def test_workspaces_for_a_daemons_own_token(scene: Scene, target: Target) 
 
 
 @LATER
+async def test_a_change_of_the_workspace_is_hinted_at(scene: Scene, target: Target) -> None:
+    runtime_id = await scene.runtime()
+    if (await target.get("/api/daemon/workspaces")).status == 404:
+        cannot("hint at changes of workspaces")
+    async with target.link(runtime_id) as link:
+        (await target.patch(f"/api/workspaces/{target.workspace_id}", {"settings": {}})).ok()
+        assert await link.next("daemon:workspaces_changed") == {}
+
+
+@LATER
+async def test_a_request_to_a_runtime_is_hinted_at(scene: Scene, target: Target) -> None:
+    runtime_id = await scene.runtime()
+    if (await target.get("/api/daemon/workspaces")).status == 404:
+        cannot("hint at requests")
+    async with target.link(runtime_id) as link:
+        (await target.post(f"/api/runtimes/{runtime_id}/models")).ok(200, 201, 202)
+        assert (await link.next("daemon:pending_work"))["runtime_id"] == runtime_id
+
+
+@LATER
 @pytest.mark.parametrize("path", ["/api/daemon/tasks/claim", "/api/daemon/claim"])
 class TestBatches:
     """Claims of several runtimes at once."""

@@ -1,4 +1,4 @@
-"""Agents over ACP under the real daemon: a stand-in at every place where a daemon can die, and the real CLIs."""
+"""Agents over ACP under the real daemon: a stand-in wherever a daemon can die, and the real CLIs."""
 
 from __future__ import annotations
 
@@ -199,6 +199,7 @@ def test_cancel_breaks_the_turn_off_and_ends_what_it_started(home: AcpHome, tmp_
 def test_an_agent_that_stays_after_its_turn_is_ended_and_has_succeeded(home: AcpHome) -> None:
     home.start()
     task = home.task_of({"text": "Finished."}, {"ignore_eof": True})
+    wait_until(lambda: "session/prompt" in home.methods(), "the turn to begin")
     agent = home.shim(task)["child_pid"]
     done = home.wait(task)
     assert (done["status"], done["result"]) == ("completed", "Finished."), done["error"]

@@ -106,6 +106,8 @@ def test_a_task_writes_files_by_a_tool(home: CodexHome, tmp_path: Path) -> None:
     assert lines[2]["output"] == "forty-two\n"
     assert {path.name for path in project.iterdir()} == {"in.txt", "out.txt"}  # nothing of ours is left
     assert not list(home.run_dir(task).glob("spec*"))
+    assert not (home.run_dir(task) / "codex-home").exists()
+    assert len(list((home.directories.state / "homes").iterdir())) == 1
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -217,3 +221,68 @@ def test_a_policy_of_the_task_itself_counts_for_more(home: AskingHome, tmp_path:
 def test_the_shell_asks_nobody(home: AskingHome) -> None:
     home.start()
     assert home.wait(home.add("echo hello", runtime="shell"))["result"].strip() == "hello"
+
+
+def ostler(home: AskingHome, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "daemon_core.cli", *args],
+        env=home.environ,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_line_shows_and_answers(home: AskingHome, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    home.script(touch(file), Say("done"))
+    home.start()
+    task = home.add("write")
+    asked = home.request(task)
+    assert "needs you" in ostler(home, "task", "list").stdout
+    shown = ostler(home, "task", "show", task[:8]).stdout
+    assert f"Request {asked['id'][:8]}: Bash" in shown
+    assert f"ostler task answer {task[:8]} {asked['id'][:8]} allow|allow-task|deny" in shown
+    assert ostler(home, "task", "answer", task[:8], "ffff0000", "allow").returncode == 5
+    assert ostler(home, "task", "extend", task[:8], "10m").returncode == 0
+    done = ostler(home, "task", "answer", task[:8], asked["id"][:8], "allow", "--json")
+    assert (done.returncode, json.loads(done.stdout)["id"]) == (0, task)
+    again = ostler(home, "task", "answer", task, asked["id"], "deny")
+    assert again.returncode == 6
+    assert "was allowed already" in again.stderr
+    assert home.wait(task)["status"] == "completed"
+
+
+def test_a_run_cannot_answer_for_its_user(home: AskingHome, tmp_path: Path) -> None:
+    home.script(touch(tmp_path / "file"), Say("done"))
+    home.start()
+    task = home.add("write")
+    asked = home.request(task)
+    command = f"ostler task answer {task} {asked['id']} allow; echo code $?"
+    done = home.wait(home.add(command, runtime="shell"))
+    assert done["result"].rstrip().endswith("code 4"), done["result"]
+    assert home.request(task)["id"] == asked["id"]
+    home.answer(task, asked["id"], "deny")
+    assert home.wait(task)["status"] == "completed"
+
+
+def test_waiting_for_an_answer_costs_nothing(home: AskingHome, tmp_path: Path) -> None:
+    home.script(touch(tmp_path / "file"), Say("done"))
+    home.start()
+    task = home.add("write")
+    home.request(task)
+    assert home.daemon is not None
+    pids = [home.daemon.pid, home.shim(task)["pid"]]
+    time.sleep(1)  # what the request itself made to do is done
+    before = sum(map(_cpu_s, pids))
+    time.sleep(4)
+    assert sum(map(_cpu_s, pids)) - before < 0.06
+    home.answer(task, home.request(task)["id"], "allow")
+    assert home.wait(task)["status"] == "completed"
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

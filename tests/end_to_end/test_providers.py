@@ -137,3 +137,24 @@ def test_a_program_that_cannot_run_here_is_told_apart(home: OstlerHome) -> None:
     assert "no-such-node" in found["agent gemini"]["detail"]
     assert "chmod +x" in found["agent qwen"]["hint"]
     assert not any(found[f"agent {name}"]["ok"] for name in ("opencode", "gemini", "qwen"))
+
+
+def test_a_run_finds_its_interpreter_where_the_users_terminal_does(tmp_path: Path) -> None:
+    """As with a daemon that a desktop started, and a node that a version manager put into PATH."""
+    home = OstlerHome(tmp_path, environ={"SHELL": "/bin/sh"})
+    try:
+        theirs = home.user_home / "theirs"
+        theirs.mkdir()
+        (theirs / "their-sh").symlink_to("/bin/sh")
+        real = install_scripted_agent(home.root / "real", "agent")
+        mine = theirs / "my-agent"
+        mine.write_text(f'#!/usr/bin/env their-sh\nexec "{real}" "$@"\n')
+        mine.chmod(0o755)
+        (home.user_home / ".profile").write_text(f"export PATH=$PATH:{theirs}\n")
+        own_provider(home, MINE)
+        home.start()
+        assert runtimes(home)["mine"]["path"] == str(mine)
+        task = home.wait(home.add(script({"text": "found it"}), runtime="mine"))
+        assert task["status"] == "completed", task
+    finally:
+        home.close()

@@ -80,6 +80,8 @@ async def test_a_dead_server_delays_neither_the_start_nor_another_one(
     dead = await world.wait_status(name_of(second), "unreachable")
     assert dead["reason"] == "server_unreachable"
     assert dead["next_try_at"]
+    rows = await aside(lambda: world.home.call("GET", "/v1/runtimes"))
+    assert {row["status"] for row in rows if row["connection"] == "hub"} == {"online"}
     await second.start()
     await aside(lambda: world.home.call("POST", "/v1/connections/try-again", {}))
     task = await world.add(second, "echo again")
@@ -117,6 +119,9 @@ async def test_a_result_waits_for_the_next_sign_in_and_is_delivered_once(
         each for each in (await aside(world.home.status))["conditions"] if each["code"] == "signed_out"
     )
     assert condition["action"] == "sign_in"
+    rows = await aside(lambda: world.home.call("GET", "/v1/runtimes"))
+    shown = {(row["status"], row["reason"]) for row in rows if row["connection"] == name_of(server)}
+    assert shown == {("offline", "signed_out")}
     go.touch()
     key = f"{name_of(server)}/{task.id}"
     await aside(lambda: _until_journal(world.home, key, "ended"))
@@ -465,3 +470,10 @@ async def test_two_profiles_at_one_server_are_two_daemons(
         assert (await world.connection(name_of(server)))["status"] == "connected"
     finally:
         await aside(other.home.close)
+
+
+async def test_a_list_that_cannot_be_read_is_said_in_words(world: ServersWorld) -> None:
+    world.home.directories.servers_file.mkdir(parents=True)
+    daemon = await aside(world.home.launch)
+    assert await aside(lambda: daemon.wait(PATIENCE_S)) == 1
+    assert "the list of servers cannot be read" in world.home.said()

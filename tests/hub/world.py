@@ -161,6 +161,10 @@ class World:
         assert (await self.task(task_id, "start")).status == 200
         assert (await self.task(task_id, "complete", {"output": "done", **complete})).status == 200
 
+    async def put_note(self, issue_id: str) -> None:
+        """A note on an issue."""
+        assert (await self.call("PUT", f"/api/issues/{issue_id}/metadata/pr", {"value": 7})).status == 200
+
     def connect(self, *runtime_ids: str) -> Any:
         """A websocket, as a context manager."""
         return self.http.ws_connect(

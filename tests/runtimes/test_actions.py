@@ -43,7 +43,11 @@ def made(
     there = connection or Connection("server", ServerClient("http://127.0.0.1:1", TOKEN), FAST)
     runtime = RegisteredRuntime(there, "w1", "r1", provider, provider, "/bin/x", "1")
     return RuntimeActions(
-        {"r1": runtime}.get, {"HOME": str(home)}, lambda name: PLACES.get(name, ()), models=models
+        {"r1": runtime}.get,
+        {"HOME": str(home)},
+        lambda name: PLACES.get(name, ()),
+        models=models,
+        disk=asyncio.Semaphore(1),
     )
 
 

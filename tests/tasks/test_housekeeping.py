@@ -81,7 +81,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with TestServer(app) as server, ServerClient(str(server.make_url("")), "mul_x") as client:
         engine = SimpleNamespace(
             lives=made.lives,
-            connections={"srv": SimpleNamespace(name="srv", client=client)},
+            connections={"srv": SimpleNamespace(name="srv", client=client, usable=True)},
             task_directories=TaskDirectories(made.root),
             runs_dir=tmp_path / "runs",
             remove_run=lambda run_id: shutil.rmtree(tmp_path / "runs" / run_id, ignore_errors=True),
@@ -349,3 +349,15 @@ async def test_claims_wait_for_room_and_go_on_by_themselves(tmp_path: Path) -> N
     guard.look_again()
     await guard.wait()
     assert said[1:] == [None]
+
+
+async def test_a_server_that_is_signed_out_is_not_asked_and_what_is_its_stays(world: World) -> None:
+    path = world.environment("gone", chat("gone"))
+    world.answers = {"chat-sessions/gone": (404, {"error": "chat session not found"})}
+    connection = world.keeper.engine.connections["srv"]
+    connection.usable = False  # type: ignore[misc]
+    assert (await world.keeper.clean()).items == []
+    assert world.asked == []
+    assert path.exists()
+    connection.usable = True  # type: ignore[misc]
+    assert [item.action for item in (await world.keeper.clean()).items] == ["delete"]

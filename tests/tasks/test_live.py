@@ -227,6 +227,14 @@ class Kept:
         return made
 
 
+async def test_that_a_limit_is_over_is_told_although_nobody_asks() -> None:
+    kept = Kept()
+    await kept.limits().met("claude", Limit("usage", in_s(0.2)))
+    async with asyncio.timeout(5):
+        while kept.told[-1] != ("claude", False):  # noqa: ASYNC110 - what is told is looked at
+            await asyncio.sleep(0.01)
+
+
 def in_s(seconds: float) -> str:
     return clock.text(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds))
 
@@ -263,6 +271,7 @@ async def test_limits_are_kept_over_a_restart_and_end_by_the_clock() -> None:
     kept = Kept()
     accounts = kept.limits()
     await accounts.met("claude", Limit("usage", in_s(0.3)))
+    accounts.close()
     again = kept.limits()
     held = again.held("claude")
     assert held is not None
