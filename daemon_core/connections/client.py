@@ -207,7 +207,9 @@ class ServerClient:
         if version:
             self._client_headers["X-Client-Version"] = version
         # Only what is done here: a server hands out what it would not hand out to others.
-        offered = (wire.SKILL_BUNDLES, wire.COALESCED_COMMENTS) if skill_bundles else (wire.COALESCED_COMMENTS,)
+        offered = (
+            (wire.SKILL_BUNDLES, wire.COALESCED_COMMENTS) if skill_bundles else (wire.COALESCED_COMMENTS,)
+        )
         self._capabilities = ",".join(offered)
         self._settles_cancels = True
         """False once the server has shown that it has no route for acknowledged cancellations."""
@@ -443,7 +445,8 @@ class ServerClient:
         except errors.PermanentError as error:
             if error.status not in (404, 405):
                 raise
-            self._settles_cancels = False  # an earlier server, which does not wait for it
+            if '"error"' not in error.body:  # else it knows the route and will not tell us of the task
+                self._settles_cancels = False  # an earlier server, which does not wait for it
 
     # --- clean-up ----------------------------------------------------------------------------------
 

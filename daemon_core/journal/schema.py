@@ -83,9 +83,35 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE tasks ADD COLUMN extended_until TEXT NOT NULL DEFAULT '';
     ALTER TABLE tasks ADD COLUMN warnings TEXT NOT NULL DEFAULT '[]';
     """,
+    """
+    CREATE TABLE notices(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        dedup TEXT NOT NULL UNIQUE,
+        conversation TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        body TEXT NOT NULL,
+        wake INTEGER NOT NULL DEFAULT 1,
+        created_at TEXT NOT NULL,
+        state TEXT NOT NULL DEFAULT 'pending',
+        given_to TEXT NOT NULL DEFAULT '',
+        given_turn INTEGER NOT NULL DEFAULT 0,
+        given_at TEXT NOT NULL DEFAULT '',
+        settled_at TEXT NOT NULL DEFAULT '',
+        times INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX notices_open ON notices(conversation, id) WHERE state IN ('pending', 'given');
+    CREATE INDEX notices_given ON notices(given_to) WHERE state = 'given';
+    CREATE INDEX notices_settled ON notices(settled_at) WHERE settled_at <> '';
+    CREATE TABLE wakes(
+        conversation TEXT PRIMARY KEY,
+        count INTEGER NOT NULL DEFAULT 0,
+        at TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    """,
 )
 
-TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox")
+TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox", "notices", "wakes")
 """In an order in which rows can be copied with foreign keys on."""
 
 

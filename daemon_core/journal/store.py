@@ -64,6 +64,10 @@ class Stretch(msgspec.Struct, kw_only=True):
     """Further reports to put in the outbox behind the messages: (kind, body)."""
     requests: str | None = None
     """The task's requests where they have changed."""
+    turns: int = 0
+    """How many turns the agent has taken up in this run: what they were given to tell is delivered."""
+    given: Sequence[int] = ()
+    """Notices that go into the turn after these, with what the reader now has to say."""
 
 
 class Journal:
@@ -342,6 +346,16 @@ class Journal:
         """Number of reports that wait."""
         return await self._transaction(lambda db: db.execute("SELECT count(*) FROM outbox").fetchone()[0])
 
+    # --- tables of other rooms ------------------------------------------------------------------
+
+    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """One transaction of a store that keeps its tables here, on the journal's thread.
+
+        ``work`` must be quick and must not keep the connection or a cursor. Raises ``JournalError``; any
+        other error of ``work`` undoes the transaction and is raised as it is.
+        """
+        return await self._transaction(work)
+
     # --- small facts ---------------------------------------------------------------------------
 
     async def get_meta(self, name: str) -> str | None:
@@ -476,6 +490,18 @@ def _commit_stretch(db: sqlite3.Connection, stretch: Stretch) -> None:
         )
     if stretch.requests is not None:
         _update(db, "tasks", "key", stretch.task_key, {"requests": stretch.requests})
+    if stretch.turns:
+        db.execute(
+            "UPDATE notices SET state = 'delivered', settled_at = ?"
+            " WHERE given_to = ? AND state = 'given' AND given_turn <= ?",
+            (stretch.at, stretch.run_id, stretch.turns),
+        )
+    if stretch.given:
+        db.executemany(
+            "UPDATE notices SET state = 'given', given_to = ?, given_turn = ?, given_at = ?, times = times + 1"
+            " WHERE id = ? AND state = 'pending'",
+            [(stretch.run_id, stretch.turns + 1, stretch.at, number) for number in stretch.given],
+        ).close()
     db.execute(
         "UPDATE runs SET stdout_offset = ?, reader = ? WHERE run_id = ?",
         (stretch.stdout_offset, stretch.reader, stretch.run_id),

@@ -29,6 +29,7 @@ from daemon_core.protocol.errors import (
 )
 from daemon_core.protocol.wire import (
     TERMINAL_STATUSES,
+    CancelAckRequest,
     CompleteRequest,
     FailRequest,
     SessionRequest,
@@ -59,6 +60,7 @@ class Delivery:
         pause: waits before another try, shorter if the server comes back meanwhile.
         on_done: hears ``delivered`` or ``moot``, once, when nothing is left.
         on_gone: hears that the server does not know the task any more.
+        before_last: done once before the task's last word is sent; takes a moment at most.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Delivery:
         pause: Callable[[float], Awaitable[None]],
         on_done: Callable[[str], Awaitable[None]],
         on_gone: Callable[[], None] = lambda: None,
+        before_last: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.journal = journal
         self.client = client
@@ -84,6 +87,7 @@ class Delivery:
         self.runtime_id = runtime_id
         self.on_done = on_done
         self.on_gone = on_gone
+        self._before_last = before_last
         self._unsure = not fresh
         """Whether the server may have messages that our outbox still holds."""
         self._there: set[int] = set()
@@ -194,6 +198,9 @@ class Delivery:
 
     async def _say(self, reports: list[Report]) -> None:
         first = reports[0]
+        if first.kind in ("complete", "fail") and self._before_last is not None:
+            before, self._before_last = self._before_last, None
+            await before()
         match first.kind:
             case "messages":
                 await self._send_messages(reports)
@@ -208,6 +215,9 @@ class Delivery:
             case "fail":
                 fail = msgspec.json.decode(first.body, type=FailRequest)
                 self._compare(await self.client.fail(self.task_id, fail), "failed")
+            case "cancel_ack":
+                ack = msgspec.json.decode(first.body, type=CancelAckRequest)
+                await self.client.cancel_ack(self.task_id, ack)
             case unknown:
                 log.error("task %s: a report of unknown kind %r is dropped", self.task_id, unknown)
 

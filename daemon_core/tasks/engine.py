@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from daemon_core.agents.family import Family
 from daemon_core.connections.connection import Connection
@@ -114,6 +114,7 @@ class Engine:
     _lives_nursery: Nursery = field(default_factory=lambda: Nursery("lives"))
     _delivery_nursery: Nursery = field(default_factory=lambda: Nursery("deliveries"))
     _poller_nursery: Nursery = field(default_factory=lambda: Nursery("pollers"))
+    _aside_nursery: Nursery = field(default_factory=lambda: Nursery("beside"))
     _pauses: dict[str, asyncio.Event] = field(default_factory=dict)
     _settled: asyncio.Event = field(default_factory=asyncio.Event)
     _hold_claims: asyncio.Event = field(default_factory=asyncio.Event)
@@ -424,8 +425,14 @@ class Engine:
     async def detach(self) -> None:
         """Let go of everything at once; runs go on under their shims. Safe to call again."""
         self._stopping = True
-        for nursery in (self._poller_nursery, self._lives_nursery, self._delivery_nursery):
+        for nursery in (
+            self._poller_nursery, self._lives_nursery, self._delivery_nursery, self._aside_nursery
+        ):  # fmt: skip
             await nursery.close()
+
+    def beside_all(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Start something that nobody waits for; it ends with the engine at the latest."""
+        self._aside_nursery.start(work, name)
 
     # --- from the lives ------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ from daemon_core.tasks.requests import RequestBook
 from daemon_core.tasks.run import Progress, RunDriver, RunEnd, StopReason, end_run
 from daemon_core.tasks.secrets import ClaimFile
 from daemon_core.tasks.slots import Slot
+from daemon_core.tasks.steps import Steps
 from daemon_core.tasks.translate import Digest
 from daemon_core.tasks.watchdog import Watchdog
 from daemon_core.workdirs import DirectoryLock
@@ -94,6 +95,7 @@ class TaskLife:
         self.stop_reason: StopReason | None = None
         self.driver: RunDriver | None = None
         self.files = TaskFiles(engine.environments)
+        self.steps = Steps(self)
         self.over = asyncio.Event()
         """Set with ``server_status`` or ``stop_reason``: what has not begun is not to begin any more."""
         self._look = asyncio.Event()
@@ -108,6 +110,7 @@ class TaskLife:
             pause=lambda delay_s: engine.pause(connection.name, delay_s),
             on_done=lambda verdict: engine.delivered(record, verdict),
             on_gone=self.look_now,
+            before_last=self.steps.ended,
         )
 
     # --- from outside --------------------------------------------------------------------------
@@ -214,6 +217,10 @@ class TaskLife:
 
     async def _live(self) -> None:
         try:
+            if self.claim is not None and self.claim.regenerate_quick_actions_for:
+                await self.until_over(readying.begin_without_agent(self), "start")
+                await ending.end(self, results.without_agent(self.server_status))
+                return
             if self.record.state in ("claimed", "waiting_directory", "ready"):
                 await self.until_over(readying.get_ready(self), "preparation")
             end = await self._run_to_end()

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from daemon_core.protocol.wire import Skill, Task
+from daemon_core.protocol.wire import CoalescedComment, Skill, Task
 
 TITLE_LIMIT_CHARS: Final = 120
 NAME_LIMIT_CHARS: Final = 80
@@ -66,7 +66,14 @@ def title_of(task: Task) -> str:
 
 def is_leader(task: Task) -> bool:
     """Whether the task's agent leads a squad."""
+    if task.leader_role_resolved:
+        return bool(task.is_leader_task or task.squad_id)
     return task.agent is not None and LEADER_HEADING in task.agent.instructions
+
+
+def further_comments(task: Task) -> list[CoalescedComment]:
+    """The comments that one run answers beside the one that triggered it."""
+    return [each for each in task.coalesced_comments or [] if each.id != task.trigger_comment_id]
 
 
 def prompt_of(task: Task, family: str, *, hub: bool) -> str:
@@ -140,7 +147,8 @@ def _plain(task: Task) -> str:
         case "chat":
             return task.chat_message or ""
         case "comment":
-            return task.trigger_comment_content or ""
+            said = [each.content for each in further_comments(task)]
+            return "\n".join(part for part in (*said, task.trigger_comment_content or "") if part)
         case "autopilot":
             return task.autopilot_description or task.autopilot_title or ""
         case "quick_create":
@@ -184,13 +192,18 @@ def _comment(task: Task) -> str:
     issue = plain_id(task.issue_id)
     trigger = plain_id(task.trigger_comment_id)
     thread = plain_id(task.trigger_thread_id or task.trigger_comment_id)
-    by_agent = task.trigger_author_type == "agent"
-    who = "another agent" if by_agent else "a user"
-    name = plain_name(task.trigger_author_name)
+    more = further_comments(task)
+    by_agent = all(
+        kind == "agent" for kind in (task.trigger_author_type, *(each.author_type for each in more))
+    )
+    who = _author(task.trigger_author_type, task.trigger_author_name)
     parts = [
-        f"There is a new comment for you on issue {issue}, written by {who}{f' ({name})' if name else ''}:",
+        f"There is a new comment for you on issue {issue}, written by {who}:",
         quoted(task.trigger_comment_content or task.trigger_summary),
     ]
+    if more:
+        parts.append("These came before it and wait for you, too; do what each of them asks for:")
+        parts.extend(_further(each) for each in more)
     if by_agent:
         parts.append(
             "Its author is an agent. Two agents that thank each other never stop: answer only if you were"
@@ -203,14 +216,28 @@ def _comment(task: Task) -> str:
             f" `ostler squad activity {issue} no_action --reason TEXT` and write no comment."
         )
     parts.append(_reading(task, issue, thread))
+    parent = f"The parent is always {trigger}"
+    if more:
+        parent = f"The parent is {trigger}, or the comment of those above that this answer is to"
     parts.append(
         "To answer, write the text to a file and post it with"
-        f" `ostler issue comment add {issue} --parent {trigger} --content-file FILE`. The parent is always"
-        f" {trigger}, never a comment from earlier in this conversation. Leave the issue's status alone"
-        f" unless"
+        f" `ostler issue comment add {issue} --parent {trigger} --content-file FILE`. {parent}, never a"
+        " comment from earlier in this conversation. Leave the issue's status alone unless"
         " the comment asks for a change."
     )
     return "\n\n".join(parts)
+
+
+def _author(kind: str | None, name: str | None) -> str:
+    shown = plain_name(name)
+    return ("another agent" if kind == "agent" else "a user") + (f" ({shown})" if shown else "")
+
+
+def _further(comment: CoalescedComment) -> str:
+    thread, when = plain_id(comment.thread_id), plain_id(comment.created_at)
+    facts = f"Comment {plain_id(comment.id)}, by {_author(comment.author_type, comment.author_name)}"
+    facts += (f", in thread {thread}" if thread else "") + (f", at {when}" if when else "")
+    return f"{facts}:\n\n{quoted(comment.content)}"
 
 
 def _reading(task: Task, issue: str, thread: str) -> str:

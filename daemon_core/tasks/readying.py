@@ -46,6 +46,15 @@ async def get_ready(life: TaskLife) -> None:
         await _report_start(life)
 
 
+async def begin_without_agent(life: TaskLife) -> None:
+    """The server wants the task completed and no agent run: it is started, as nothing else can be completed."""
+    if life.record.state == "started":
+        return
+    name = f"lease of task {life.record.task_id}"
+    async with beside(keep_going(lambda: _keep_lease(life), name), name):
+        await _report_start(life)
+
+
 async def _prepare_directory(life: TaskLife) -> None:
     claim = life.claim
     if claim is None:
@@ -224,3 +233,4 @@ async def _report_start(life: TaskLife) -> None:
             await life.hold_on(error, backoff, "it cannot be started yet")
     await life.set_state("started", started_at=clock.now_text())
     reach("started")
+    life.steps.begun()

@@ -12,7 +12,14 @@ import msgspec
 
 from daemon_core.agents.events import Limit, Outcome
 from daemon_core.protocol import failures
-from daemon_core.protocol.wire import CompleteRequest, FailRequest, Parked, Usage, UsageRequest
+from daemon_core.protocol.wire import (
+    CancelAckRequest,
+    CompleteRequest,
+    FailRequest,
+    Parked,
+    Usage,
+    UsageRequest,
+)
 from daemon_core.tasks.run import RunEnd, StopReason
 from daemon_core.tasks.translate import storable_text
 from daemon_core.tasks.watchdog import WatchLimits
@@ -89,13 +96,20 @@ def failed(error: str, reason: str, *, session: str, usage: Sequence[Usage], ser
     )
 
 
+def without_agent(server_status: str) -> Result:
+    """The result of a task for which no agent is run. It names no session: a later turn resumes that of the
+    task before."""
+    return Result(outcome=by_server(server_status) if server_status else "completed")
+
+
 def by_server(server_status: str) -> str:
     """The outcome of a task that its server has ended or lost."""
     return "cancelled" if server_status == "cancelled" else "abandoned"
 
 
 def reports_of(result: Result, work_dir: str, branch: str = "") -> list[tuple[str, bytes]]:
-    """The last reports for the outbox, in order: usage (also of a cancelled task), then the one last word.
+    """The last reports for the outbox, in order: usage (also of a cancelled task), then the one last word;
+    for a task that its server has cancelled, that its run is over.
 
     Args:
         branch: What the task has worked on, where that is one thing; "" else.
@@ -117,6 +131,10 @@ def reports_of(result: Result, work_dir: str, branch: str = "") -> list[tuple[st
         if result.parked is not None:
             fail.parked = result.parked
         reports.append(("fail", msgspec.json.encode(fail)))
+    elif result.outcome == "cancelled":
+        # After everything else: nothing more of the task is to come.
+        ack = CancelAckRequest(branch_name=branch or None, durable_work_dir=where)
+        reports.append(("cancel_ack", msgspec.json.encode(ack)))
     return reports
 
 

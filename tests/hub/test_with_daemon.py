@@ -115,6 +115,8 @@ def test_the_agent_is_told_of_its_issue_and_the_commands_for_it(board: Board, tm
     note.write_bytes(bytes(range(256)))
     file = ostler(told, "attachment", "upload", str(note))
     assert (file["filename"], file["size_bytes"]) == ("note é.txt", 256)
+    ostler(told, "attachment", "download", file["id"], "-o", str(tmp_path / "again.txt"))
+    assert (tmp_path / "again.txt").read_bytes() == note.read_bytes()
     go.touch()
     (run,) = board.ask("GET", f"/api/issues/{issue['id']}/task-runs")
     board.home.wait(run["id"])

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from daemon_core.protocol.wire import Agent, Attachment, Skill, Task
+from daemon_core.protocol.wire import Agent, Attachment, CoalescedComment, Skill, Task
 from daemon_core.tasks import prompts
 from daemon_core.tasks.prompts import prompt_of
 
@@ -124,7 +125,6 @@ def test_a_comment_of_an_agent_warns_of_loops() -> None:
 
 
 def test_what_to_read_goes_by_what_is_new() -> None:
-    import msgspec
 
     new = msgspec.structs.replace(
         COMMENT, new_comment_count=3, new_comments_since="2026-01-01T00:00:00+01:00"
@@ -134,6 +134,38 @@ def test_what_to_read_goes_by_what_is_new() -> None:
     assert "--since 2026-01-01T00:00:00+01:00" in told
     resumed = msgspec.structs.replace(COMMENT, prior_session_id="s")
     assert "issue get" not in prompt_of(resumed, "claude", hub=False)
+
+
+def test_comments_that_came_together_are_all_told_and_may_all_be_answered() -> None:
+    more = [
+        CoalescedComment(
+            id="c7", thread_id="c1", author_type="member", author_name="Ed", content="First\nthis"
+        ),
+        CoalescedComment(
+            id="c8", author_type="agent", content="Then that", created_at="2026-01-01T00:00:00Z"
+        ),
+        CoalescedComment(id="c9", content="the trigger itself"),
+    ]
+    several = msgspec.structs.replace(COMMENT, coalesced_comments=more)
+    told = prompt_of(several, "claude", hub=False)
+    assert "Comment c7, by a user (Ed), in thread c1:\n\n> First\n> this" in told
+    assert "Comment c8, by another agent, at 2026-01-01T00:00:00Z:\n\n> Then that" in told
+    assert "the trigger itself" not in told
+    assert "The parent is c9, or the comment of those above" in told
+    assert "Its author is an agent" not in told
+    from_agents = msgspec.structs.replace(COMMENT, trigger_author_type="agent", coalesced_comments=[more[0]])
+    assert "Its author is an agent" not in prompt_of(from_agents, "claude", hub=False)
+    assert prompt_of(several, "plain", hub=False).startswith("First\nthis\nThen that\nPlease look")
+
+
+def test_a_server_that_says_who_leads_is_believed_over_a_heading() -> None:
+    headed = Agent(instructions=prompts.LEADER_HEADING)
+    assert prompts.is_leader(task(agent=headed))
+    assert prompts.is_leader(task(agent=headed, leader_role_resolved=False))
+    assert not prompts.is_leader(task(agent=headed, leader_role_resolved=True))
+    assert prompts.is_leader(task(leader_role_resolved=True, is_leader_task=True))
+    assert prompts.is_leader(task(leader_role_resolved=True, squad_id="s"))
+    assert not prompts.is_leader(task(leader_role_resolved=False, squad_id="s"))
 
 
 def test_a_leader_may_record_that_there_is_nothing_to_do() -> None:
