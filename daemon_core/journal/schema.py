@@ -109,9 +109,39 @@ MIGRATIONS: tuple[str, ...] = (
         at TEXT NOT NULL DEFAULT ''
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE jobs(
+        id TEXT PRIMARY KEY,
+        conversation TEXT NOT NULL DEFAULT '',
+        task_key TEXT NOT NULL DEFAULT '',
+        run_id TEXT NOT NULL DEFAULT '',
+        name TEXT NOT NULL DEFAULT '',
+        command TEXT NOT NULL,
+        cwd TEXT NOT NULL,
+        terminal INTEGER NOT NULL DEFAULT 1,
+        time_limit_s REAL NOT NULL DEFAULT 0,
+        wake INTEGER NOT NULL DEFAULT 1,
+        state TEXT NOT NULL,
+        status TEXT NOT NULL DEFAULT 'running',
+        exit_code INTEGER,
+        signal INTEGER,
+        error TEXT NOT NULL DEFAULT '',
+        created_at TEXT NOT NULL,
+        started_at TEXT NOT NULL DEFAULT '',
+        ended_at TEXT NOT NULL DEFAULT '',
+        pid INTEGER,
+        stalled_at TEXT NOT NULL DEFAULT '',
+        stalls INTEGER NOT NULL DEFAULT 0,
+        followed_up_at TEXT NOT NULL DEFAULT '',
+        mark TEXT NOT NULL DEFAULT '',
+        removed INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX jobs_open ON jobs(created_at) WHERE state <> 'ended';
+    CREATE INDEX jobs_of_conversation ON jobs(conversation, created_at);
+    """,
 )
 
-TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox", "notices", "wakes")
+TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox", "notices", "wakes", "jobs")
 """In an order in which rows can be copied with foreign keys on."""
 
 

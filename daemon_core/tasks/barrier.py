@@ -4,6 +4,10 @@ State machine (``TRANSITIONS``): *down* → *raising* when a holder asks while c
 the last of them is through; *up* or *raising* → *down* when the last holder lets go. Holders are named (the
 user's pause, an update); the barrier is down only when none is left. A claim counts as in flight until it is
 in the journal.
+
+What is begun without a claim (jobs, wake-ups, residents) counts in the same way, but the user's pause is not
+against it: so a start may be in flight while the barrier is up for that, and whoever holds it next waits
+for the start (*up* → *raising*).
 """
 
 from __future__ import annotations
@@ -12,6 +16,10 @@ import asyncio
 import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
+
+PAUSE_HOLDER: Final = "user"
+"""The user's pause: it holds claims, and nothing that tasks begin by themselves."""
 
 
 class BarrierState(enum.Enum):
@@ -22,9 +30,9 @@ class BarrierState(enum.Enum):
 
 class BarrierEvent(enum.Enum):
     HOLD = "hold"
-    """The first holder asks for it."""
+    """The first holder asks for it, or a further one while something is in flight."""
     DRAINED = "drained"
-    """No claim is in flight."""
+    """Nothing is in flight."""
     LET_GO = "let_go"
     """The last holder is gone."""
 
@@ -33,6 +41,7 @@ TRANSITIONS: dict[tuple[BarrierState, BarrierEvent], BarrierState] = {
     (BarrierState.DOWN, BarrierEvent.HOLD): BarrierState.RAISING,
     (BarrierState.RAISING, BarrierEvent.DRAINED): BarrierState.UP,
     (BarrierState.RAISING, BarrierEvent.LET_GO): BarrierState.DOWN,
+    (BarrierState.UP, BarrierEvent.HOLD): BarrierState.RAISING,
     (BarrierState.UP, BarrierEvent.LET_GO): BarrierState.DOWN,
 }
 
@@ -63,6 +72,21 @@ class Barrier:
         """Around a claim up to its entry in the journal. Raises ``BarrierUpError`` unless down."""
         if self.state is not BarrierState.DOWN:
             raise BarrierUpError(self.holders)
+        with self._in_flight():
+            yield
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Around the start of a job (or of what else is begun without a claim) up to its entry in the journal
+        and its process. Raises ``BarrierUpError`` where another one than the user's pause is against it."""
+        against = tuple(holder for holder in self._holders if holder != PAUSE_HOLDER)
+        if against:
+            raise BarrierUpError(against)
+        with self._in_flight():
+            yield
+
+    @contextmanager
+    def _in_flight(self) -> Iterator[None]:
         self.in_flight += 1
         try:
             yield
@@ -73,7 +97,7 @@ class Barrier:
     def hold(self, holder: str) -> None:
         """Ask for the barrier; it is up once ``wait_up`` returns. Asking twice is asking once."""
         self._holders[holder] = None
-        if self.state is BarrierState.DOWN:
+        if self.state is BarrierState.DOWN or (self.state is BarrierState.UP and self.in_flight):
             self._step(BarrierEvent.HOLD)
         self._settle()
 
@@ -96,7 +120,8 @@ class Barrier:
         """The invariants, for tests and for doubt."""
         assert self.in_flight >= 0
         assert bool(self._holders) == (self.state is not BarrierState.DOWN)
-        assert not (self.state is BarrierState.UP and self.in_flight)
+        if self.holders != (PAUSE_HOLDER,):
+            assert not (self.state is BarrierState.UP and self.in_flight)
 
     def _settle(self) -> None:
         if self.state is BarrierState.RAISING and self.in_flight == 0:

@@ -47,7 +47,7 @@ async def get_ready(life: TaskLife) -> None:
 
 
 async def begin_without_agent(life: TaskLife) -> None:
-    """The server wants the task completed and no agent run: it is started, as nothing else can be completed."""
+    """The server wants it completed without an agent: it is started, as nothing else can be completed."""
     if life.record.state == "started":
         return
     name = f"lease of task {life.record.task_id}"

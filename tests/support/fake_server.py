@@ -167,6 +167,7 @@ class FakeTask:
     reports: list[TerminalReport] = field(default_factory=list)
     usage: list[Json] = field(default_factory=list)
     progress: list[Json] = field(default_factory=list)
+    cancel_acks: list[Json] = field(default_factory=list)
     session_id: str | None = None
     work_dir: str | None = None
     wait_reason: str = ""
@@ -240,6 +241,7 @@ ROUTES: Final = {
     "usage": ("POST", "/api/daemon/tasks/{tid}/usage"),
     "complete": ("POST", "/api/daemon/tasks/{tid}/complete"),
     "fail": ("POST", "/api/daemon/tasks/{tid}/fail"),
+    "cancel_ack": ("POST", "/api/daemon/tasks/{tid}/cancel-ack"),
 }
 """Route names for :meth:`FakeServer.script`; also ``ws``, the websocket's handshake."""
 
@@ -283,7 +285,8 @@ class FakeServer:
         self.asked_own_list: list[dict[str, str]] = []
         """Headers of the requests for the list that only later servers have; not among ``requests``."""
         self.later = False
-        """A later server, which has the daemon's own list of workspaces, with an ETag; without: a 404."""
+        """A later server, which has the daemon's own list of workspaces, with an ETag, and waits to hear that
+        the run of a cancelled task is over; without: a 404."""
         self._scripts: dict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
         self._runner: web.AppRunner | None = None
@@ -874,6 +877,11 @@ class FakeServer:
             task.work_dir = body.get("work_dir") or task.work_dir
 
         return self._end(request, "failed", ("dispatched", "running", "waiting_local_directory"), pin)
+
+    def _cancel_ack(self, request: Recorded) -> Answer:
+        if not self.later:
+            return 404, "404 page not found"
+        return self._with_task(request, lambda task, body: task.cancel_acks.append(body))
 
     def _end(
         self, request: Recorded, to: str, allowed: tuple[str, ...], pin: Callable[[FakeTask, Json], None]
