@@ -391,6 +391,7 @@ class Daemon:
             watch_limits=_watch_limits(self.settings),
             permissions=lambda provider: self.settings.permission_mode(provider),
             resume_after_limit=lambda provider: self.settings.agent(provider).resume_after_limit,
+            offers_mcp=lambda provider: self.settings.offers_mcp(provider),
             runs_dir=directories.runs,
             socket_dir=directories.run,
             daemon_id=daemon_id,

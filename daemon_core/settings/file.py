@@ -216,6 +216,17 @@ class RepositorySettings(Section, frozen=True, kw_only=True):
     ] = ""
 
 
+class McpSettings(Section, frozen=True, kw_only=True):
+    offer: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether agents that take MCP servers are given Ostler's own, beside yours.",
+            "Its tools do what the command line does inside a task: jobs, issues, repositories",
+        ),
+    ] = True
+
+
 class DiscoverySettings(Section, frozen=True, kw_only=True):
     login_shell: Annotated[
         bool,
@@ -289,6 +300,14 @@ class AgentSettings(Section, frozen=True, kw_only=True):
             choices=("as-default", "allow", "ask", "deny"),
         ),
     ] = "as-default"
+    mcp: Annotated[
+        str,
+        Key(
+            "choice",
+            "Instead of mcp.offer: on, off, or as-default.",
+            choices=("as-default", "on", "off"),
+        ),
+    ] = "as-default"
     resume_after_limit: Annotated[
         bool,
         Key(
@@ -308,6 +327,7 @@ class Settings(Section, frozen=True, kw_only=True):
     workdirs: WorkdirSettings = WorkdirSettings()
     hub: HubSettings = HubSettings()
     repositories: RepositorySettings = RepositorySettings()
+    mcp: McpSettings = McpSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     environment: EnvironmentSettings = EnvironmentSettings()
     log: LogSettings = LogSettings()
@@ -321,6 +341,11 @@ class Settings(Section, frozen=True, kw_only=True):
         """``allow``, ``ask`` or ``deny`` for the runs of a provider."""
         chosen = self.agent(provider).permissions
         return self.permissions.default if chosen == "as-default" else chosen
+
+    def offers_mcp(self, provider: str) -> bool:
+        """Whether the runs of a provider are given Ostler's own MCP server."""
+        chosen = self.agent(provider).mcp
+        return self.mcp.offer if chosen == "as-default" else chosen == "on"
 
     def run_limit(self, provider: str) -> int:
         """Most runs at once of one runtime of ``provider``."""

@@ -96,6 +96,8 @@ class Engine:
     """Providers for which nothing is claimed, since their account has met a limit."""
     resume_after_limit: Callable[[str], bool] = lambda provider: False
     """Whether a provider's tasks go on by themselves when a usage limit has reset."""
+    offers_mcp: Callable[[str], bool] = lambda provider: True
+    """Whether a provider's runs are given Ostler's own MCP server."""
     repositories: TaskRepositories | None = None
     changes: ChangeStore | None = None
     """Where it is kept what tasks change; None: it is not."""

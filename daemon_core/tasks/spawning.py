@@ -19,7 +19,7 @@ from daemon_core.journal import RunRecord
 from daemon_core.processes.client import Lost, RunSpec, Shim, spawn
 from daemon_core.processes.errors import LostError, SpawnError
 from daemon_core.protocol import failures
-from daemon_core.tasks import clock, environment, homes, launch, policy, readying, results
+from daemon_core.tasks import clock, environment, homes, launch, own_mcp, policy, readying, results
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import PrepareError
 from daemon_core.tasks.patience import PASSING
@@ -78,19 +78,6 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
     prepared = life.files.prepared or await readying.lay_out(life, claim, Path(work_dir), directory)
     request = launch.request_of(claim, launcher, work_dir, run_dir, prepared, hub=hub)
     request = msgspec.structs.replace(request, permission_mode=mode)
-    request, left_out = await _checked_choice(life, launcher, request)
-    try:
-        plan = family.plan(request)
-        await life.engine.patience.carry(
-            lambda: life.unless_over(asyncio.to_thread(launch.write_files, run_dir, plan))
-        )
-    except LaunchError as error:
-        raise PrepareError(str(error), error.reason) from error
-    except OSError as error:
-        raise PrepareError(f"the run's files cannot be written: {error}", failures.AGENT_PROCESS) from error
-    if plan.dropped_args:
-        log.warning("task %s: arguments left out: %s", life.record.task_id, ", ".join(plan.dropped_args))
-    await _warn(life, (*left_out, *plan.warnings))
     env = environment.child_environment(
         base=life.engine.base_environment,
         task=claim,
@@ -106,6 +93,20 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
     )
     env = launch.with_search_path(env, launcher)
     env.update(prepared.environment(env))
+    request = await own_mcp.offered(life, request, env)
+    request, left_out = await _checked_choice(life, launcher, request)
+    try:
+        plan = family.plan(request)
+        await life.engine.patience.carry(
+            lambda: life.unless_over(asyncio.to_thread(launch.write_files, run_dir, plan))
+        )
+    except LaunchError as error:
+        raise PrepareError(str(error), error.reason) from error
+    except OSError as error:
+        raise PrepareError(f"the run's files cannot be written: {error}", failures.AGENT_PROCESS) from error
+    if plan.dropped_args:
+        log.warning("task %s: arguments left out: %s", life.record.task_id, ", ".join(plan.dropped_args))
+    await _warn(life, (*left_out, *plan.warnings))
     env.update(await homes.lay_out(life, family.name, request, prepared, env))
     run.started_at = clock.now_text()
     run.family = family.name

@@ -1,0 +1,132 @@
+"""A job's output as it is read: pieces of the file at any offset, and a digest for an agent.
+
+The file may be huge and grow meanwhile, so nothing here reads more than a window of it. All functions touch
+the disk: call them in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+DIGEST_LIMIT_CHARS: Final = 16_000
+"""Of a digest: what is longer is told by its beginning and its end."""
+WINDOW_BYTES: Final = 128 * 1024
+"""Read for each end of a digest: control sequences and progress bars take room and leave no text."""
+TAIL_BYTES: Final = 4096
+"""Looked at to tell whether it waits for input."""
+PIECE_LIMIT_BYTES: Final = 1024 * 1024
+STREAMS: Final = ("stdout", "stderr")
+
+_SEQUENCES: Final = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # CSI
+    r"|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC
+    r"|[ -/]+[0-~]|[0-Z\\-~])"
+    r"|\x9b[0-?]*[ -/]*[@-~]"
+)
+_CUT_SEQUENCE: Final = re.compile(r"\x1b[^\n]{0,80}\Z")
+_BACKSPACED: Final = re.compile(r"[^\x08\n]\x08(?: \x08)?")
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of an output."""
+
+    offset: int
+    data: bytes
+    size: int
+    """Of the whole output at that moment."""
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent is shown of an output."""
+
+    text: str
+    size: int
+    """Bytes of the whole output."""
+    shortened: bool
+
+
+def size_of(directory: Path, stream: str = "stdout") -> int:
+    """Bytes of a job's output so far; 0 where there is none (yet)."""
+    try:
+        return os.stat(directory / stream).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def read_piece(directory: Path, stream: str, offset: int, limit: int) -> Piece:
+    """At most ``limit`` bytes from ``offset`` on. Raises ``OSError``."""
+    try:
+        fd = os.open(directory / stream, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        return Piece(offset=0, data=b"", size=0)
+    with open(fd, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = min(offset, size)
+        file.seek(start)
+        data = file.read(min(limit, PIECE_LIMIT_BYTES, size - start)) if size > start else b""
+    return Piece(offset=start, data=data or b"", size=size)
+
+
+def read_tail(directory: Path, stream: str, limit: int = TAIL_BYTES) -> bytes:
+    """The last bytes of an output. Raises ``OSError``."""
+    return read_piece(directory, stream, max(0, size_of(directory, stream) - limit), limit).data
+
+
+def digest(directory: Path, stream: str = "stdout", limit: int = DIGEST_LIMIT_CHARS) -> Digest:
+    """Beginning and end of an output as plain text, with its true size. Raises ``OSError``."""
+    first = read_piece(directory, stream, 0, WINDOW_BYTES)
+    if first.size <= len(first.data):
+        text = plain(first.data)
+        if len(text) <= limit:
+            return Digest(text=text, size=first.size, shortened=False)
+        head, tail = text, text
+    else:
+        head = plain(first.data, cut_end=True)
+        last = read_piece(directory, stream, max(len(first.data), first.size - WINDOW_BYTES), WINDOW_BYTES)
+        tail = plain(last.data, cut_start=True)
+        if last.offset == len(first.data) and len(head) + len(tail) <= limit:
+            return Digest(text=head + tail, size=first.size, shortened=False)
+    half = limit // 2
+    note = f"\n[... shortened: the output has {first.size:,} bytes in all ...]\n"
+    return Digest(text=head[:half].rstrip("\n") + note + tail[-half:].lstrip("\n"), size=first.size, shortened=True)
+
+
+def plain(data: bytes, *, cut_start: bool = False, cut_end: bool = False) -> str:
+    """Output as a terminal would leave it: no control sequences, and of what was written over only the last.
+
+    Args:
+        cut_start: ``data`` begins in the middle: half a character at its beginning is left out.
+        cut_end: It ends in the middle: half a character or control sequence at its end is left out.
+    """
+    if cut_start:
+        skip = 0
+        while skip < min(3, len(data)) and data[skip] & 0xC0 == 0x80:
+            skip += 1
+        data = data[skip:]
+    text = data.decode("utf-8", "replace")
+    if cut_end:
+        text = text.rstrip("�")
+    text = _SEQUENCES.sub("", text)
+    if cut_end:
+        text = _CUT_SEQUENCE.sub("", text)
+    text = text.replace("\r\n", "\n")
+    if "\x08" in text:
+        for _ in range(3):
+            text = _BACKSPACED.sub("", text)
+    if "\r" in text:
+        text = "\n".join(_overwritten(line) for line in text.split("\n"))
+    return _CONTROLS.sub("", text)
+
+
+def _overwritten(line: str) -> str:
+    """A line whose beginning was written over (a progress bar): the last state that shows anything."""
+    if "\r" not in line:
+        return line
+    states = [state for state in line.split("\r") if state.strip()]
+    return states[-1] if states else ""

@@ -1,0 +1,135 @@
+"""Whether the end of a command's output looks like a question that nobody answers.
+
+Only text that a program leaves at the cursor counts: a prompt is the last line, mostly without a line end,
+and short. What looks like one and is none costs a notice; what is one and is missed costs the whole time
+limit, so the list is generous and the time before it is said is long.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+STALL_S: Final = 45.0
+"""How long the output must not have grown."""
+LINE_LIMIT_CHARS: Final = 400
+"""A prompt is shorter; a line of data that has no end is not looked at."""
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What seems to be asked."""
+
+    kind: str
+    """password, confirm, pager, key, host_key, repl, enter, choice."""
+    advice: str
+    """What to do about it, for an agent; ``{id}`` stands for the job's id."""
+
+
+_SEND: Final = "Answer with `ostler job input {id} TEXT`, or kill it with `ostler job kill {id}`"
+_KINDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
+    (
+        "host_key",
+        re.compile(r"continue connecting \(yes/no", re.I),
+        "It asks whether to trust an unknown host. Only say yes (`ostler job input {id} yes`) if the user"
+        " wants that; otherwise kill it and say that the host key is not known",
+    ),
+    (
+        "password",
+        re.compile(
+            r"(pass(word|phrase|code)|\bpin\b|verification code|one-time code|token|secret)[^\n]{0,80}[:?>]\s*$",
+            re.I,
+        ),
+        "It waits for a password or a code. Do not guess one: kill it with `ostler job kill {id}`, and use a"
+        " way that does not ask, or tell the user what is needed",
+    ),
+    (
+        "pager",
+        re.compile(
+            r"(--\s?more\s?--(\s?\(\d+%\))?|\(END\)|lines \d+-\d+(/\d+)?( \(END\)|[^\n]{0,20}%\)?)?"
+            r"|^\s*:|press h for help[^\n]{0,40}|Manual page [^\n]{0,120})\s*$",
+            re.I | re.M,
+        ),
+        "It shows its output in a pager. `ostler job input {id} --no-newline q` leaves it; next time set"
+        " PAGER=cat or use the option that switches the pager off",
+    ),
+    (
+        "confirm",
+        re.compile(
+            r"([\[(]\s*(y(es)?\s*[/|]\s*n(o)?|n(o)?\s*[/|]\s*y(es)?)([/|][^\])\n]{0,30})?\s*[\])]"
+            r"|\b(y/n|yes/no)\b|are you sure|is this ok|ok to proceed|overwrite\b[^\n]{0,80}\?"
+            r"|\b(proceed|continue)\b[^\n]{0,40}\?)"
+            r"[^\n]{0,40}$",
+            re.I,
+        ),
+        "It asks for a yes or a no. " + _SEND + "; many programs take an option such as --yes",
+    ),
+    (
+        "key",
+        re.compile(
+            r"(press|hit|strike)\s+(any key|a key|enter|return|\[?(enter|return|space)\]?|<[^>\n]{1,12}>|ctrl)"
+            r"[^\n]{0,60}$",
+            re.I,
+        ),
+        "It waits for a key. `ostler job input {id} ''` sends Enter",
+    ),
+    (
+        "repl",
+        re.compile(
+            r"^(>>>|\.\.\.|In \[\d+\]:|(mysql|sqlite|MariaDB [^\n>]{0,40}|ghci|irb[^\n>]{0,40}|gdb|pdb|Pdb|\(gdb\)"
+            r"|\(Pdb\)|\(lldb\)|\w{1,30}[=-][#>]|>|\?|julia>|node>|scala>))\s?$",
+        ),
+        "It is an interactive interpreter that waits for input. Give it `--eof`, or kill it and pass the"
+        " commands as a script",
+    ),
+    (
+        "choice",
+        re.compile(
+            r"(\b(select|choose|choice|selection|option|pick)\b[^\n]{0,80}[:?>\])]\s*$|\(use arrow keys\)|^\s*[❯?] .{1,200}$)",
+            re.I | re.M,
+        ),
+        "It asks for a choice. " + _SEND,
+    ),
+    (
+        "enter",
+        re.compile(
+            r"(\b(enter|type|input|provide|specify|login|log in|user ?name|e-?mail|name|value|path|url|address)\b"
+            r"[^\n]{0,80}[:>]\s*|[^\n]{0,200}\?\s*)$",
+            re.I,
+        ),
+        "It asks for something. " + _SEND,
+    ),
+)
+
+
+def prompt_of(tail: str, raw: bytes = b"") -> Prompt | None:
+    """What the end of an output asks, None where it asks nothing.
+
+    Args:
+        tail: The end of the output as a terminal would show it, control sequences taken out.
+        raw: The same as it came: a pager shows the name of a file in reverse video as its prompt.
+    """
+    if _REVERSE.search(raw):
+        return _PAGER
+    lines = tail.rstrip("\n\r").splitlines()
+    if not lines:
+        return None
+    # A menu prints its choices below the question: then the question is the line before. Only for the kinds
+    # that are sure is a line looked at that has an end.
+    last = lines[-1].strip("\x00")
+    if not last.strip() or len(last) > LINE_LIMIT_CHARS:
+        return None
+    ended = tail.endswith(("\n", "\r"))
+    for kind, pattern, advice in _KINDS:
+        if ended and kind not in _SURE:
+            continue
+        if pattern.search(last):
+            return Prompt(kind=kind, advice=advice)
+    return None
+
+
+_PAGER: Final = next(Prompt(kind=kind, advice=advice) for kind, _, advice in _KINDS if kind == "pager")
+_REVERSE: Final = re.compile(rb"\x1b\[7m[^\n\x1b]{1,200}\x1b\[(27|0)?m(\x1b\[K)?\Z")
+_SURE: Final = frozenset({"host_key", "confirm", "key", "password"})
+"""Kinds that are asked on a line of their own, too, with the answer wanted below it."""

@@ -1,0 +1,88 @@
+"""Ostler's own MCP server as it is given to a run: an address on loopback and the task's own token.
+
+It goes beside the servers of the task or the user, which it never replaces: where one of them has its name,
+it gets another one. The token is as secret as it is elsewhere: families put it into files of the run or its
+environment, nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from daemon_core.agents.family import LaunchRequest
+    from daemon_core.tasks.life import TaskLife
+
+NAME: Final = "ostler"
+_SECOND_NAME: Final = "ostler-own"
+# Where the programs that take further servers keep the user's and the project's, below either directory.
+_USERS: Final = (
+    ".claude.json",
+    ".codex/config.toml",
+    ".config/opencode/opencode.json",
+    ".config/opencode/opencode.jsonc",
+    ".gemini/settings.json",
+    ".qwen/settings.json",
+)
+_PROJECTS: Final = (
+    ".mcp.json",
+    "opencode.json",
+    "opencode.jsonc",
+    ".opencode/opencode.json",
+    ".gemini/settings.json",
+    ".qwen/settings.json",
+    ".codex/config.toml",
+)
+_LIMIT_BYTES: Final = 16 * 1024 * 1024
+
+
+async def offered(life: TaskLife, request: LaunchRequest, env: Mapping[str, str]) -> LaunchRequest:
+    """The request with Ostler's own MCP server, if the user offers it to this provider.
+
+    Args:
+        env: The run's environment, which says where its user's settings are.
+    """
+    engine, claim = life.engine, life.claim
+    if claim is None or not engine.loopback_port or not engine.offers_mcp(life.record.provider):
+        return request
+    name = await asyncio.to_thread(_free_name, request, env)
+    server = {
+        "type": "http",
+        "url": f"{engine.control_url}/mcp",
+        "headers": {"Authorization": f"Bearer {claim.auth_token.strip()}"},
+    }
+    return msgspec.structs.replace(request, added_mcp_servers={name: server})
+
+
+def _free_name(request: LaunchRequest, env: Mapping[str, str]) -> str:
+    taken = request.mcp_servers or {}
+    texts = [] if request.mcp_servers is not None else list(_settings(Path(request.work_dir), env))
+    names = itertools.chain((NAME, _SECOND_NAME), (f"{_SECOND_NAME}-{n}" for n in itertools.count(2)))
+    return next(name for name in names if name not in taken and not _is_named(name, texts))
+
+
+def _is_named(name: str, texts: list[bytes]) -> bool:
+    """Whether settings may have a server of this name. That it is some other key does no harm."""
+    word = re.escape(name.encode())
+    pattern = re.compile(rb'"%s"\s*:|mcp_servers\s*\.\s*["\']?%s["\']?\s*[\].]' % (word, word))
+    return any(pattern.search(text) for text in texts)
+
+
+def _settings(work_dir: Path, env: Mapping[str, str]) -> Iterator[bytes]:
+    home = Path(env.get("HOME") or os.path.expanduser("~"))
+    own = Path(env["CODEX_HOME"], "config.toml") if env.get("CODEX_HOME") else None
+    places = [*(home / each for each in _USERS), *(work_dir / each for each in _PROJECTS)]
+    for path in [*places, *([own] if own is not None else [])]:
+        try:
+            with open(path, "rb") as stream:
+                yield stream.read(_LIMIT_BYTES)
+        except OSError:
+            continue  # none there, or nobody may read it: then the program cannot either
