@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
-from PySide6.QtCore import QByteArray, QObject, QTimer, QUrl, Signal
+from PySide6.QtCore import QByteArray, QObject, QUrl, Signal
 from PySide6.QtNetwork import QNetworkAccessManager, QNetworkReply, QNetworkRequest
 
 from daemon_core.control.errors import ControlError
@@ -40,8 +40,18 @@ class Unreachable(Exception):  # noqa: N818 - a value that is handed over, not o
 Failure = Unreachable | ControlError
 
 
-class Call(QObject, Generic[T]):
-    """One request on its way. Kept alive by its reply."""
+_NOT_CONNECTED: Final = frozenset(
+    {
+        QNetworkReply.NetworkError.ConnectionRefusedError,
+        QNetworkReply.NetworkError.HostNotFoundError,
+        QNetworkReply.NetworkError.RemoteHostClosedError,
+        QNetworkReply.NetworkError.UnknownNetworkError,
+    }
+)
+
+
+class Call(Generic[T]):
+    """One request on its way. No ``QObject``: PySide mixes up the slots of generic ones."""
 
     def __init__(
         self,
@@ -49,31 +59,22 @@ class Call(QObject, Generic[T]):
         kind: type[T],
         done: Callable[[T], None] | None,
         failed: Callable[[Failure], None] | None,
-        timeout_ms: int,
+        over: Callable[[Call[Any]], None],
     ) -> None:
-        super().__init__(reply)
         self._reply = reply
         self._kind = kind
         self._done = done
         self._failed = failed
-        self._timed_out = False
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self._on_timeout)
-        self._timer.start(timeout_ms)
+        self._over = over
         reply.finished.connect(self._on_finished)
 
     def cancel(self) -> None:
         """Want no answer any more; the daemon may do what was asked all the same."""
         self._done = self._failed = None
-        self._reply.abort()
-
-    def _on_timeout(self) -> None:
-        self._timed_out = True
-        self._reply.abort()
+        if self._reply.isRunning():
+            self._reply.abort()
 
     def _on_finished(self) -> None:
-        self._timer.stop()
         done, failed = self._done, self._failed
         self._done = self._failed = None
         reply = self._reply
@@ -86,13 +87,12 @@ class Call(QObject, Generic[T]):
             if done is not None:
                 done(answer)
         finally:
+            self._over(self)
             reply.deleteLater()
 
     def _answer(self, reply: QNetworkReply) -> T:
-        if self._timed_out:
-            raise Unreachable("timeout")
         status = status_of(reply)
-        if status is None:
+        if status is None or reply.error() is QNetworkReply.NetworkError.OperationCanceledError:
             raise failure_of(reply)
         raw = bytes(reply.readAll().data())
         if status >= 400:
@@ -110,6 +110,7 @@ class LocalHttp(QObject):
         super().__init__(parent)
         self.socket_path = socket_path
         self._manager = QNetworkAccessManager(self)
+        self._calls: set[Call[Any]] = set()
 
     def call(
         self,
@@ -124,12 +125,22 @@ class LocalHttp(QObject):
     ) -> Call[T]:
         """Ask. ``kind`` is what the answer is decoded as; the callbacks run on the Qt thread."""
         request = self.request(path)
+        request.setTransferTimeout(timeout_ms)
         data = QByteArray()
         if body is not None:
             request.setHeader(QNetworkRequest.KnownHeaders.ContentTypeHeader, "application/json")
             data = QByteArray(msgspec.json.encode(body))
         reply = self._manager.sendCustomRequest(request, QByteArray(method.encode()), data)
-        return Call(reply, kind, done, failed, timeout_ms)
+        reply.errorOccurred.connect(self._on_error)
+        made = Call(reply, kind, done, failed, self._calls.discard)
+        self._calls.add(made)
+        return made
+
+    def _on_error(self, error: QNetworkReply.NetworkError) -> None:
+        # WORKAROUND for Qt 6.11: each refused connection to a local socket keeps one of a host's six channels
+        # for ever, and the seventh request is never sent.
+        if error in _NOT_CONNECTED:
+            self._manager.clearConnectionCache()
 
     def stream(self, path: str, parent: QObject) -> LineStream:
         """A streamed answer, line by line, until it ends or ``parent`` goes."""

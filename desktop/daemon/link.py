@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from collections import deque
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -77,6 +78,7 @@ class Link(QObject):
         self._pause_ms = FIRST_PAUSE_MS
         self._unanswered = 0
         self._hint = QElapsedTimer()
+        self._untold: deque[tuple[DesktopState, DesktopState]] = deque()
         self._batch = _timer(self, BATCH_MS, self._on_batch)
         self._again = _timer(self, FIRST_PAUSE_MS, self.connect_now)
         self._silence = _timer(self, SILENCE_MS, self._on_silence)
@@ -247,8 +249,14 @@ class Link(QObject):
 
     def _become(self, state: DesktopState) -> None:
         before, self.state = self.state, state
-        if before != state:
-            self.changed.emit(before, state)
+        if before == state:
+            return
+        # A receiver may make the next change: everybody hears of both, and in order.
+        self._untold.append((before, state))
+        if len(self._untold) == 1:
+            while self._untold:
+                self.changed.emit(*self._untold[0])
+                self._untold.popleft()
 
 
 def is_unreachable(failure: Failure) -> bool:

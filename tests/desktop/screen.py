@@ -1,0 +1,100 @@
+"""A screen, a bus and a tray host of a test's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.end_to_end.home import OstlerHome, wait_until
+
+PLACE = Path(__file__).parents[2]
+
+
+@contextmanager
+def x_server(size: str = "1280x800x24") -> Iterator[str]:
+    """A screen; gives its name for ``DISPLAY``. Xvfb chooses the number, so tests do not meet."""
+    reading, writing = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp"],
+        pass_fds=[writing],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    try:
+        with open(reading) as stream:
+            number = stream.readline().strip()
+        assert number, "Xvfb did not start"
+        yield f":{number}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@contextmanager
+def session_bus(directory: Path) -> Iterator[str]:
+    """A bus; gives its address."""
+    bus = subprocess.Popen(
+        ["dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address=unix:path={directory}/bus"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert bus.stdout is not None
+        address = bus.stdout.readline().strip()
+        assert address, "dbus-daemon did not start"
+        yield address
+    finally:
+        bus.terminate()
+        bus.wait(20)
+        assert bus.stdout is not None
+        bus.stdout.close()
+
+
+@contextmanager
+def desktop(home: OstlerHome, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The real program over a home; ended in order at the end."""
+    wanted = {**home.environ, "QT_QPA_PLATFORM": "xcb", **environ}
+    wanted.setdefault("DBUS_SESSION_BUS_ADDRESS", "disabled:")
+    with open(home.root / "desktop.out", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "desktop.app"],
+            env=wanted,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=PLACE,
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+def said(home: OstlerHome) -> str:
+    """What the desktop wrote to standard error."""
+    return (home.root / "desktop.out").read_text()
+
+
+def until_running(home: OstlerHome) -> None:
+    """Wait for a daemon, whoever started it."""
+
+    def running() -> bool:
+        try:
+            return bool(home.status().get("status") == "running")
+        except Exception:  # noqa: BLE001 - not there yet
+            return False
+
+    wait_until(running, "a daemon")

@@ -1,0 +1,167 @@
+"""The link against a real daemon that comes, goes, is killed and stops answering."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QCoreApplication
+from pytestqt.qtbot import QtBot
+
+from daemon_core.control.errors import ControlError
+from daemon_core.control.views import TaskAdd, TaskView
+from desktop.daemon.http import Failure, Unreachable
+from desktop.daemon.link import Link
+from desktop.models.state import DesktopState, LinkPhase
+from tests.end_to_end.home import OstlerHome
+
+PATIENCE_MS = 40_000
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[OstlerHome]:
+    found = OstlerHome(tmp_path, claude=False)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def link(home: OstlerHome, qapp: QCoreApplication) -> Iterator[Link]:
+    made = Link(home.directories)
+    yield made
+    made.stop()
+
+
+def until(qtbot: QtBot, condition: Callable[[], bool]) -> None:
+    qtbot.waitUntil(condition, timeout=PATIENCE_MS)
+
+
+def test_a_daemon_that_comes_is_noticed_and_its_tasks_are_followed(
+    home: OstlerHome, link: Link, qtbot: QtBot
+) -> None:
+    link.start()
+    until(qtbot, lambda: link.state.link is LinkPhase.ABSENT)
+    home.start()
+    until(qtbot, lambda: link.state.connected)
+    gate = home.root / "gate"
+    task = home.add(f"while [ ! -e {gate} ]; do sleep 0.05; done; echo over", "shell")
+    until(qtbot, lambda: task in [each.id for each in link.state.active])
+    seen: list[int] = []
+    link.transcript.connect(lambda ident, seq: seen.append(seq) if ident == task else None)
+    gate.touch()
+    until(qtbot, lambda: task in [each.id for each in link.state.ended])
+    assert link.state.ended[0].status == "completed"
+    assert seen == sorted(seen)
+    assert seen
+
+
+def test_a_killed_daemon_is_gone_at_once_and_the_next_one_is_found(
+    home: OstlerHome, link: Link, qtbot: QtBot
+) -> None:
+    home.start()
+    link.start()
+    until(qtbot, lambda: link.state.connected)
+    task = home.add("sleep 1000", "shell")
+    until(qtbot, lambda: bool(link.state.active))
+    home.kill()
+    until(qtbot, lambda: not link.state.connected)
+    assert link.state.link is LinkPhase.ABSENT
+    assert task in link.state.tasks  # what was known is not forgotten
+    home.start()
+    until(qtbot, lambda: link.state.connected)
+    until(qtbot, lambda: task in [each.id for each in link.state.active])
+
+
+def test_a_daemon_that_hangs_is_said_to(home: OstlerHome, link: Link, qtbot: QtBot) -> None:
+    home.start()
+    daemon = home.daemon
+    assert daemon is not None
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        link.start()
+        until(qtbot, lambda: link.state.link is LinkPhase.HUNG)
+        assert link.state.next_try_at
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    until(qtbot, lambda: link.state.connected)
+
+
+def test_answers_refusals_and_silence_are_told_apart(home: OstlerHome, link: Link, qtbot: QtBot) -> None:
+    failures: list[Failure] = []
+    link.call(object, "GET", "/v1/status", failed=failures.append)
+    until(qtbot, lambda: bool(failures))
+    assert isinstance(failures[0], Unreachable)
+    assert failures[0].why == "absent"
+    home.start()
+    made: list[TaskView] = []
+    link.call(TaskView, "POST", "/v1/tasks", TaskAdd(prompt="true", runtime="shell"), done=made.append)
+    until(qtbot, lambda: bool(made))
+    assert made[0].runtime == "shell"
+    link.call(TaskView, "GET", "/v1/tasks/00000000", failed=failures.append)
+    until(qtbot, lambda: len(failures) == 2)
+    assert isinstance(failures[1], ControlError)
+    assert failures[1].code == "not_found"
+
+
+def test_many_refused_connections_do_not_use_up_those_to_come(
+    home: OstlerHome, link: Link, qtbot: QtBot
+) -> None:
+    home.start()
+    home.kill()  # its socket is still there, and nobody listens
+    failures: list[Failure] = []
+    for count in range(1, 13):
+        link.call(object, "GET", "/v1/status", failed=failures.append)
+        until(qtbot, lambda count=count: len(failures) == count)  # type: ignore[misc]
+    assert {each.why for each in failures if isinstance(each, Unreachable)} == {"absent"}
+    home.start()
+    answers: list[object] = []
+    link.call(object, "GET", "/v1/status", done=answers.append)
+    until(qtbot, lambda: bool(answers))
+
+
+def test_what_was_cancelled_answers_nobody(home: OstlerHome, link: Link, qtbot: QtBot) -> None:
+    home.start()
+    answers: list[object] = []
+    call = link.call(object, "GET", "/v1/status", done=answers.append, failed=answers.append)
+    call.cancel()
+    others: list[object] = []
+    link.call(object, "GET", "/v1/status", done=others.append)
+    until(qtbot, lambda: bool(others))
+    assert answers == []
+
+
+def test_something_else_in_the_daemons_place(home: OstlerHome, link: Link, qtbot: QtBot) -> None:
+    import socket
+    import threading
+
+    path = home.directories.checked_socket()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(4)
+        over = threading.Event()
+
+        def serve() -> None:
+            listener.settimeout(0.2)
+            while not over.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        states: list[DesktopState] = []
+        link.changed.connect(lambda before, after: states.append(after))
+        try:
+            link.start()
+            until(qtbot, lambda: link.state.link is LinkPhase.FOREIGN)
+        finally:
+            over.set()
+            thread.join()
