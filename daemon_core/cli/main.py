@@ -29,6 +29,7 @@ from daemon_core.cli.words import (
 _COMMANDS: Final = {
     "desktop": ("desktop:desktop", "Open the desktop."),
     "task": ("task:task", "Start, watch and end tasks."),
+    "job": ("job:job", "Commands that go on in the background."),
     "runtimes": ("runtimes:runtimes", "The agents of this machine."),
     "models": ("models:models", "The models of an agent."),
     "agent": ("agent:agent", "Named configurations of agents."),
@@ -52,9 +53,9 @@ _COMMANDS: Final = {
 
 
 def _without_command(context: click.Context) -> None:
-    from daemon_core.cli.commands.desktop import no_desktop
+    from daemon_core.cli.commands.desktop import open_desktop
 
-    no_desktop(session_of(context))
+    open_desktop(session_of(context))
 
 
 class _Root(LazyGroup):

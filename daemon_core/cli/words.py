@@ -151,6 +151,14 @@ def _conflict(p: Mapping[str, Any]) -> tuple[str, str]:
         case "agent_in_use":
             count = plural(int(p.get("active_tasks") or 1), "task")
             return f"The agent {p.get('agent', '')} has {count} that did not end yet", "Wait, or cancel them"
+        case "job_ended":
+            return f"The job {ident[:8]} has ended", f"`ostler job output {ident[:8]}` shows what it wrote"
+        case "job_input_closed":
+            return f"The job {ident[:8]} takes no more input", ""
+        case "job_unreachable":
+            return f"The job {ident[:8]} does not answer at present", "Try again in a few seconds"
+        case "job_id_taken":
+            return "There is another job with this id", "Try again"
         case "connection_busy":
             tasks = int(p.get("tasks") or 1)
             return (
@@ -168,6 +176,7 @@ def _conflict(p: Mapping[str, Any]) -> tuple[str, str]:
 
 _NOT_FOUND_HINTS: Final = {
     "task": "`ostler task list --all` shows all of them",
+    "job": "`ostler job list` shows those that there are",
     "connection": "`ostler connections` shows those that there are",
 }
 
@@ -257,6 +266,8 @@ def _keyring(p: Mapping[str, Any]) -> tuple[str, str]:
     return f"The token cannot be {what} the system keyring: {why}", hint
 
 
+_HOLDERS: Final = {"update": "An update is being applied", "stop": "The daemon is stopping"}
+
 _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
     "sign_in_failed": (EXIT_FAILED, _sign_in),
     "credential_store": (EXIT_FAILED, _keyring),
@@ -283,8 +294,10 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
     "barrier_up": (
         EXIT_CONFLICT,
         lambda p: (
-            "An update is being applied" if p.get("reason") == "update" else "Taking tasks is paused",
-            "Try again in a minute" if p.get("reason") == "update" else "`ostler daemon resume` goes on",
+            _HOLDERS.get(str(p.get("reason")), "Taking tasks is paused"),
+            "`ostler daemon resume` goes on"
+            if p.get("reason") not in _HOLDERS
+            else "Try again in a minute",
         ),
     ),
     "invalid_input": (EXIT_USAGE, _invalid),
@@ -363,6 +376,13 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
     "directory_not_absolute": (
         EXIT_USAGE,
         lambda p: (f"The directory {p.get('path', '')} is not an absolute path", "Give the whole path"),
+    ),
+    "directory_outside": (
+        EXIT_USAGE,
+        lambda p: (
+            f"{p.get('path', '')} is outside of the task's directory",
+            f"Give {p.get('work_dir', 'it')} or a directory inside it",
+        ),
     ),
     "hub_disabled": (
         EXIT_CONFLICT,
@@ -638,6 +658,12 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
     "waiting_slot": (lambda p: "All slots are in use", ""),
     "waiting_directory": (_waiting_directory, ""),
     "waiting_runtime": (lambda p: f"{p.get('runtime', 'Its runtime')} is not online", ""),
+    "waiting_jobs": (lambda p: "Its agent has ended its turn; it is told when its background jobs end", ""),
+    "waiting_wake": (lambda p: "Its background jobs have ended; it goes on when a slot is free", ""),
+    "wake_limit": (
+        lambda p: f"“{p.get('title', 'A task')}” was woken by its background jobs often enough for now",
+        "It goes on, and is told of them, when you reply to it",
+    ),
     "result_not_wanted": (
         lambda p: "A server had ended a task that still ran here; its result is kept on this machine",
         "",

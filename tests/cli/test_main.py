@@ -23,13 +23,15 @@ async def test_version(ostler: Ostler) -> None:
     assert (await ostler("version")).out.startswith(f"ostler {daemon_core.__version__} (Python ")
 
 
-async def test_the_desktop_is_not_promised(ostler: Ostler) -> None:
-    for arguments in ((), ("desktop",)):
+async def test_without_a_screen_there_is_no_desktop(ostler: Ostler, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    for arguments in ((), ("desktop",), ("desktop", "--background")):
         done = await ostler(*arguments)
         assert done.code == 2
-        assert "no desktop yet" in done.err
+        assert "There is no screen here" in done.err
         assert "ostler task add" in done.err
-    assert (await ostler("--json")).error["code"] == "no_desktop"
+    assert (await ostler("--json")).error["code"] == "usage"
 
 
 @pytest.mark.parametrize(
