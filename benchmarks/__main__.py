@@ -15,11 +15,13 @@ import msgspec
 from benchmarks import (
     cleanup,
     environments,
+    followup,
     idle,
     overhead,
     parsing,
     processes,
     repositories,
+    servers,
     shim,
     start,
     status,
@@ -49,6 +51,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "start": (start.measure, "daemon start to running, 1, 5 and 20 agents, cold and warm cache"),
     "status": (status.measure, "ostler daemon status as a whole command"),
     "wakeup": (wakeup.measure, "task added to process started"),
+    "followup": (followup.measure, "job ended to its agent's next turn"),
     "tasks": (tasks.measure, "short tasks a second"),
     "transcript": (transcript.measure, "200,000 messages from an agent to the server"),
     "parsing": (parsing.measure, "reading agents' output, by protocol family"),
@@ -57,6 +60,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "repositories": (repositories.measure, "first and repeated checkout of 5,000 files"),
     "environments": (environments.measure, "preparing a task's directory: brief, skills, manifest"),
     "cleanup": (cleanup.measure, "clean-up over 5,000 work directories"),
+    "servers": (servers.measure, "claims a second at the hub, hint to claim, 200 idle runtimes"),
     "shim": (_shim, "memory, start and relaying of a shim"),
 }
 

@@ -33,15 +33,27 @@ from daemon_core import __version__
 from daemon_core.agents.families import families
 from daemon_core.connections.connection import Connection
 from daemon_core.control.checkout import checkout_route
+from daemon_core.control.delegation_routes import task_delegation_routes
+from daemon_core.control.delegation_tools import DelegationTools
 from daemon_core.control.facade import Facade
+from daemon_core.control.job_desk import JobDesk
+from daemon_core.control.job_routes import task_job_routes
+from daemon_core.control.job_tools import JobTools
 from daemon_core.control.loopback import LoopbackServer, build_app, make_token
-from daemon_core.control.mcp import mcp_routes
+from daemon_core.control.mcp import ToolSource, mcp_routes
 from daemon_core.control.mcp_tools import CheckoutTool, VerbTools
 from daemon_core.control.models_desk import ModelsDesk
+from daemon_core.control.resident_desk import BarrierGate
 from daemon_core.control.server import ControlServer
 from daemon_core.control.views import ReloadAnswer
 from daemon_core.hub import Hub, HubChange
 from daemon_core.hub import routes as hub_routes
+from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
+from daemon_core.jobs.keeper import JobKeeper
+from daemon_core.jobs.notices import Notices
+from daemon_core.jobs.residents.house import House
+from daemon_core.jobs.retention import KeepRules
+from daemon_core.jobs.store import JobStore
 from daemon_core.journal import Journal, JournalError
 from daemon_core.processes.state import RunPhase, read_state
 from daemon_core.runtimes import providers
@@ -66,8 +78,11 @@ from daemon_core.settings.ports import PortInUseError, open_loopback
 from daemon_core.tasks import accounts, clock
 from daemon_core.tasks.accounts import AccountLimits
 from daemon_core.tasks.barrier import Barrier
+from daemon_core.tasks.delegation import DelegationRules, Delegations
 from daemon_core.tasks.engine import Engine
 from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.followup import FollowUp
+from daemon_core.tasks.homes import HOMES
 from daemon_core.tasks.housekeeping import CleanRules, Housekeeper
 from daemon_core.tasks.launch import Launcher
 from daemon_core.tasks.owned import Nursery, keep_going
@@ -123,7 +138,7 @@ class Daemon:
         self.environ = dict(environ)
         self.providers = providers.load(directories.providers)
         self.barrier = Barrier()
-        self.slots = Slots(settings.daemon.slots, _limits(settings, self.providers))
+        self.slots = Slots(settings.daemon.slots, _limits(settings, self.providers), settings.limits.models)
         self.device_name = settings.daemon.name or socket.gethostname()
         self.facade = Facade(
             version=__version__,
@@ -133,6 +148,12 @@ class Daemon:
             owns_mark=lambda _: True,
         )
         self.nursery = Nursery("daemon")
+        self.jobs: JobKeeper | None = None
+        self.residents: House | None = None
+        self.job_desk = self.facade.job_desk = JobDesk(self.facade.changes)
+        self.job_desk.time_limit_s = lambda: self.settings.jobs.time_limit
+        self.job_desk.environment = self._base_environment
+        self.delegations: Delegations | None = None
         self.engine: Engine | None = None
         self.housekeeper: Housekeeper | None = None
         self.room = RoomGuard(
@@ -200,7 +221,7 @@ class Daemon:
         live = {entry.name for entry in settings_file.entries() if entry.key.live}
         needs_restart = [name for name in changed if not _is_live(name, live)]
         self.settings = new
-        self.slots.resize(new.daemon.slots, _limits(new, self.providers))
+        self.slots.resize(new.daemon.slots, _limits(new, self.providers), new.limits.models)
         logging.getLogger().setLevel(new.log.level.upper())
         if self.engine is not None:
             self.engine.watch_by(_watch_limits(new))
@@ -253,9 +274,17 @@ class Daemon:
             facade.port = listener.getsockname()[1]
             token = await asyncio.to_thread(make_token, directories.token_file)
             served = hub_routes(hub) if hub is not None else ()
-            tools = mcp_routes(lambda: self.engine, [CheckoutTool(lambda: self.engine), VerbTools()])
-            checkout = checkout_route(lambda: self.engine, token)
-            app = build_app(facade, token, routes=[checkout, *tools, *served])
+            sources: list[ToolSource] = [
+                CheckoutTool(lambda: self.engine),
+                VerbTools(),
+                JobTools(self.job_desk),
+                DelegationTools(facade.delegation_desk),
+            ]
+            tools = mcp_routes(self._taken_up, sources)
+            checkout = checkout_route(self._taken_up, token)
+            jobs = task_job_routes(self._taken_up, self.job_desk)
+            handing_on = task_delegation_routes(self._taken_up, facade.delegation_desk)
+            app = build_app(facade, token, routes=[checkout, *tools, *jobs, *handing_on, *served])
             loopback = LoopbackServer(app, listener)
             await loopback.start()
             stack.push_async_callback(_limited, loopback.close, "the loopback server")
@@ -291,6 +320,9 @@ class Daemon:
         servers = self.servers
         engine = self._build_engine(journal, servers.connections, identity.daemon_id, port)
         self.engine = facade.engine = engine
+        self.jobs = engine.jobs = self._build_jobs(engine)
+        stack.push_async_callback(_limited, self.jobs.close, "the jobs")
+        await self.jobs.recover()
         facade.runtime_desk.book = self.book
         facade.runtime_desk.discover = lambda: self.discover(refresh=True)
         facade.runtime_desk.glance = lambda: self.watch.look(every_s=GLANCE_EVERY_S)
@@ -303,17 +335,28 @@ class Daemon:
         engine.accounts.restore(await journal.get_meta(accounts.META_NAME))
         stack.callback(engine.accounts.close)
         await facade.restore_pause()
+        stack.push_async_callback(_limited, self._close_delegations, "what was handed on")
         stack.push_async_callback(_limited, engine.detach, "the tasks")
         stack.push_async_callback(_limited, servers.close, "the connections")
         await servers.open()
         found = await discovery
         self._take_agents(found)
+        follow_up = engine.follow_up = facade.follow_up = self._build_follow_up(engine)
         await engine.recover()
+        self.job_desk.engine, self.job_desk.keeper = engine, self.jobs
         if hub is not None:
             known = engine.known_tasks(HUB_NAME)
             await hub.take_stock(known)
             hub.start_timers(known)
             group.create_task(hub.run(), name="hub")
+            self.delegations = Delegations(
+                engine, hub, follow_up.notices, self._delegation_rules, on_change=facade.delegation_desk.changed
+            )
+            engine.may_hand_on = self.delegations.may_hand_on
+            await self.delegations.restore()
+            facade.delegation_desk.delegations = self.delegations
+        await follow_up.start()
+        await self._open_residents(stack)
         servers.begin(engine, lambda connection: self._join(connection, identity))
         facade.servers = servers
         group.create_task(self._housekeeping(), name="housekeeping")
@@ -323,6 +366,10 @@ class Daemon:
         gc.freeze()  # what is there now stays: later collections need not look at it
         facade.set_phase("running")
         log.info("running: %s", ", ".join(agent.provider for agent in found if agent.usable) or "no agents")
+
+    def _taken_up(self) -> Engine | None:
+        """The engine once it has its tasks again: before that nobody's token can be told from a false one."""
+        return self.engine if self.job_desk.keeper is not None else None
 
     async def _open_stores(self, stack: AsyncExitStack, daemon_id: str) -> tuple[Journal, Hub | None]:
         facade, directories, settings = self.facade, self.directories, self.settings
@@ -410,6 +457,113 @@ class Daemon:
             ),
         )
 
+    def _build_jobs(self, engine: Engine) -> JobKeeper:
+        return JobKeeper(
+            store=JobStore(engine.journal),
+            root=self.directories.jobs,
+            socket_dir=self.directories.run,
+            owner=Nursery("jobs"),
+            gate=self.barrier.starting,
+            carry=engine.patience.carry,
+            watcher=self.job_desk,
+            told=self._job_told,
+            expects=self._expects_job,
+            reach=reach,
+            rules=self._job_rules,
+            stall_s=lambda: self.settings.jobs.stall,
+        )
+
+    async def _open_residents(self, stack: AsyncExitStack) -> None:
+        """Take up the residents that run, start those that are enabled."""
+        directories = self.directories
+        workers = Nursery("residents")
+        house = House(
+            files=directories.resident_files,
+            root=directories.residents,
+            locks=_user_lock_directory().with_name("resident-locks"),
+            socket_dir=directories.run,
+            holder=f"profile {directories.profile}, state in {directories.state}",
+            owner=workers,
+            gate=BarrierGate(self.barrier),
+            environment=self._base_environment,
+            own_environment={
+                "OSTLER_PROFILE": directories.profile,
+                **{name: self.environ[name] for name in ("OSTLER_HOME",) if self.environ.get(name)},
+            },
+            program_of=lambda provider: next(
+                (agent.path for agent in self.facade.found if agent.provider == provider and agent.usable),
+                None,
+            ),
+            own_directories=(
+                *(directories.config, directories.data, directories.state),
+                *(directories.cache, directories.run),
+            ),
+            reach=reach,
+        )
+        self.residents = house
+        stack.push_async_callback(_limited, house.detach, "the residents")
+        stack.push_async_callback(_limited, workers.close, "the residents' keepers")
+        await house.open()
+        assert self.facade.resident_desk is not None
+        self.facade.resident_desk.open(house)
+        stack.callback(self.facade.resident_desk.close)
+
+    def _job_told(self, conversation: str) -> None:
+        """A job of a conversation has ended, or its agent is to be told something of it."""
+        if self.engine is not None and self.engine.follow_up is not None:
+            self.engine.follow_up.look(conversation)
+
+    async def _expects_job(self, task_key: str) -> None:
+        """A task is about to start a job that will wake it."""
+        if self.engine is not None and self.engine.follow_up is not None:
+            await self.engine.follow_up.job_started(task_key)
+
+    def _build_follow_up(self, engine: Engine) -> FollowUp:
+        return FollowUp(
+            engine,
+            Notices(engine.journal),
+            wake_hub=self._wake_hub,
+            wake_limit=lambda: self.settings.jobs.wake_limit,
+            keep_open=lambda: self.settings.jobs.keep_open,
+            outstanding=self._outstanding,
+            on_held=self.facade.conversation_held,
+        )
+
+    async def _outstanding(self, conversation: str) -> int:
+        """How much of a conversation goes on that wakes it when it ends."""
+        assert self.jobs is not None
+        jobs = await self.jobs.store.of_conversation(conversation)
+        handed_on = self.delegations.open_of(conversation) if self.delegations is not None else 0
+        return handed_on + sum(1 for job in jobs if job.wake and job.status == "running" and not job.ended)
+
+    def _delegation_rules(self) -> DelegationRules:
+        chosen = self.settings.delegation
+        return DelegationRules(
+            depth=chosen.depth,
+            at_once=chosen.at_once,
+            per_task=chosen.per_task,
+            more_turns=chosen.more_turns,
+        )
+
+    async def _close_delegations(self) -> None:
+        if self.delegations is not None:
+            await self.delegations.close()
+
+    async def _wake_hub(self, task_id: str, text: str) -> bool:
+        if self.hub is None:
+            return False
+        try:
+            return await self.hub.wake(task_id, text) is not None
+        except (NotFoundError, ConflictError, InvalidInputError) as error:
+            log.warning("the conversation of task %s cannot be woken: %s", task_id, error)
+            return False
+
+    def _job_rules(self) -> KeepRules:
+        chosen = self.settings.jobs
+        return KeepRules(
+            told_s=chosen.keep_told, untold_s=chosen.keep_untold, budget_bytes=chosen.output_budget
+        )
+
     def _own_repositories(self) -> OwnRepositories:
         chosen = self.settings.repositories
         return OwnRepositories(urls=chosen.urls, co_author=chosen.co_author)
@@ -429,7 +583,9 @@ class Daemon:
                 "journal": directories.journal_file,
                 "hub": directories.hub_file,
                 "logs": directories.log_dir,
+                "jobs": directories.jobs,
                 "skills": directories.workspaces / CACHE_NAME,
+                "homes": directories.state / HOMES,
             },
             repositories=engine.repositories.repositories if engine.repositories is not None else None,
             forget_skills=functools.partial(forget_unused, directories.workspaces / CACHE_NAME),
@@ -502,6 +658,10 @@ class Daemon:
                 deadline_s=END_RUNS_S,
                 deliver_s=self.settings.daemon.stop_timeout,
             )
+        if self._end_runs and self.residents is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_RUNS_S):
+                    await self.residents.suspend()
         if not self._restart:
             await self.servers.deregister()
         log.info("stopped; %d run%s without the daemon", left, " goes on" if left == 1 else "s go on")
@@ -668,6 +828,10 @@ class Daemon:
         """One round of it."""
         assert self.housekeeper is not None
         await self.housekeeper.clean()
+        if self.jobs is not None:
+            await self.jobs.prune()
+        if self.engine is not None and self.engine.follow_up is not None:
+            await self.engine.follow_up.prune()
         await self.housekeeper.collect()
 
 

@@ -33,6 +33,7 @@ from desktop.theme import mark
 from desktop.theme.palette import Theme
 from desktop.tray.icon import TrayIcon
 from desktop.tray.view import TrayView, tray_view
+from desktop.windows.opening import Windows
 
 log = logging.getLogger("ostler.desktop")
 
@@ -61,6 +62,7 @@ class Desktop(QObject):
         self._refresh.timeout.connect(self._show_tray)
         self.link.changed.connect(self._on_changed)
         self.theme.changed.connect(self.tray.repaint)
+        self.windows = Windows(self.link, self.theme, directories, self.do, self)
 
     def start(self) -> None:
         """Show the icon, find the daemon or start one."""
@@ -73,6 +75,7 @@ class Desktop(QObject):
         self._refresh.stop()
         self.supervisor.let_go()
         self.link.stop()
+        self.windows.close()
         self.tray.hide()
 
     # --- what a click asks for ---------------------------------------------------------------------
@@ -88,6 +91,10 @@ class Desktop(QObject):
                 self._post(object, "/v1/daemon/resume")
             case "runtime_on" | "runtime_off" | "runtime_restart":
                 self._post(object, f"/v1/runtimes/{command.subject}/{command.name.removeprefix('runtime_')}")
+            case (
+                "open" | "open_task" | "new_task" | "open_directory" | "answer" | "extend_task" | "retry_task"
+            ):
+                self.windows.do(command)
             case "start_daemon":
                 self.supervisor.start()
             case "restart_daemon":

@@ -95,8 +95,12 @@ _CONDITIONS: Final[Mapping[str, str]] = {
     "result_not_wanted": mark("A server had ended a task that still ran here; its result is kept"),
     "waiting_slot": mark("Waits until another task has ended"),
     "waiting_turn": mark("Waits for an earlier task of this conversation"),
+    "waiting_model": mark("Waits until another task with {model} has ended"),
     "waiting_directory": mark("Waits until the directory is free"),
     "waiting_runtime": mark("Waits for {runtime}"),
+    "waiting_jobs": mark("Waits for its background jobs"),
+    "waiting_wake": mark("Goes on when a slot is free"),
+    "wake_limit": mark("“{title}” was woken often enough: it waits for your reply"),
 }
 
 _ACTIONS: Final[Mapping[str, tuple[str, Command]]] = {

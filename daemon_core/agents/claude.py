@@ -3,7 +3,8 @@
 Rules, each learned from the real program (2.1.197):
 
 - The prompt is the first line of standard input, never an argument. Standard input must be a pipe. The
-  program lives until its standard input is closed, so the reader closes it after a ``result``.
+  program lives until its standard input is closed, so the reader closes it after a ``result``, unless it
+  holds: then another line of standard input is another turn.
 - Secrets and long texts never get into ``argv``, where every user of the machine can read them: MCP
   configuration and instructions are files of the run directory.
 - One ``assistant`` line a content block; a tool's result comes in a ``user`` line, as a string or a list of
@@ -335,6 +336,11 @@ class _State(msgspec.Struct):
         turn_open: Whether a turn goes on; False only between a result and whatever the model says next.
         next_number: Number of the next write to standard input; 1 is the launch plan's.
         closed: Whether the last write of all has been made.
+        holds: Whether standard input stays open at the end of a turn until somebody decides.
+        waiting: Whether somebody is to decide now.
+        turns: Turns that the model was seen to answer.
+        taken_up: Whether the present one is among them.
+        earlier: What the model said at the end of the turns before the newest result.
         live: What is shown of the run while it goes on.
         resets_at: When the account's limit resets, where the program has said that it is reached.
     """
@@ -357,6 +363,11 @@ class _State(msgspec.Struct):
     next_number: int = 2
     pending: list[StdinWrite] = []
     closed: bool = False
+    holds: bool = False
+    waiting: bool = False
+    turns: int = 0
+    taken_up: bool = False
+    earlier: str = ""
     interrupted: bool = False
     live: Live = msgspec.field(default_factory=Live)
     resets_at: int = 0
@@ -453,6 +464,27 @@ class ClaudeReader:
             self._close()
         return self.pending_writes()
 
+    @property
+    def turn_over(self) -> bool:
+        return self._state.waiting and not self._state.closed
+
+    @property
+    def turns(self) -> int:
+        return self._state.turns
+
+    def hold(self) -> None:
+        self._state.holds = True
+
+    def say_more(self, text: str) -> None:
+        if self.turn_over:
+            self._begin_turn()
+            self._append(user_line(text))
+
+    def no_more(self) -> None:
+        if self.turn_over:
+            self._state.waiting = False
+            self._close()
+
     def snapshot(self) -> bytes:
         self._state.consumed = self._lines.consumed
         self._state.skipping = self._lines.skipping
@@ -485,7 +517,7 @@ class ClaudeReader:
         self._see_session(line, found)
         state = self._state
         if line.parent_tool_use_id is None:
-            state.turn_open = True
+            self._seen_at_work()
         message = line.message
         if message is None:
             return
@@ -498,6 +530,9 @@ class ClaudeReader:
             content = [{"type": "text", "text": content}]
         if not isinstance(content, list):
             return
+        if content and not failed and not state.taken_up:
+            state.taken_up = True
+            state.turns += 1
         for part in content:
             if not isinstance(part, dict):
                 continue
@@ -616,7 +651,10 @@ class ClaudeReader:
             names = cut_output(", ".join(tools), ERROR_LIMIT_BYTES)
             found.append(ev.Notice(f"permission denied: {names}", "permission_denied"))
         found.append(ev.TurnEnded(success, text, error))
-        self._close()
+        if success and state.holds and not state.interrupted:
+            state.waiting = True
+        else:
+            self._close()
 
     def _control_request(self, line: _Line, found: list[Event]) -> None:
         """The program asks; every question is answered, or the run would wait for ever."""
@@ -667,6 +705,26 @@ class ClaudeReader:
         if response.get("subtype") == "error":
             text = response.get("error")
             found.append(ev.Notice(text if isinstance(text, str) else "refused", "control_refused"))
+
+    # --- turns ---------------------------------------------------------------------------------
+
+    def _begin_turn(self) -> None:
+        """Another turn of the same process: the result of the one before is not the last."""
+        state = self._state
+        said = state.result.text if state.result is not None and state.result.success else ""
+        parts = [part for part in (state.earlier, said) if part.strip()]
+        state.earlier = cut_output("\n\n".join(parts), RESULT_LIMIT_BYTES)
+        state.waiting = False
+        state.turn_open = True
+        state.taken_up = False
+
+    def _seen_at_work(self) -> None:
+        state = self._state
+        if state.waiting:
+            # It was told something that this reader, restored from an older state, does not know of.
+            self._begin_turn()
+            state.next_number += 1
+        state.turn_open = True
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -776,9 +834,8 @@ def _judge(state: _State, exit_code: int | None, signal: int | None, stderr_tail
         if exit_code == 0 and not signal:
             reason = failures.poison_of(result.text) or ""
             if not reason:
-                return Outcome(
-                    success=True, output=result.text, session_id=state.session_id, usage=state.usage
-                )
+                output = "\n\n".join(part for part in (state.earlier, result.text) if part.strip())
+                return Outcome(success=True, output=output, session_id=state.session_id, usage=state.usage)
             error = result.text.strip()
         else:
             error = f"the agent said that it was done, but then {exit_text(exit_code, signal)}"

@@ -4,6 +4,7 @@ Rules, each learned from the real program (0.169.0):
 
 - ``initialize`` → ``initialized`` → ``thread/start`` or ``thread/resume`` → ``turn/start`` →
   ``turn/completed``; it lives until standard input is closed, then exits with 0. Without ``jsonrpc`` members.
+  Until then another ``turn/start`` is another turn of the same thread.
 - Everything that is said is kept beside the run, so nothing secret is: MCP servers are in the settings of the
   run's own home (``tasks/homes.py``), whose file goes with the run.
 - What is told of other threads is that of sub-agents, and not the run's.

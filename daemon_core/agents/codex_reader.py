@@ -20,6 +20,7 @@ from daemon_core.agents.codex_state import (
     State,
     Stream,
     counts_of,
+    said,
     usage_of,
     verdict,
 )
@@ -178,6 +179,28 @@ class CodexReader:
                 self._writes.close()
         return self._writes.pending()
 
+    @property
+    def turn_over(self) -> bool:
+        return self._state.waiting and not self._writes.closed
+
+    @property
+    def turns(self) -> int:
+        return self._state.turns
+
+    def hold(self) -> None:
+        self._state.holds = True
+
+    def say_more(self, text: str) -> None:
+        with self._lock:
+            if self.turn_over:
+                self._begin_turn(text.encode("utf-8", "replace").decode())
+
+    def no_more(self) -> None:
+        with self._lock:
+            if self.turn_over:
+                self._state.waiting = False
+                self._writes.close()
+
     def snapshot(self) -> bytes:
         with self._lock:
             state = self._state
@@ -267,6 +290,25 @@ class CodexReader:
         if isinstance(turn, dict) and not self._state.turn_id:
             self._state.turn_id = ident(turn.get("id"))
 
+    def _begin_turn(self, text: str) -> None:
+        """Another turn of the same thread."""
+        state = self._state
+        state.earlier = cut_output(said(state), RESULT_LIMIT_BYTES)
+        state.output, state.output_final, state.result = "", False, None
+        state.stage, state.turn_id, state.told_error = "turn", "", ""
+        state.waiting = state.taken_up = False
+        params: dict[str, Any] = {"threadId": state.thread_id, "input": [{"type": "text", "text": text}]}
+        if state.effort:
+            params["effort"] = state.effort
+        self._rpc.request("turn/start", params)
+
+    def _at_work(self) -> None:
+        state = self._state
+        state.progress = True
+        if not state.taken_up:
+            state.taken_up = True
+            state.turns += 1
+
     # --- what is told --------------------------------------------------------------------------
 
     def _notification(self, message: Notification, found: list[Event]) -> None:
@@ -287,6 +329,10 @@ class CodexReader:
         return not isinstance(turn, str) or not state.turn_id or turn == state.turn_id
 
     def _turn_started(self, params: dict[str, Any], found: list[Event]) -> None:
+        if self._state.waiting:
+            # It was told something that this reader, restored from an older state, does not know of. What is
+            # said has the number of what was said then, so it is not said again.
+            self._begin_turn("")
         if self._state.stage == "turn":
             self._turn(params, found)
 
@@ -296,7 +342,7 @@ class CodexReader:
             return
         kind = item.get("type")
         if kind != "userMessage":
-            self._state.progress = True
+            self._at_work()
         if codex_items.is_call(item) and kind not in codex_items.TOLD_AT_THE_END:
             self._call(item, found)
 
@@ -307,7 +353,7 @@ class CodexReader:
         state = self._state
         kind = item.get("type")
         if kind != "userMessage":
-            state.progress = True
+            self._at_work()
         if kind == "agentMessage":
             self._message(item, found)
         elif kind == "reasoning":
@@ -361,7 +407,7 @@ class CodexReader:
             stream = streams[item_id] = Stream()
             if len(streams) > STREAMS_LIMIT:
                 self._tell_rest(streams.pop(next(iter(streams))), found)
-        self._state.progress = True
+        self._at_work()
         stream.rest += delta
         if len(stream.rest) >= PIECE_CHARS:
             cut = stream.rest.rfind("\n") + 1
@@ -475,7 +521,10 @@ class CodexReader:
             state.result = Result(success=True)
             state.stage = "over"
             found.append(ev.TurnEnded(True, state.output))
-            self._writes.close()
+            if state.holds and not state.interrupted:
+                state.waiting = True
+            else:
+                self._writes.close()
             return
         error = codex_ends.error_of(turn.get("error"))
         if not error.text:

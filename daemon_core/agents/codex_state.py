@@ -60,6 +60,11 @@ class State(msgspec.Struct):
         told_error: The last error that is a line of the transcript already.
         resets_at: When a limit of the account that is used up resets, in seconds since 1970.
         refused: Whether the session that was asked for is gone.
+        holds: Whether standard input stays open at the end of a turn until somebody decides.
+        waiting: Whether somebody is to decide now.
+        turns: Turns that the model was seen to work on.
+        taken_up: Whether the present one is among them.
+        earlier: What the model said at the end of the turns before this one.
     """
 
     provider: str = "codex"
@@ -91,6 +96,11 @@ class State(msgspec.Struct):
     result: Result | None = None
     refused: bool = False
     interrupted: bool = False
+    holds: bool = False
+    waiting: bool = False
+    turns: int = 0
+    taken_up: bool = False
+    earlier: str = ""
 
 
 def counts_of(found: Any) -> Counts:
@@ -119,6 +129,11 @@ def usage_of(state: State) -> tuple[Usage, ...]:
     )
 
 
+def said(state: State) -> str:
+    """What the model said at the end of all turns of the run."""
+    return "\n\n".join(part for part in (state.earlier, state.output) if part.strip())
+
+
 def verdict(state: State, done: bool, exit_code: int | None, signal: int | None, stderr_tail: str) -> Outcome:
     """The verdict: only a completed turn and an undisturbed end (or one after all was said) is a success."""
     result = state.result
@@ -129,7 +144,7 @@ def verdict(state: State, done: bool, exit_code: int | None, signal: int | None,
             error = state.output.strip()
         elif (exit_code == 0 and not signal) or done:
             return Outcome(
-                success=True, output=state.output, session_id=state.thread_id, usage=usage_of(state)
+                success=True, output=said(state), session_id=state.thread_id, usage=usage_of(state)
             )
         else:
             error = f"the agent said that it was done, but then {exit_text(exit_code, signal)}"

@@ -75,6 +75,9 @@ class LaunchPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     argv: tuple[str, ...]
     env: dict[str, str] = {}
+    json_env: dict[str, dict[str, object]] = {}
+    """Variables that hold a JSON object: what is here goes into what the environment has there already, and
+    wins."""
     drop_env: tuple[str, ...] = ()
     """Names (or prefixes ending in ``*``) of inherited variables that the agent must not see."""
     files: dict[str, bytes] = {}
@@ -128,6 +131,37 @@ class HearsFiles(Protocol):
     def hear_file(self, name: str, data: bytes) -> Sequence[Event]:
         """The beginning of one of them, once the run is over and before ``finish``; gives the events it
         makes. Not called for a file that is not there."""
+        ...
+
+
+@runtime_checkable
+class HearsMore(Protocol):
+    """A reader whose agent takes up another message, in the same process, when it has ended its turn.
+
+    Once it was told to hold (before its first snapshot, normally), the successful end of a turn makes it
+    wait for ``say_more`` or ``no_more``; without, it lets the agent go at the end of its turn.
+    """
+
+    @property
+    def turn_over(self) -> bool:
+        """Whether it waits for one of the two. Part of the snapshot."""
+        ...
+
+    @property
+    def turns(self) -> int:
+        """How many turns the agent has taken up: for each, it was seen to answer. Part of the snapshot."""
+        ...
+
+    def hold(self) -> None:
+        """From now on, wait at the end of a turn."""
+        ...
+
+    def say_more(self, text: str) -> None:
+        """Begin another turn with this; nothing happens unless ``turn_over``."""
+        ...
+
+    def no_more(self) -> None:
+        """Let the agent go; nothing happens unless ``turn_over``."""
         ...
 
 

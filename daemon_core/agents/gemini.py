@@ -13,7 +13,8 @@ Rules, each learned from the real program (0.61.0):
 - Thoughts are not told here. Without ``--yolo`` it does not even offer the tools that would have to be asked
   for.
 - MCP servers come only from its settings files: those of the system must belong to root, the others are the
-  user's and the project's. So none can be given to a run.
+  user's and the project's. So none can be given to a run; Ostler's own are in a directory that is Ostler's
+  (such a file may name variables of the environment, so that it holds no secret).
 - A session is found only from the directory that it was made in.
 """
 

@@ -46,7 +46,6 @@ from daemon_core.agents.launching import (
 from daemon_core.protocol import failures
 
 FAMILY_NAME: Final = "opencode-json"
-CONFIG_VARIABLE: Final = "OPENCODE_CONFIG_CONTENT"
 PERMISSION_VARIABLE: Final = "OPENCODE_PERMISSION"
 
 BLOCKED_ARGS: Final = {
@@ -119,11 +118,12 @@ class OpencodeFamily:
         argv += option(drive.model, request.model, "model", warnings)
         argv += option(drive.thinking, request.thinking_level, "thinking level", warnings)
         argv += option(drive.resume, request.resume_session_id, "earlier session", warnings)
+        settings: dict[str, dict[str, object]] = {}
         if drive.mcp:
             servers = mcp_servers(request, warnings)
             if servers:
-                config = {"mcp": {server.name: _server(server) for server in servers}}
-                env[drive.mcp] = msgspec.json.encode(config).decode()
+                # The variable may hold settings of the agent's already.
+                settings[drive.mcp] = {"mcp": {server.name: _server(server) for server in servers}}
         else:
             warn_without_mcp(request, warnings)
         stdin = None
@@ -134,6 +134,7 @@ class OpencodeFamily:
         return LaunchPlan(
             argv=tuple(argv),
             env=env,
+            json_env=settings,
             drop_env=drive.drop_env,
             stdin=stdin,
             dropped_args=dropped,

@@ -1,5 +1,5 @@
-"""Where questions about jobs go: inside a task to the loopback port with the task's token, else to the control
-socket. Either way a daemon that restarts is waited for, and what may be asked twice is asked again.
+"""Where questions about jobs go: inside a task to the loopback port with the task's token, else to the
+control socket. Either way a daemon that restarts is waited for; what may be asked twice is asked again.
 """
 
 from __future__ import annotations

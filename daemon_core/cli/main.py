@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "desktop": ("desktop:desktop", "Open the desktop."),
     "task": ("task:task", "Start, watch and end tasks."),
     "job": ("job:job", "Commands that go on in the background."),
+    "resident": ("resident:resident", "Long-lived agent processes."),
     "runtimes": ("runtimes:runtimes", "The agents of this machine."),
     "models": ("models:models", "The models of an agent."),
     "agent": ("agent:agent", "Named configurations of agents."),

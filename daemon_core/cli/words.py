@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from daemon_core.cli import resident_words
+
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
@@ -177,6 +179,7 @@ def _conflict(p: Mapping[str, Any]) -> tuple[str, str]:
 _NOT_FOUND_HINTS: Final = {
     "task": "`ostler task list --all` shows all of them",
     "job": "`ostler job list` shows those that there are",
+    "resident": "`ostler resident list` shows those that there are",
     "connection": "`ostler connections` shows those that there are",
 }
 
@@ -266,6 +269,28 @@ def _keyring(p: Mapping[str, Any]) -> tuple[str, str]:
     return f"The token cannot be {what} the system keyring: {why}", hint
 
 
+def _delegation_limit(p: Mapping[str, Any]) -> tuple[str, str]:
+    limit = p.get("limit", "?")
+    match str(p.get("why")):
+        case "depth" if limit == 0:
+            return "Tasks may not hand on work here", "The setting delegation.depth allows it"
+        case "depth":
+            return (
+                "This task was handed on itself, and may not hand on more",
+                f"The setting delegation.depth is {limit}: do it here",
+            )
+        case "open":
+            return (
+                f"{limit} tasks that were handed on from here are not over yet",
+                "Wait for one of them: `ostler task delegate list` shows them",
+            )
+        case _:
+            return (
+                f"This task has handed on {limit} tasks, and more are not allowed",
+                "The setting delegation.per_task says how many",
+            )
+
+
 _HOLDERS: Final = {"update": "An update is being applied", "stop": "The daemon is stopping"}
 
 _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
@@ -295,12 +320,18 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
         EXIT_CONFLICT,
         lambda p: (
             _HOLDERS.get(str(p.get("reason")), "Taking tasks is paused"),
-            "`ostler daemon resume` goes on"
-            if p.get("reason") not in _HOLDERS
-            else "Try again in a minute",
+            "`ostler daemon resume` goes on" if p.get("reason") not in _HOLDERS else "Try again in a minute",
         ),
     ),
     "invalid_input": (EXIT_USAGE, _invalid),
+    "delegation_limit": (EXIT_CONFLICT, _delegation_limit),
+    "directory_taken": (
+        EXIT_CONFLICT,
+        lambda p: (
+            f"The directory {p.get('path', '')} is in use by another task",
+            "Leave --dir out: the task gets a directory of its own",
+        ),
+    ),
     "too_large": (
         EXIT_USAGE,
         lambda p: (
@@ -398,6 +429,7 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
             str(p.get("hint") or "Correct them with `ostler config edit`"),
         ),
     ),
+    **{code: (EXIT_CONFLICT, maker) for code, maker in resident_words.REFUSALS.items()},
     "refused_from_run": (
         EXIT_REFUSED,
         lambda p: (
@@ -641,6 +673,11 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
         lambda p: f"An agent of your own cannot be used: {_place(p)}{p.get('what', '')}",
         "Correct it, then `ostler runtimes --refresh`",
     ),
+    "resident_gave_up": (
+        resident_words.gave_up,
+        "`ostler resident logs ID` shows its last words, `ostler resident start ID` tries again",
+    ),
+    "resident_invalid": (resident_words.invalid, "Correct the file, then `ostler resident list`"),
     "daemon_not_answering": (
         lambda p: "The daemon runs and does not answer",
         "If it stays so, `ostler daemon stop --force` ends it; runs go on",
@@ -656,6 +693,10 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
     ),
     "waiting_turn": (lambda p: "An earlier task of this conversation goes on", ""),
     "waiting_slot": (lambda p: "All slots are in use", ""),
+    "waiting_model": (
+        lambda p: f"As many runs with {p.get('model', 'its model')} go on as may ({p.get('limit', '?')})",
+        "",
+    ),
     "waiting_directory": (_waiting_directory, ""),
     "waiting_runtime": (lambda p: f"{p.get('runtime', 'Its runtime')} is not online", ""),
     "waiting_jobs": (lambda p: "Its agent has ended its turn; it is told when its background jobs end", ""),

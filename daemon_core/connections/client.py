@@ -327,7 +327,11 @@ class ServerClient:
     # --- claim and preparation ---------------------------------------------------------------------
 
     async def claim(self, runtime_id: str) -> wire.Task | None:
-        """Claim one task, or None.
+        """Claim one task, or None. Raises as ``claim_of_hub``."""
+        return (await self.claim_of_hub(runtime_id, wire.ClaimWish())).task
+
+    async def claim_of_hub(self, runtime_id: str, wish: wire.ClaimWish) -> wire.ClaimResponse:
+        """Claim one task of those that are wished for; only the embedded hub understands a wish.
 
         Raises:
             TransientError: with ``maybe_applied`` a task may have been handed out whose answer was lost: the
@@ -335,10 +339,11 @@ class ServerClient:
             UnreadableTaskError: a task was handed out in a shape that is not understood.
         """
         path = f"{_runtime(runtime_id)}/tasks/claim"
-        answer = await self._exchange("POST", path, b"{}", limit_bytes=timing.LARGE_ANSWER_LIMIT_BYTES)
+        body = msgspec.json.encode(wish)
+        answer = await self._exchange("POST", path, body, limit_bytes=timing.LARGE_ANSWER_LIMIT_BYTES)
         data = answer.data
         try:
-            return decode(data, wire.ClaimResponse).task
+            return decode(data, wire.ClaimResponse)
         except msgspec.ValidationError as error:
             with contextlib.suppress(msgspec.DecodeError, AttributeError):
                 task_id = msgspec.json.decode(data).get("task").get("id")

@@ -39,8 +39,12 @@ from daemon_core.control.views import (
 )
 
 if TYPE_CHECKING:
+    from daemon_core.control.delegation_desk import DelegationDesk
+    from daemon_core.control.history_desk import HistoryDesk
+    from daemon_core.control.job_desk import JobDesk
     from daemon_core.control.models_desk import ModelsDesk
     from daemon_core.control.requests_desk import RequestsDesk
+    from daemon_core.control.resident_desk import ResidentDesk
     from daemon_core.control.runtime_routes import RuntimeHost
 
 PREFIX_LEAST: Final = 4
@@ -68,6 +72,26 @@ class Backend(Protocol):
     @property
     def requests(self) -> RequestsDesk | None:
         """Answers to what running tasks ask."""
+        ...
+
+    @property
+    def delegation_desk(self) -> DelegationDesk | None:
+        """Tasks that others have handed on; None where there are none."""
+        ...
+
+    @property
+    def history(self) -> HistoryDesk | None:
+        """Tasks by pages."""
+        ...
+
+    @property
+    def job_desk(self) -> JobDesk | None:
+        """Background commands; None where there are none."""
+        ...
+
+    @property
+    def resident_desk(self) -> ResidentDesk | None:
+        """Long-lived agent processes; None where there are none."""
         ...
 
     @property

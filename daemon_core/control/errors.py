@@ -25,8 +25,18 @@ STATUS: Final[dict[str, int]] = {
     "directory_not_readable": 400,  # path
     "directory_protected": 400,  # path
     "directory_not_absolute": 400,  # path
+    "directory_outside": 400,  # path, work_dir
     "repository_refused": 400,  # why (a code of the repositories), detail
     "hub_disabled": 409,
+    "delegation_limit": 409,  # why (depth, open, used_up), limit
+    "directory_taken": 409,  # path
+    "resident_unusable": 409,  # id, reason, reason_params
+    "resident_elsewhere": 409,  # id, holder: another daemon of this user keeps it
+    "resident_outside": 409,  # id, pid, command: it runs and was not started here
+    "resident_not_outside": 409,  # id
+    "resident_at_work": 409,  # id
+    "resident_file": 409,  # id, file, detail
+    "resident_clear": 409,  # id, path, why (outside, protected, link, not_a_directory, mount, unreadable)
     "sign_in_failed": 409,  # why (a code of connections.sign_in), server, and what the words need
     "credential_store": 409,  # why (a code of settings.credentials), detail, action (keep, remove)
     "settings_invalid": 400,  # what, hint, file, line, key

@@ -25,12 +25,16 @@ from daemon_core.control.agent_views import agent_view, changes_of, spec_of
 from daemon_core.control.backend import PREFIX_LEAST, TranscriptPage, resolve_id
 from daemon_core.control.changes import ChangeLog
 from daemon_core.control.connection_routes import ConnectionHost
+from daemon_core.control.delegation_desk import DelegationDesk
 from daemon_core.control.diskviews import changes_view, disk_view, round_view
 from daemon_core.control.errors import ControlError
+from daemon_core.control.history_desk import HistoryDesk
+from daemon_core.control.job_desk import JobDesk
 from daemon_core.control.live_views import live_row, live_view
 from daemon_core.control.models_desk import ModelsDesk
 from daemon_core.control.refusals import asked
 from daemon_core.control.requests_desk import RequestsDesk, waiting_tasks
+from daemon_core.control.resident_desk import ResidentDesk
 from daemon_core.control.runtime_desk import RuntimeDesk
 from daemon_core.control.views import (
     AgentAdd,
@@ -66,6 +70,7 @@ from daemon_core.hub import (
     HubTask,
     NewTask,
 )
+from daemon_core.jobs.conversations import conversation_key, conversation_of
 from daemon_core.journal import Journal, JournalError, TaskRecord
 from daemon_core.protocol import wire
 from daemon_core.runtimes.discovery import FoundAgent
@@ -74,7 +79,9 @@ from daemon_core.runtimes.registration import Registration
 from daemon_core.tasks import clock, policy
 from daemon_core.tasks.accounts import Held
 from daemon_core.tasks.barrier import BarrierState
+from daemon_core.tasks.delegation_store import DelegationRow
 from daemon_core.tasks.engine import Engine
+from daemon_core.tasks.followup import FollowUp
 from daemon_core.tasks.housekeeping import Housekeeper
 from daemon_core.tasks.launch import PrepareError
 from daemon_core.tasks.life import TaskLife
@@ -168,6 +175,12 @@ class Facade:
         self.servers: ConnectionHost | None = None
         self.models: ModelsDesk | None = None
         self.requests: RequestsDesk | None = RequestsDesk(self)
+        self.history: HistoryDesk | None = HistoryDesk(self, self._row, self._row_of_record)
+        self.delegation_desk = DelegationDesk(self)
+        self.delegation_desk.publish = self._publish_delegation
+        self.job_desk: JobDesk | None = JobDesk(self.changes)
+        self.resident_desk: ResidentDesk | None = ResidentDesk(self)
+        self.follow_up: FollowUp | None = None
         self.connections: dict[str, Connection] = {}
         self.registrations: dict[str, Registration] = {}
         self.found: list[FoundAgent] = []
@@ -285,7 +298,7 @@ class Facade:
                         params={"server": connection.name, "reason": health.code, **health.params},
                         since=_time(health.since),
                         next_try_at=_time(health.next_try_at) if health.next_try_at else None,
-                        action="sign_in" if health.state is State.SIGNED_OUT else "",
+                        action="sign_in" if health.state is State.SIGNED_OUT else "try_again",
                     )
                 )
         if self.phase == "running" and not any(
@@ -427,8 +440,13 @@ class Facade:
     # --- tasks ---------------------------------------------------------------------------------
 
     async def add_task(self, request: TaskAdd) -> TaskView:
+        new = await self.new_task(request)
+        return await self._view(await asked(self._hub().add_task(new)), None)
+
+    async def new_task(self, request: TaskAdd) -> NewTask:
+        """A wish for a task, checked. Raises ``ControlError``."""
         self._ready()
-        hub = self._hub()
+        self._hub()
         provider = await self._provider(request.runtime, request.agent)
         directory = None
         if request.directory:
@@ -439,23 +457,23 @@ class Facade:
                 raise ControlError(f"directory_{code}", {"path": error.path}) from error
         self._check_permissions(provider, request.permissions)
         repo_url = await asyncio.to_thread(_checked_repository, request) if request.repo else None
-        task = await asked(
-            hub.add_task(
-                NewTask(
-                    prompt=request.prompt,
-                    provider=provider or None,
-                    agent=request.agent or None,
-                    directory=directory,
-                    repo_url=repo_url,
-                    repo_ref=(request.ref or None) if repo_url else None,
-                    model=request.model or None,
-                    thinking_level=request.thinking or None,
-                    title=request.title or None,
-                    permissions=request.permissions or None,
-                )
-            )
+        return NewTask(
+            prompt=request.prompt,
+            provider=provider or None,
+            agent=request.agent or None,
+            directory=directory,
+            repo_url=repo_url,
+            repo_ref=(request.ref or None) if repo_url else None,
+            model=request.model or None,
+            thinking_level=request.thinking or None,
+            title=request.title or None,
+            permissions=request.permissions or None,
         )
-        return await self._view(task, None)
+
+    async def check_agent(self, agent: str) -> None:
+        """Refuse a named agent that is not there, or whose program cannot run now."""
+        found = await asked(self._hub().get_agent(agent))
+        await self._provider(found.provider, agent)
 
     async def _provider(self, runtime: str, agent: str) -> str:
         usable = {
@@ -557,6 +575,9 @@ class Facade:
         if engine is None:
             return []
         own = [path for path in deleted.work_dirs if engine.task_directories.owns(path)]
+        if engine.jobs is not None:
+            ended = engine.jobs.end_conversation(conversation_key("hub", deleted.conversation_id))
+            self._nursery.start(ended, f"jobs of {deleted.conversation_id}")
         self._nursery.start(self._clear(deleted.task_ids, own), f"clear {deleted.conversation_id}")
         return own
 
@@ -572,6 +593,8 @@ class Facade:
                         await changed
                 for run in await journal.runs(record.key):
                     await asyncio.to_thread(engine.remove_run, run.run_id)
+                if self.follow_up is not None:
+                    await self.follow_up.conversation_deleted(conversation_of(record))
                 await journal.delete_task(record.key)
             self.changes.publish("task_removed", f"task:{task_id}", {"id": task_id})
         if self.housekeeper is not None:
@@ -771,21 +794,26 @@ class Facade:
         return life.progress.last_action if life is not None else ""
 
     def _row(self, task: HubTask) -> TaskRow:
-        return live_row(task_views.row(task, self._last_action(task.id)), self._life(task.id))
+        row = task_views.row(task, self._last_action(task.id), self._waiting_of(task, None))
+        row = live_row(row, self._life(task.id))
+        return self.delegation_desk.row(row, task.parent_key, task.depth)
 
     def _row_of_record(self, record: TaskRecord) -> TaskRow:
         life = self._life(record.task_id, record.connection)
         last_action = self._last_action(record.task_id, record.connection)
-        return live_row(task_views.row_of_record(record, last_action), life)
+        row = live_row(task_views.row_of_record(record, last_action), life)
+        return self.delegation_desk.row(row, None, 0)
 
     async def _view(self, task: HubTask, record: TaskRecord | None) -> TaskView:
         runs = await self._runs(record) if record is not None else []
         view = task_views.view(task, record, runs, self._waiting_of(task, record))
-        return live_view(view, record, self._life(task.id))
+        view = live_view(view, record, self._life(task.id))
+        return await self.delegation_desk.view(view, task.parent_key, task.depth)
 
     async def _view_of_record(self, record: TaskRecord) -> TaskView:
         view = task_views.view_of_record(record, await self._runs(record))
-        return live_view(view, record, self._life(record.task_id, record.connection))
+        view = live_view(view, record, self._life(record.task_id, record.connection))
+        return await self.delegation_desk.view(view, None, 0)
 
     async def _runs(self, record: TaskRecord) -> list[RunView]:
         _, journal = self._ready(starting=True)
@@ -826,6 +854,11 @@ class Facade:
             return Condition(code="waiting_turn")
         if task.waiting_reason in ("no_runtime", "runtime_offline"):
             return Condition(code="waiting_runtime", params={"runtime": task.provider})
+        model = task.model or (engine.default_model(task.provider) if engine is not None else "")
+        if engine is not None and model in engine.slots.full_models():
+            return Condition(
+                code="waiting_model", params={"model": model, "limit": engine.slots.models[model]}
+            )
         if task.waiting_reason == "agent_busy" or (
             engine is not None and not engine.slots.free_for(task.provider)
         ):
@@ -871,6 +904,8 @@ class Facade:
 
     def hub_changed(self, change: HubChange) -> None:
         """Something changed at the hub (on the loop, after its commit)."""
+        if self.delegation_desk.delegations is not None:
+            self.delegation_desk.delegations.hub_changed(change)
         if change.kind == "task":
             self._notify(change.task_id)
             self._publish_task(change.task_id)
@@ -888,12 +923,16 @@ class Facade:
     def task_stretched(self, life: TaskLife, made: Digest) -> None:
         task_id = life.record.task_id
         self._notify(task_id)
+        if self.delegation_desk.delegations is not None:
+            self.delegation_desk.delegations.stretched(life, made)
         if made.chunks:
             data = {"task_id": task_id, "seq": made.next_seq - 1}
             self.changes.publish("transcript", f"transcript:{task_id}", data)
 
     def task_ended(self, record: TaskRecord, server_status: str) -> None:
         self._notify(record.task_id)
+        if self.delegation_desk.delegations is not None:
+            self.delegation_desk.delegations.task_ended(record)
         if record.connection != "hub":
             self._publish_record(record)
         if record.outcome == "abandoned":
@@ -913,6 +952,13 @@ class Facade:
             self.clear_condition("disk_full")
         elif self.journal is not None:
             self.set_condition("disk_full", path=str(self.journal.path.parent))
+
+    def conversation_held(self, conversation: str, record: TaskRecord | None) -> None:
+        """A conversation was woken too often and waits for the user, or does not any more."""
+        if record is None:
+            self.clear_condition("wake_limit", conversation)
+        else:
+            self.set_condition("wake_limit", conversation, task=record.task_id, title=record.title)
 
     def account_changed(self, provider: str, held: Held | None) -> None:
         """The account of a provider has met a limit, or is not held by one any more."""
@@ -939,6 +985,15 @@ class Facade:
 
     def _publish_record(self, record: TaskRecord) -> None:
         self.changes.publish("task", f"task:{record.task_id}", self._row_of_record(record))
+
+    def _publish_delegation(self, row: DelegationRow) -> None:
+        if self.phase != "stopping":
+            self._nursery.start(self.delegation_desk.publish_now(row), f"publish {row.task_id}")
+            connection, _, task_id = row.parent_key.partition("/")
+            if connection == "hub":
+                self._publish_task(task_id)
+            elif (life := self._life(task_id, connection)) is not None:
+                self._publish_record(life.record)
 
     async def _publish_agents(self) -> None:
         for agent in await self.agents():

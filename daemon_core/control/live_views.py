@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from daemon_core.control.views import Condition, PlanEntryView, RequestView, TaskRow, TaskView, WatchView
 from daemon_core.journal import TaskRecord
+from daemon_core.protocol.wire import Usage
+from daemon_core.tasks import keeping
 from daemon_core.tasks.life import TaskLife
 from daemon_core.tasks.requests import OpenRequest
 from daemon_core.tasks.results import add_usage
@@ -20,9 +24,23 @@ def live_row(row: TaskRow, life: TaskLife | None) -> TaskRow:
     """A task in a list, with what is so at this moment."""
     if life is None:
         return row
+    if life.waiting_model:
+        row = msgspec.structs.replace(row, waiting=_waits_for_model(life))
     notices = _silent(life) + _said(life)
     return msgspec.structs.replace(
-        row, needs_input=bool(open_requests(life)), notice=notices[0] if notices else None
+        row,
+        needs_input=bool(open_requests(life)),
+        notice=notices[0] if notices else None,
+        tool_calls=life.progress.tool_calls,
+        tokens=all_tokens(add_usage(life.used(), life.progress.usage)) or row.tokens,
+    )
+
+
+def all_tokens(usage: Iterable[Usage]) -> int:
+    """How many tokens of all kinds were used."""
+    return sum(
+        each.input_tokens + each.output_tokens + each.cache_read_tokens + each.cache_write_tokens
+        for each in usage
     )
 
 
@@ -31,6 +49,8 @@ def live_view(view: TaskView, record: TaskRecord | None, life: TaskLife | None) 
     warnings = _warnings(record)
     if life is None:
         return msgspec.structs.replace(view, notices=warnings) if warnings else view
+    if life.waiting_model:
+        view = msgspec.structs.replace(view, waiting=_waits_for_model(life))
     waiting = open_requests(life)
     return msgspec.structs.replace(
         view,
@@ -39,8 +59,15 @@ def live_view(view: TaskView, record: TaskRecord | None, life: TaskLife | None) 
         plan=[PlanEntryView(text=entry.text, status=entry.status) for entry in life.progress.plan],
         usage=add_usage(life.used(), life.progress.usage) if life.progress.usage else view.usage,
         watch=_watch(life),
+        waiting=_kept_open(life) or view.waiting,
         notices=[*_silent(life), *_said(life), *warnings],
     )
+
+
+def _waits_for_model(life: TaskLife) -> Condition:
+    model = life.waiting_model
+    limit = life.engine.slots.models.get(model, 0)
+    return Condition(code="waiting_model", params={"model": model, "limit": limit})
 
 
 def request_view(request: OpenRequest) -> RequestView:
@@ -54,6 +81,13 @@ def request_view(request: OpenRequest) -> RequestView:
         options=list(request.options),
         since=request.since,
     )
+
+
+def _kept_open(life: TaskLife) -> Condition | None:
+    """Why a task has no run although its server has it as running."""
+    if not life.waiting:
+        return None
+    return Condition(code="waiting_jobs" if life.waiting == keeping.FOR_JOBS else "waiting_wake")
 
 
 def _watch(life: TaskLife) -> WatchView | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -40,6 +41,14 @@ _INTERNAL: Final = -32603
 _INSTRUCTIONS: Final = (
     "Tools of Ostler, which runs you: they act for your task at its server and on this machine."
 )
+
+
+_connected: ContextVar[Callable[[], bool]] = ContextVar("connected", default=lambda: True)
+
+
+def still_there() -> bool:
+    """Whether whoever has called the tool can still hear its answer."""
+    return _connected.get()()
 
 
 class ToolError(Exception):
@@ -91,6 +100,7 @@ def mcp_routes(
             message = msgspec.json.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return _json(_failure(None, _PARSE_ERROR, "not JSON"), 400)
+        _connected.set(lambda: request.transport is not None and not request.transport.is_closing())
         if isinstance(message, list):  # batches were part of one version of the protocol
             answers = [each for part in message if (each := await _answer(part, life, sources)) is not None]
             return _json(answers) if answers else web.Response(status=202)

@@ -12,7 +12,7 @@ Stream = Literal["", "events", "lines"]
 class Query:
     name: str
     what: str
-    kind: Literal["integer", "boolean"]
+    kind: Literal["integer", "boolean", "string", "number"]
 
 
 @dataclass(frozen=True, slots=True)

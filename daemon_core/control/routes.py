@@ -6,8 +6,12 @@ from typing import Final
 
 from daemon_core.control import views
 from daemon_core.control.connection_routes import CONNECTION_ROUTES
+from daemon_core.control.delegation_routes import DELEGATION_ROUTES
+from daemon_core.control.history_desk import HISTORY_ROUTES
+from daemon_core.control.job_routes import JOB_ROUTES
 from daemon_core.control.models_desk import MODEL_ROUTES
 from daemon_core.control.requests_desk import REQUEST_ROUTES
+from daemon_core.control.resident_routes import RESIDENT_ROUTES
 from daemon_core.control.route import Query, Route
 from daemon_core.control.runtime_routes import RUNTIME_ROUTES
 
@@ -216,7 +220,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         refusals=("settings_invalid",),
     ),
     *CONNECTION_ROUTES,
+    *DELEGATION_ROUTES,
+    *HISTORY_ROUTES,
+    *JOB_ROUTES,
     *MODEL_ROUTES,
     *REQUEST_ROUTES,
+    *RESIDENT_ROUTES,
     *RUNTIME_ROUTES,
 )

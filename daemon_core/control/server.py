@@ -24,9 +24,13 @@ from aiohttp.typedefs import Handler
 from daemon_core.control import peers
 from daemon_core.control.backend import Backend
 from daemon_core.control.connection_routes import connection_handlers
+from daemon_core.control.delegation_routes import delegation_handlers
 from daemon_core.control.errors import ControlError
+from daemon_core.control.history_desk import history_handlers
+from daemon_core.control.job_routes import job_handlers
 from daemon_core.control.models_desk import model_handlers
 from daemon_core.control.requests_desk import request_handlers
+from daemon_core.control.resident_routes import resident_handlers
 from daemon_core.control.routes import ROUTES, Route
 from daemon_core.control.runtime_routes import runtime_handlers
 from daemon_core.control.views import (
@@ -70,8 +74,12 @@ class ControlServer:
         self._made_directory = False
         self._elsewhere = {
             **connection_handlers(backend),
+            **delegation_handlers(backend),
+            **history_handlers(backend),
+            **job_handlers(backend),
             **model_handlers(backend),
             **request_handlers(backend),
+            **resident_handlers(backend),
             **runtime_handlers(backend),
         }
         """Answering functions that are in modules of their own, by the name of their route."""
@@ -152,6 +160,8 @@ class ControlServer:
                 runtimes=await self._backend.runtimes(False),
                 tasks=await self._backend.list_tasks(False),
                 agents=await self._backend.agents(),
+                jobs=await self._backend.job_desk.snapshot() if self._backend.job_desk is not None else [],
+                residents=self._backend.resident_desk.snapshot() if self._backend.resident_desk else [],
             )
         )
 

@@ -14,7 +14,7 @@ from daemon_core.protocol import wire
 ACTION_CHARS: Final = 120
 
 
-def row(task: HubTask, last_action: str) -> TaskRow:
+def row(task: HubTask, last_action: str, waiting: Condition | None = None) -> TaskRow:
     """A task of the hub in a list."""
     return TaskRow(
         id=task.id,
@@ -32,6 +32,11 @@ def row(task: HubTask, last_action: str) -> TaskRow:
         last_action=last_action[:ACTION_CHARS],
         server="hub",
         parked_until=task.parked_until,
+        waiting=waiting,
+        tokens=sum(
+            used.input_tokens + used.output_tokens + used.cache_read_tokens + used.cache_write_tokens
+            for used in task.usage
+        ),
     )
 
 

@@ -288,6 +288,39 @@ class WatchView(View, frozen=True, kw_only=True):
     """Whether the end is near enough that the user should know."""
 
 
+class DelegationView(View, frozen=True, kw_only=True):
+    """A task that another one has handed on. ``over``: nothing of it goes on any more."""
+
+    id: str
+    title: str
+    status: str
+    """That of its newest turn, whose other facts these are."""
+    over: bool = False
+    agent: str = ""
+    runtime: str = ""
+    model: str = ""
+    created_at: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+    depth: int = 1
+    parent_id: str = ""
+    task_id: str = ""
+    """Its newest turn; ``id`` is the first."""
+    conversation_id: str = ""
+    waited_for: bool = False
+    """A call of its parent waits for it."""
+    tool_calls: int = 0
+    last_tool: str = ""
+    last_message: str = ""
+    """The end of the last thing it said."""
+    to_do: list[PlanEntryView] = []
+    work_dir: str = ""
+    branch: str = ""
+    result: str = ""
+    failure_reason: str = ""
+    error: str = ""
+
+
 class TaskRow(View, frozen=True, kw_only=True):
     """A task in a list."""
 
@@ -312,6 +345,18 @@ class TaskRow(View, frozen=True, kw_only=True):
     """What is worth showing of a running one: silent (it will be ended), agent (its own words)."""
     parked_until: str | None = None
     """When a parked one can go on; None also where nobody said a time."""
+    waiting: Condition | None = None
+    """Why it does not go on, while it waits."""
+    tool_calls: int = 0
+    """Of a running one: how many tools it has used in this run."""
+    tokens: int = 0
+    """All that it used so far, where the agent tells; 0: not known."""
+    parent_id: str = ""
+    """The task that has handed it on; empty: none has."""
+    depth: int = 0
+    """How deep it was handed on."""
+    children: int = 0
+    """Tasks that its conversation has handed on and that are not over."""
 
 
 class TaskView(View, frozen=True, kw_only=True):
@@ -357,6 +402,11 @@ class TaskView(View, frozen=True, kw_only=True):
     parked_until: str | None = None
     goes_on: bool = False
     """Whether a parked one goes on by itself then."""
+    parent_id: str = ""
+    """The task that has handed it on; empty: none has."""
+    depth: int = 0
+    children: list[DelegationView] = []
+    """What its conversation has handed on, and what those have."""
 
 
 class TaskAnswer(Request, frozen=True, kw_only=True):
@@ -577,6 +627,88 @@ class CleanRequest(Request, frozen=True, kw_only=True):
     dry_run: bool = False
 
 
+# --- jobs ------------------------------------------------------------------------------------------
+
+
+class JobView(View, frozen=True, kw_only=True):
+    """A background command. ``status``: running, done, failed, killed, timed_out, lost (what supervised it
+    was ended from outside). It is over when ``ended_at`` is set: a killed one may still be ending."""
+
+    id: str
+    status: str
+    name: str = ""
+    command: str = ""
+    directory: str = ""
+    task_id: str = ""
+    """The task that has started it; empty: a person has."""
+    conversation: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str = ""
+    created_at: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+    pid: int | None = None
+    output_path: str = ""
+    output_bytes: int = 0
+    errors_path: str = ""
+    """Standard error, where that is kept apart."""
+    errors_bytes: int = 0
+    stalled: bool = False
+    """It seems to wait for input."""
+    stalled_at: str | None = None
+    time_limit: float = 0.0
+    terminal: bool = True
+    wake: bool = True
+    """Whether its agent is called again when it ends."""
+
+
+# --- residents -------------------------------------------------------------------------------------
+
+
+class ResidentView(View, frozen=True, kw_only=True):
+    """A long-lived agent process that a file describes. A file with a mistake is one too (``invalid``)."""
+
+    id: str
+    name: str = ""
+    version: str = ""
+    description: str = ""
+    file: str = ""
+    """Empty: it is gone, and what it described still runs."""
+    enabled: bool = False
+    """Whether it starts with the daemon."""
+    state: Literal[
+        "stopped",
+        "starting",
+        "building",
+        "running",
+        "stopping",
+        "waiting",
+        "gave_up",
+        "ended",
+        "invalid",
+    ] = "stopped"
+    """waiting: it is started again at ``next_try_at``; ended: by itself, and its rules ask for no more."""
+    reason: str = ""
+    """exited, lost, not_started, build_failed, background (it went there by itself), directory_gone,
+    provider_gone, env_file, file_gone, elsewhere (another daemon keeps it), outside (it runs and was not
+    started here), barrier, ended_unseen, resident_invalid; empty where there is nothing to say."""
+    reason_params: dict[str, Any] = {}
+    pid: int | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    restarts: int = 0
+    """By itself, since a person or the daemon started it."""
+    next_try_at: str | None = None
+    adopted: bool = False
+    """Started elsewhere and taken on: it has no log here."""
+    directory: str = ""
+    log_path: str = ""
+    """Where the output of its present start is."""
+
+
 # --- changes ---------------------------------------------------------------------------------------
 
 
@@ -592,6 +724,8 @@ class Snapshot(View, frozen=True, kw_only=True):
     runtimes: list[RuntimeView] = []
     tasks: list[TaskRow] = []
     agents: list[AgentView] = []
+    jobs: list[JobView] = []
+    residents: list[ResidentView] = []
 
 
 def _no_data() -> msgspec.Raw:
@@ -602,9 +736,10 @@ class ChangeEvent(View, frozen=True, kw_only=True):
     """One change.
 
     ``kind`` and what ``data`` is: status (DaemonStatus), runtime (RuntimeView), runtime_removed ({id}),
-    task (TaskRow), task_removed ({id}), agent (AgentView), agent_removed ({id}), transcript ({task_id,
-    seq}: there are lines up to seq), settings ({}), reset ({reason}: take a new snapshot), hello ({}: first
-    on every stream). Others are to be ignored.
+    task (TaskRow), task_removed ({id}), agent (AgentView), agent_removed ({id}), job (JobView), job_removed
+    ({id}), resident (ResidentView), resident_removed ({id}), delegation (DelegationView), transcript ({task_id, seq}: there are lines up
+    to seq), settings ({}), reset ({reason}: take a new snapshot), hello ({}: first on every stream). Others
+    are to be ignored.
     """
 
     revision: int

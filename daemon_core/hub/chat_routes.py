@@ -9,7 +9,7 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import BodyPartReader, web
 
-from daemon_core.hub import agents, attachments, dispatch, issues, service
+from daemon_core.hub import agents, attachments, dispatch, issues, service, waking
 from daemon_core.hub.answering import (
     ACTOR,
     Api,
@@ -198,6 +198,7 @@ class ChatApi(Api):
         def rule(tx: Tx) -> dict[str, object]:
             _chat(tx, conversation_id)
             service.check_prompt(body.content, self.limits)
+            waking.give_way(tx, conversation_id)
             about = {"initiator_type": "member", "initiator_id": self.hub.scope.member_id}
             task = service.new_turn(
                 tx, self.hub.scope, conversation_id, body.content, fresh=False, about=about

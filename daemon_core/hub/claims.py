@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from daemon_core.hub import tokens
 from daemon_core.hub.clock import SECOND
 from daemon_core.hub.dressing import dress
@@ -20,7 +22,7 @@ _LOST = (
 # own limit, priority, then age.
 _NEXT = """
     SELECT t.* FROM task AS t LEFT JOIN agent AS a ON a.id = t.agent_id
-    WHERE t.runtime_id = ? AND t.status = 'queued'
+    WHERE t.runtime_id = :runtime_id AND t.status = 'queued' AND coalesce(t.parked_until, 0) <= :now
       AND NOT EXISTS (SELECT 1 FROM task AS o WHERE o.conversation_id = t.conversation_id
             AND o.status IN ('dispatched', 'waiting_local_directory', 'running'))
       AND NOT (t.kind = 'quick_create' AND EXISTS (SELECT 1 FROM task AS o WHERE o.agent_id = t.agent_id
@@ -29,7 +31,17 @@ _NEXT = """
             OR (SELECT count(*) FROM task AS o WHERE o.agent_id = t.agent_id
                 AND o.status IN ('dispatched', 'waiting_local_directory', 'running'))
                < a.max_concurrent_tasks)
+      AND (:task_id = '' OR t.id = :task_id)
+      AND (:model = '' OR coalesce(t.model, a.model, :default_model) = :model)
+      AND coalesce(t.model, a.model, :default_model) NOT IN (SELECT value FROM json_each(:without))
     ORDER BY t.priority DESC, t.queue_no, t.no LIMIT 1
+"""
+
+_HELD_BACK = """
+    SELECT DISTINCT coalesce(t.model, a.model, :default_model) AS model
+    FROM task AS t LEFT JOIN agent AS a ON a.id = t.agent_id
+    WHERE t.runtime_id = :runtime_id AND t.status = 'queued'
+      AND coalesce(t.model, a.model, :default_model) IN (SELECT value FROM json_each(:without))
 """
 
 
@@ -40,6 +52,7 @@ def claim(
     *,
     redeliver: bool,
     capabilities: frozenset[str] = frozenset(),
+    wish: wire.ClaimWish | None = None,
 ) -> wire.Task | None:
     """The next task of a runtime, dispatched and leased, with a token of its own; None when there is none.
 
@@ -48,7 +61,8 @@ def claim(
     """
     lease_until = tx.now + int(scope.limits.lease_s * SECOND)
     row = None
-    if redeliver:
+    wished = {**_wished(runtime_id, wish), "now": tx.now}
+    if redeliver and (wish is None or not (wish.task_id or wish.model)):
         lost_before = tx.now - int(scope.limits.redelivery_s * SECOND)
         row = tx.one(
             f"SELECT * FROM task WHERE runtime_id = ? AND {_LOST} ORDER BY dispatched_at LIMIT 1",
@@ -57,7 +71,7 @@ def claim(
     event = TaskEvent.REDELIVER
     if row is None:
         event = TaskEvent.CLAIM
-        row = tx.one(_NEXT, (runtime_id,))
+        row = tx.one(_NEXT, wished)
     if row is None:
         return None
     move(tx, row, event, dispatched_at=tx.now, lease_until=lease_until)
@@ -65,6 +79,22 @@ def claim(
     token = tokens.mint(tx.db, row["no"], tx.now, scope.limits)
     tx.wake_at(tx.now + int(scope.limits.token_life_s * SECOND))
     return dress(tx, scope, task_row(tx, row["id"]), token, capabilities)
+
+
+def held_back(tx: Tx, runtime_id: str, wish: wire.ClaimWish) -> list[str]:
+    """Models that nothing is wanted of now, of which tasks wait."""
+    return [row["model"] for row in tx.all(_HELD_BACK, _wished(runtime_id, wish))] if wish.without else []
+
+
+def _wished(runtime_id: str, wish: wire.ClaimWish | None) -> dict[str, str]:
+    wish = wish or wire.ClaimWish()
+    return {
+        "runtime_id": runtime_id,
+        "task_id": wish.task_id,
+        "model": wish.model,
+        "default_model": wish.default_model,
+        "without": msgspec.json.encode(wish.without).decode(),
+    }
 
 
 def pending(tx: Tx, scope: Scope, runtime_id: str) -> list[wire.Task]:

@@ -191,8 +191,13 @@ class DaemonApi(Api):
 
     @for_daemon("failed to claim task: storage failed")
     async def claim(self, request: web.Request) -> web.StreamResponse:
-        task = await self.hub.claim(path_id(request, "rid", "runtime_id"), _capabilities(request))
-        return answer({"task": None if task is None else on_the_wire(task)})
+        runtime_id = path_id(request, "rid", "runtime_id")
+        wish = await decode(request, wire.ClaimWish, self.limits.body_bytes)
+        task = await self.hub.claim(runtime_id, _capabilities(request), wish)
+        said: dict[str, object] = {"task": None if task is None else on_the_wire(task)}
+        if wish.without and (held_back := await self.hub.held_back(runtime_id, wish)):
+            said["held_back"] = held_back
+        return answer(said)
 
     @for_daemon("failed to claim task: storage failed")
     async def claim_batch(self, request: web.Request) -> web.StreamResponse:

@@ -33,6 +33,8 @@ def dress(
     task.prior_session_id, task.prior_work_dir = _resume_pointer(tx, row, conversation)
     task.agent = _agent(tx, row, capabilities)
     _initiator(tx, scope, row, task)
+    if row["woken"] and not row["gone_on"]:
+        task.wake_text = prompt_of(tx, row["turn_id"])
     match row["kind"]:
         case "chat":
             _chat(tx, scope, row, conversation, task)

@@ -20,12 +20,15 @@ from daemon_core.hub import (
     agents,
     attachments,
     claims,
+    delegating,
     dispatch,
+    history,
     parking,
     registry,
     service,
     tokens,
     transcripts,
+    waking,
 )
 from daemon_core.hub.clock import SECOND, Clock, SystemClock
 from daemon_core.hub.errors import ConflictError, NotFoundError, RefusedError, StorageError
@@ -68,6 +71,7 @@ class Hub:
         store: the database.
         links: the websockets.
         requests: what daemons are asked beside tasks.
+        delegating: tasks that were handed on by others.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Hub:
         self.store = store
         self.links = Links(scope.limits, self.heartbeat, scope.workspace_id)
         self.requests = Requests(clock)
+        self.delegating = delegating.Delegating(store, scope)
         self.retention = DEFAULT_RETENTION
         self.on_expired: Callable[[DeletedConversation], object] = lambda deleted: None
         """Hears of each conversation that aged out, so that its directories can go, too; must be cheap."""
@@ -196,6 +201,7 @@ class Hub:
         dues: list[int | None] = [
             await self.store.write(lambda tx: claims.wake_lost(tx, self.scope)),
             await self.store.write(parking.resume_due),
+            await self.store.write(parking.offer_due),
             await self.store.write(lambda tx: tokens.expire(tx.db, tx.now, limits)),
             await self._sweep_runtimes(now),
             await self._sweep_conversations(now),
@@ -260,6 +266,7 @@ class Hub:
 
         def rule(tx: Tx) -> HubTask:
             parking.give_way(tx, task_id)
+            waking.give_way(tx, service.task_row(tx, task_id)["conversation_id"])
             if service.task_row(tx, task_id)["issue_id"] is None:
                 return service.reply(tx, self.scope, task_id, prompt, model)
             service.check_prompt(prompt, self.scope.limits)
@@ -284,6 +291,15 @@ class Hub:
 
         return await self.store.write(rule)
 
+    async def wake(self, task_id: str, text: str) -> HubTask | None:
+        """Another turn in the conversation of a task, to tell its agent something; None where a turn goes on
+        or is to come.
+
+        Raises:
+            NotFoundError: ``unknown_task``. ConflictError: ``agent_removed``. InvalidInputError: the text.
+        """
+        return await self.store.write(lambda tx: waking.wake(tx, self.scope, task_id, text))
+
     async def cancel(self, task_id: str) -> HubTask:
         """Cancel a task; one that is over is given back as it is.
 
@@ -292,7 +308,9 @@ class Hub:
         """
 
         def rule(tx: Tx) -> HubTask:
+            row = service.task_row(tx, task_id)
             service.cancel(tx, task_id)
+            delegating.cancel_below(tx, home=row["conversation_id"])
             return _known(load_task(tx, task_id), task_id)
 
         return await self.store.write(rule)
@@ -312,6 +330,7 @@ class Hub:
             )
             if row is None:
                 raise NotFoundError("unknown_task", task=task_id)
+            delegating.cancel_below(tx, home=row["conversation_id"])
             return service.delete(tx, row["conversation_id"])
 
         return await self.store.write(rule)
@@ -331,6 +350,14 @@ class Hub:
     async def list(self, *, all: bool = False, limit: int = 50) -> builtins.list[HubTask]:
         """Newest first: the newest ``limit`` and every one that is not over; with ``all`` every task."""
         return await self.store.read(lambda tx: service.list_tasks(tx, all, limit))
+
+    async def history(
+        self, before: int | None, limit: int, words: str, statuses: Sequence[str]
+    ) -> builtins.list[tuple[int, HubTask]]:
+        """(number, task) of a page of all tasks, newest first; see ``history.page``."""
+        return await self.store.read(
+            lambda tx: history.page(tx, before=before, limit=limit, words=words, statuses=statuses)
+        )
 
     async def count_queued(self) -> int:
         """Tasks that nobody has claimed yet."""
@@ -478,8 +505,14 @@ class Hub:
 
     # --- claims ---------------------------------------------------------------------------------------
 
-    async def claim(self, runtime_id: str, capabilities: frozenset[str] = frozenset()) -> wire.Task | None:
-        """The next task of a runtime (over the wire); ``capabilities``: what its daemon says it can.
+    async def claim(
+        self,
+        runtime_id: str,
+        capabilities: frozenset[str] = frozenset(),
+        wish: wire.ClaimWish | None = None,
+    ) -> wire.Task | None:
+        """The next task of a runtime (over the wire); ``capabilities``: what its daemon says it can; ``wish``:
+        which tasks it is for.
 
         Raises:
             NotFoundError: ``unknown_runtime``.
@@ -489,10 +522,19 @@ class Hub:
         def rule(tx: Tx) -> wire.Task | None:
             registry.require(tx, runtime_id)
             return claims.claim(
-                tx, self.scope, runtime_id, redeliver=self._timers_started, capabilities=capabilities
+                tx,
+                self.scope,
+                runtime_id,
+                redeliver=self._timers_started,
+                capabilities=capabilities,
+                wish=wish,
             )
 
         return await self.store.write(rule)
+
+    async def held_back(self, runtime_id: str, wish: wire.ClaimWish) -> builtins.list[str]:
+        """Models that a claim did not wish for and that tasks of the runtime wait for."""
+        return await self.store.read(lambda tx: claims.held_back(tx, runtime_id, wish))
 
     # --- publishing -----------------------------------------------------------------------------------
 

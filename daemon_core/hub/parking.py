@@ -72,6 +72,17 @@ def resume_due(tx: Tx) -> int | None:
     return found
 
 
+def offer_due(tx: Tx) -> int | None:
+    """Offer attempts whose pause is over; tell when the next one's is."""
+    waiting = "status = 'queued' AND parked_until IS NOT NULL"
+    for row in tx.all(f"SELECT * FROM task WHERE {waiting} AND parked_until <= ? ORDER BY no", (tx.now,)):
+        tx.run("UPDATE task SET parked_until = NULL WHERE no = ?", (row["no"],))
+        if row["runtime_id"] is not None:
+            tx.hints.append(Hint("available", row["runtime_id"], row["id"]))
+    found: int | None = tx.db.execute(f"SELECT min(parked_until) FROM task WHERE {waiting}").fetchone()[0]
+    return found
+
+
 def resume_now(tx: Tx, task_id: str) -> HubTask | None:
     """The user wants it to go on; None if it is not parked."""
     row = service.task_row(tx, task_id)

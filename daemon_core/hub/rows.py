@@ -56,13 +56,15 @@ def _select(cut: bool) -> str:
 
     prompt = (
         "SELECT group_concat(content, char(10, 10)) FROM"
-        " (SELECT content FROM chat_message WHERE turn_id = t.turn_id AND role = 'user' ORDER BY no)"
+        " (SELECT content FROM chat_message WHERE turn_id = t.turn_id AND role IN ('user', 'notice')"
+        " ORDER BY no)"
     )
     return (
         "SELECT t.no, t.id, t.conversation_id, t.status, t.provider, t.agent_name, t.runtime_id, t.priority,"
         " t.model, t.thinking_level, t.attempt, t.max_attempts, t.parent_task_id, t.created_at,"
         " t.dispatched_at, t.started_at, t.ended_at, t.session_id, t.work_dir, t.branch_name,"
         f" t.failure_reason, t.wait_detail, t.progress, t.kind, t.issue_id, t.parked_until, t.goes_on,"
+        " c.parent_key, c.delegation_depth,"
         f" {text('t.output')} AS output,"
         f" {text('t.error')} AS error, {text(f'({prompt})')} AS prompt, c.title, c.directory, c.repo_url,"
         " c.repo_ref,"
@@ -142,6 +144,8 @@ def _view(row: sqlite3.Row, usage: list[wire.Usage]) -> HubTask:
         issue_id=row["issue_id"],
         parked_until=rfc3339_or_none(row["parked_until"]),
         goes_on=bool(row["goes_on"]),
+        parent_key=row["parent_key"],
+        depth=row["delegation_depth"],
     )
 
 

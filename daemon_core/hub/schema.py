@@ -112,7 +112,31 @@ _PARKING: Final = (
     "ALTER TABLE agent ADD COLUMN resume_after_limit INTEGER",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST, _REPOSITORIES, _SKILLS, BOARD, _PARKING)
+_WAKING: Final = ("ALTER TABLE task ADD COLUMN woken INTEGER NOT NULL DEFAULT 0",)
+
+_DELEGATION: Final = (
+    "ALTER TABLE conversation ADD COLUMN parent_key TEXT",
+    "ALTER TABLE conversation ADD COLUMN parent_conversation TEXT",
+    "ALTER TABLE conversation ADD COLUMN parent_home TEXT",
+    "ALTER TABLE conversation ADD COLUMN delegation_depth INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE conversation ADD COLUMN delegation_request TEXT",
+    "CREATE INDEX conversation_parent ON conversation (parent_conversation)"
+    " WHERE parent_conversation IS NOT NULL",
+    "CREATE INDEX conversation_home ON conversation (parent_home) WHERE parent_home IS NOT NULL",
+    "CREATE INDEX conversation_parent_key ON conversation (parent_key) WHERE parent_key IS NOT NULL",
+    "CREATE UNIQUE INDEX conversation_request ON conversation (delegation_request)"
+    " WHERE delegation_request IS NOT NULL",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    _FIRST,
+    _REPOSITORIES,
+    _SKILLS,
+    BOARD,
+    _PARKING,
+    _WAKING,
+    _DELEGATION,
+)
 """One entry a version: ``user_version`` counts how many have been applied."""
 
 TABLES: Final[tuple[tuple[str, str], ...]] = (

@@ -39,9 +39,15 @@ RETRYABLE: Final = frozenset(
         failures.RUNTIME_RECOVERY,
         failures.TIMEOUT,
         failures.CODEX_SEMANTIC_INACTIVITY,
+        failures.AGENT_NETWORK,
+        failures.SKILL_BUNDLE_UNAVAILABLE,
     }
 )
 """Failures after which the hub tries the turn again by itself, while attempts are left."""
+NETWORK_ATTEMPTS: Final = 3
+"""Of a turn whose agent could not reach its model, where there is to be more than one."""
+NETWORK_PAUSE: Final = 5 * SECOND
+"""Before the last of them: a network that comes back needs a moment."""
 
 TITLE_CHARS: Final = 80
 ABOUT: Final = (
@@ -162,16 +168,18 @@ def new_turn(
     model: str | None = None,
     fresh: bool,
     about: Mapping[str, object] | None = None,
+    role: str = "user",
 ) -> HubTask:
-    """A task in a conversation, behind those that are there. ``about``: columns that say what it is about."""
+    """A task in a conversation, behind those that are there. ``about``: columns that say what it is about;
+    ``role``: who says the prompt."""
     conversation = tx.one("SELECT * FROM conversation WHERE id = ?", (conversation_id,))
     assert conversation is not None, "a task without its conversation"
     agent = agents.of_conversation(tx, conversation)
     task_id = str(uuid.uuid4())
     tx.run(
         "INSERT INTO chat_message (conversation_id, turn_id, task_id, role, content, created_at)"
-        " VALUES (?, ?, ?, 'user', ?, ?)",
-        (conversation_id, task_id, task_id, prompt, tx.now),
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (conversation_id, task_id, task_id, role, prompt, tx.now),
     )
     _enqueue(
         tx,
@@ -200,7 +208,8 @@ def new_turn(
 
 
 def _enqueue(tx: Tx, columns: dict[str, object]) -> None:
-    """Insert a queued task; without a ``queue_no`` it goes behind all others of its priority."""
+    """Insert a queued task; without a ``queue_no`` it goes behind all others of its priority. With a
+    ``parked_until`` it is not handed out before."""
     names = [*columns, "status", "created_at"]
     values = [*columns.values(), TaskState.QUEUED, tx.now]
     if "queue_no" not in columns:
@@ -217,7 +226,10 @@ def _enqueue(tx: Tx, columns: dict[str, object]) -> None:
             status=TaskState.QUEUED,
         )
     )
-    if runtime_id is not None:
+    not_before = columns.get("parked_until")
+    if isinstance(not_before, int):
+        tx.wake_at(not_before)
+    elif runtime_id is not None:
         tx.hints.append(Hint("available", str(runtime_id), task_id))
 
 
@@ -313,9 +325,10 @@ def conversation(tx: Tx, conversation_id: str) -> Conversation | None:
 
 
 def prompt_of(tx: Tx, turn_id: str) -> str:
-    """What the user wrote for a turn, its messages joined by a blank line."""
+    """What the user wrote for a turn (or what it was begun to tell), its messages joined by a blank line."""
     rows = tx.all(
-        "SELECT content FROM chat_message WHERE turn_id = ? AND role = 'user' ORDER BY no", (turn_id,)
+        "SELECT content FROM chat_message WHERE turn_id = ? AND role IN ('user', 'notice') ORDER BY no",
+        (turn_id,),
     )
     return "\n\n".join(row["content"] for row in rows)
 
@@ -511,13 +524,14 @@ def _fail(
             "UPDATE conversation SET session_id = NULL WHERE id = ? AND session_id = ?",
             (row["conversation_id"], session_id),
         )
-    again = (
-        reason in RETRYABLE
-        and row["attempt"] < row["max_attempts"]
-        and row["kind"] not in ("autopilot", "quick_create")
-    )
+    most = row["max_attempts"]
+    if reason == failures.AGENT_NETWORK and most > 1:
+        most = max(most, NETWORK_ATTEMPTS)
+    again = reason in RETRYABLE and row["attempt"] < most and row["kind"] not in ("autopilot", "quick_create")
     if again:
-        _queue_attempt(tx, row, reason, session_id, work_dir)
+        last = reason == failures.AGENT_NETWORK and row["attempt"] + 1 == most
+        not_before = tx.now + NETWORK_PAUSE if last else None
+        _queue_attempt(tx, row, reason, session_id, work_dir, not_before=not_before)
     else:
         _answer(tx, row, error, is_error=True)
         effects.failed(tx, row, error, lost=lost)
@@ -526,7 +540,13 @@ def _fail(
 
 
 def _queue_attempt(
-    tx: Tx, row: sqlite3.Row, reason: str, session_id: str | None, work_dir: str | None
+    tx: Tx,
+    row: sqlite3.Row,
+    reason: str,
+    session_id: str | None,
+    work_dir: str | None,
+    *,
+    not_before: int | None,
 ) -> None:
     """The next attempt at a lost turn, at the place of the one before in the queue."""
     fresh = reason == failures.CODEX_SEMANTIC_INACTIVITY or bool(row["fresh"] and not session_id)
@@ -536,9 +556,11 @@ def _queue_attempt(
             "id": str(uuid.uuid4()),
             "parent_task_id": row["id"],
             "attempt": row["attempt"] + 1,
+            "max_attempts": max(row["max_attempts"], row["attempt"] + 1),
             "session_id": None if fresh else session_id,
             "work_dir": None if fresh else work_dir,
             "fresh": int(fresh),
+            "parked_until": not_before,
             **{
                 name: row[name]
                 for name in (
@@ -552,7 +574,7 @@ def _queue_attempt(
                     "queue_no",
                     "model",
                     "thinking_level",
-                    "max_attempts",
+                    "woken",
                     *ABOUT,
                 )
             },

@@ -84,6 +84,10 @@ class HubTask(View, frozen=True):
     parked_until: str | None = None
     """When a parked one can go on, where somebody said it; ``goes_on``: it does so by itself."""
     goes_on: bool = False
+    parent_key: str | None = None
+    """Which task has handed it on, by the daemon's name (``<connection>/<id>``); None: it was not."""
+    depth: int = 0
+    """How deep it was handed on."""
 
 
 class ChatMessage(View, frozen=True):

@@ -7,6 +7,9 @@ A notice is kept in the journal and goes this way, and no other:
        ▲                   │
        └──── put back ─────┘          pending or given ── its conversation is deleted ──▶ dropped
 
+One that was put back waits for the conversation's next turn, whatever that is for: an agent that fails at
+each turn is not woken again and again.
+
 *Delivered* is written by the journal itself, in the transaction that commits the first events of the turn
 that carries the notice (``Stretch.turns``). So a crash can at most have it shown twice, which is then said;
 it is never lost. A notice is made once: its ``dedup`` text names what it tells, and a second one with the
@@ -26,7 +29,9 @@ from daemon_core.journal import Journal
 
 NoticeState = Literal["pending", "given", "delivered", "dropped"]
 
-_FIELDS = "id, conversation, kind, subject, body, wake, created_at, state, given_to, given_turn, times"
+_FIELDS = (
+    "id, conversation, kind, subject, body, wake, created_at, state, given_to, given_turn, times, given_at"
+)
 
 
 class Notice(msgspec.Struct, kw_only=True, frozen=True):
@@ -47,8 +52,15 @@ class Notice(msgspec.Struct, kw_only=True, frozen=True):
     """The run that it was given to."""
     given_turn: int = 0
     """The turn within that run, 1 for its first."""
+    tried: bool = False
+    """Whether it was given to a turn before: nothing is begun for it any more, it waits for the next turn."""
     times: int = 0
     """How often it may have been shown before it was given this time."""
+
+
+def worth_a_turn(notices: Iterable[Notice]) -> bool:
+    """Whether a turn is begun for any of these."""
+    return any(notice.wake and not notice.tried for notice in notices)
 
 
 class Notices:
@@ -87,7 +99,7 @@ class Notices:
         return await self._read("WHERE subject = ? ORDER BY id", (subject,))
 
     async def waiting(self) -> list[str]:
-        """Conversations with something pending that a turn is begun for."""
+        """Conversations with something pending that a turn may be begun for."""
 
         def read(db: sqlite3.Connection) -> list[str]:
             rows = db.execute(
@@ -108,6 +120,18 @@ class Notices:
 
         return await self.journal.transact(read)
 
+    async def take(self, conversation: str, run_id: str) -> list[Notice]:
+        """Give everything that is pending to the first turn of a run; all that this turn has been given,
+        also before a crash, oldest first."""
+
+        def take(db: sqlite3.Connection) -> list[Notice]:
+            where = "WHERE conversation = ? AND state = 'pending' ORDER BY id"
+            give_notices(db, [notice.id for notice in _rows(db, where, (conversation,))], run_id, 1)
+            where = "WHERE given_to = ? AND given_turn = 1 AND state = 'given' ORDER BY id"
+            return _rows(db, where, (run_id,))
+
+        return await self.journal.transact(take)
+
     async def give(self, ids: Iterable[int], run_id: str, turn: int = 1) -> None:
         """These go into a turn of a run. Those that are not pending (any more) are left as they are."""
         wanted = [int(number) for number in ids]
@@ -124,18 +148,20 @@ class Notices:
             ).close()
         )
 
-    async def put_back(self, run_id: str, *, unseen: bool = False) -> int:
+    async def put_back(self, run_id: str, *, unseen: bool = False, untried: bool = False) -> int:
         """What a run was given and has not taken up is pending again; gives how many those are.
 
         Args:
             unseen: the agent cannot have seen them: its run has never begun.
+            untried: a new turn may be begun for them: nobody knows of the run any more.
         """
 
         def put(db: sqlite3.Connection) -> int:
             return db.execute(
-                "UPDATE notices SET state = 'pending', given_to = '', given_turn = 0, given_at = '',"
-                " times = times - ? WHERE given_to = ? AND state = 'given'",
-                (int(unseen), run_id),
+                "UPDATE notices SET state = 'pending', given_to = '', given_turn = 0,"
+                " given_at = CASE ? WHEN 1 THEN '' ELSE given_at END, times = times - ?"
+                " WHERE given_to = ? AND state = 'given'",
+                (int(untried), int(unseen), run_id),
             ).rowcount
 
         return await self.journal.transact(put)
@@ -248,7 +274,8 @@ def _rows(db: sqlite3.Connection, where: str, parameters: tuple[object, ...]) ->
     return [
         Notice(
             id=row[0], conversation=row[1], kind=row[2], subject=row[3], body=row[4], wake=bool(row[5]),
-            created_at=row[6], state=row[7], given_to=row[8], given_turn=row[9], times=row[10] - (row[7] == "given"),
+            created_at=row[6], state=row[7], given_to=row[8], given_turn=row[9],
+            times=row[10] - int(row[7] == "given"), tried=bool(row[11]),
         )
         for row in db.execute(f"SELECT {_FIELDS} FROM notices {where}", parameters)
     ]  # fmt: skip

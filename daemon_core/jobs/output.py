@@ -24,7 +24,7 @@ STREAMS: Final = ("stdout", "stderr")
 
 _SEQUENCES: Final = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # CSI
-    r"|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC
+    r"|[\]PX^_][^\x07\x1b]{0,4096}(?:\x07|\x1b\\)?"  # OSC, DCS, SOS, PM, APC
     r"|[ -/]+[0-~]|[0-Z\\-~])"
     r"|\x9b[0-?]*[ -/]*[@-~]"
 )
@@ -94,7 +94,9 @@ def digest(directory: Path, stream: str = "stdout", limit: int = DIGEST_LIMIT_CH
             return Digest(text=head + tail, size=first.size, shortened=False)
     half = limit // 2
     note = f"\n[... shortened: the output has {first.size:,} bytes in all ...]\n"
-    return Digest(text=head[:half].rstrip("\n") + note + tail[-half:].lstrip("\n"), size=first.size, shortened=True)
+    return Digest(
+        text=head[:half].rstrip("\n") + note + tail[-half:].lstrip("\n"), size=first.size, shortened=True
+    )
 
 
 def plain(data: bytes, *, cut_start: bool = False, cut_end: bool = False) -> str:

@@ -38,7 +38,8 @@ _KINDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
     (
         "password",
         re.compile(
-            r"(pass(word|phrase|code)|\bpin\b|verification code|one-time code|token|secret)[^\n]{0,80}[:?>]\s*$",
+            r"(pass(word|phrase|code)|\bpin\b|verification code|one-time code|token|secret)"
+            r"[^\n]{0,80}[:?>]\s*$",
             re.I,
         ),
         "It waits for a password or a code. Do not guess one: kill it with `ostler job kill {id}`, and use a"
@@ -68,7 +69,7 @@ _KINDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
     (
         "key",
         re.compile(
-            r"(press|hit|strike)\s+(any key|a key|enter|return|\[?(enter|return|space)\]?|<[^>\n]{1,12}>|ctrl)"
+            r"(press|hit|strike)\s+(any key|a key|\[?(enter|return|space)\]?|<[^>\n]{1,12}>|ctrl)"
             r"[^\n]{0,60}$",
             re.I,
         ),
@@ -77,8 +78,8 @@ _KINDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
     (
         "repl",
         re.compile(
-            r"^(>>>|\.\.\.|In \[\d+\]:|(mysql|sqlite|MariaDB [^\n>]{0,40}|ghci|irb[^\n>]{0,40}|gdb|pdb|Pdb|\(gdb\)"
-            r"|\(Pdb\)|\(lldb\)|\w{1,30}[=-][#>]|>|\?|julia>|node>|scala>))\s?$",
+            r"^(>>>|\.\.\.|In \[\d+\]:|(mysql|sqlite|ghci|julia|node|scala|ftp|telnet)>|MariaDB [^\n>]{0,40}>"
+            r"|irb[^\n>]{0,40}>|\((gdb|Pdb|lldb|ipdb)\)|ipdb>|\w{1,30}[=-][#>]|[>?#$])\s?$",
         ),
         "It is an interactive interpreter that waits for input. Give it `--eof`, or kill it and pass the"
         " commands as a script",
@@ -86,7 +87,8 @@ _KINDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
     (
         "choice",
         re.compile(
-            r"(\b(select|choose|choice|selection|option|pick)\b[^\n]{0,80}[:?>\])]\s*$|\(use arrow keys\)|^\s*[❯?] .{1,200}$)",
+            r"(\b(select|choose|choice|selection|option|pick)\b[^\n]{0,80}[:?>\])]\s*$|\(use arrow keys\)"
+            r"|^\s*[\u276f?] .{1,200}$)",
             re.I | re.M,
         ),
         "It asks for a choice. " + _SEND,
@@ -94,8 +96,8 @@ _KINDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
     (
         "enter",
         re.compile(
-            r"(\b(enter|type|input|provide|specify|login|log in|user ?name|e-?mail|name|value|path|url|address)\b"
-            r"[^\n]{0,80}[:>]\s*|[^\n]{0,200}\?\s*)$",
+            r"(\b(enter|type|input|provide|specify|login|log in|user ?name|e-?mail|name|value|path|url"
+            r"|address)\b[^\n]{0,80}[:>]\s*(\([^\n)]{0,80}\)\s*|\[[^\n\]]{0,80}\]\s*)?|[^\n]{0,200}\?\s*)$",
             re.I,
         ),
         "It asks for something. " + _SEND,

@@ -36,7 +36,7 @@ class JobRecord(msgspec.Struct, kw_only=True):
     time_limit_s: float = 0.0
     wake: bool = True
     state: str = "created"
-    """``created``: it may have to be started yet. ``started``: its process was. ``ended``: its tree is gone."""
+    """``created``: it may have to be started yet. ``started``: it was. ``ended``: its tree is gone."""
     status: str = "running"
     exit_code: int | None = None
     signal: int | None = None
@@ -85,9 +85,7 @@ class JobStore:
         def add(db: sqlite3.Connection) -> bool:
             marks = ", ".join("?" * len(_FIELDS))
             values = [getattr(job, name) for name in _FIELDS]
-            return (
-                db.execute(f"INSERT OR IGNORE INTO jobs({_NAMES}) VALUES ({marks})", values).rowcount == 1
-            )
+            return db.execute(f"INSERT OR IGNORE INTO jobs({_NAMES}) VALUES ({marks})", values).rowcount == 1
 
         return await self._journal.transact(add)
 
@@ -143,7 +141,7 @@ class JobStore:
         return await self._journal.transact(end)
 
     async def stall(self, job_id: str, at: str, notice: JobNotice) -> JobRecord | None:
-        """It seems to wait for input: said once until its output grows again. None if there is nothing new."""
+        """It seems to wait for input: said once until its output grows. None if there is nothing new."""
 
         def stall(db: sqlite3.Connection) -> JobRecord | None:
             job = _one(db, job_id)
@@ -217,13 +215,27 @@ class JobStore:
             lambda db: [row[0] for row in db.execute("SELECT id FROM jobs WHERE removed = 1")]
         )
 
+    async def give_up(self, conversation: str) -> list[str]:
+        """Its conversation is gone: each of its jobs is killed and to be removed; gives their ids."""
+
+        def mark(db: sqlite3.Connection) -> list[str]:
+            ids = [
+                row[0] for row in db.execute("SELECT id FROM jobs WHERE conversation = ?", (conversation,))
+            ]
+            db.execute(
+                "UPDATE jobs SET removed = 1, status = CASE state WHEN 'ended' THEN status ELSE 'killed' END"
+                " WHERE conversation = ?",
+                (conversation,),
+            ).close()
+            return ids
+
+        return await self._journal.transact(mark)
+
     async def begin_removal(self, job_id: str) -> bool:
         """From here on the job is not there any more; its files may go. False for one that goes on."""
         return await self._journal.transact(
             lambda db: (
-                db.execute(
-                    "UPDATE jobs SET removed = 1 WHERE id = ? AND state = 'ended'", (job_id,)
-                ).rowcount
+                db.execute("UPDATE jobs SET removed = 1 WHERE id = ? AND state = 'ended'", (job_id,)).rowcount
                 == 1
             )
         )

@@ -103,6 +103,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX notices_open ON notices(conversation, id) WHERE state IN ('pending', 'given');
     CREATE INDEX notices_given ON notices(given_to) WHERE state = 'given';
     CREATE INDEX notices_settled ON notices(settled_at) WHERE settled_at <> '';
+    CREATE INDEX IF NOT EXISTS tasks_of_conversation ON tasks(conversation_id);
     CREATE TABLE wakes(
         conversation TEXT PRIMARY KEY,
         count INTEGER NOT NULL DEFAULT 0,
@@ -139,9 +140,24 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX jobs_open ON jobs(created_at) WHERE state <> 'ended';
     CREATE INDEX jobs_of_conversation ON jobs(conversation, created_at);
     """,
+    """
+    CREATE TABLE delegations(
+        conversation_id TEXT PRIMARY KEY,
+        task_id TEXT NOT NULL,
+        parent_key TEXT NOT NULL,
+        parent_conversation TEXT NOT NULL,
+        depth INTEGER NOT NULL DEFAULT 1,
+        waiting_key TEXT NOT NULL DEFAULT '',
+        told TEXT NOT NULL DEFAULT '',
+        plan TEXT NOT NULL DEFAULT '[]',
+        turns INTEGER NOT NULL DEFAULT 0,
+        created_at TEXT NOT NULL DEFAULT '',
+        ended_at TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    """,
 )
 
-TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox", "notices", "wakes", "jobs")
+TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox", "notices", "wakes", "jobs", "delegations")
 """In an order in which rows can be copied with foreign keys on."""
 
 

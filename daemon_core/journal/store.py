@@ -67,7 +67,8 @@ class Stretch(msgspec.Struct, kw_only=True):
     turns: int = 0
     """How many turns the agent has taken up in this run: what they were given to tell is delivered."""
     given: Sequence[int] = ()
-    """Notices that go into the turn after these, with what the reader now has to say."""
+    """Notices that go into a turn of this run, with what the reader has to say now."""
+    given_turn: int = 0
 
 
 class Journal:
@@ -170,6 +171,14 @@ class Journal:
             "WHERE task_id GLOB ? || '*' OR conversation_id GLOB ? || '*'", (prefix, prefix)
         )
 
+    async def tasks_of(self, connection: str, conversation_id: str) -> list[TaskRecord]:
+        """The tasks of a conversation (or the one task of this id), newest first."""
+        return await self._tasks(
+            "WHERE connection = ? AND (conversation_id = ? OR task_id = ?)"
+            " ORDER BY claimed_at DESC, rowid DESC",
+            (connection, conversation_id, conversation_id),
+        )
+
     async def unfinished(self) -> list[TaskRecord]:
         """Tasks that have not ended here, oldest first."""
         return await self._tasks("WHERE state <> 'ended' ORDER BY claimed_at")
@@ -192,6 +201,38 @@ class Journal:
     async def recent(self, limit: int) -> list[TaskRecord]:
         """Tasks, newest first."""
         return await self._tasks("ORDER BY claimed_at DESC LIMIT ?", (limit,))
+
+    async def history(
+        self, before: int | None, limit: int, words: str, statuses: Sequence[str]
+    ) -> list[tuple[int, TaskRecord]]:
+        """(number, task) of a page of other servers' tasks, newest first; as the hub's for its own."""
+        conditions, parameters = ["connection <> 'hub'"], list[object]()
+        if before is not None:
+            conditions.append("rowid < ?")
+            parameters.append(before)
+        if statuses:
+            status = (
+                "CASE WHEN state <> 'ended' THEN CASE state WHEN 'waiting_directory' THEN"
+                " 'waiting_local_directory' WHEN 'started' THEN 'running' ELSE 'dispatched' END"
+                " WHEN outcome = 'abandoned' THEN 'cancelled' ELSE outcome END"
+            )
+            conditions.append(f"{status} IN ({', '.join('?' * len(statuses))})")
+            parameters += statuses
+        if words:
+            plain = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+            columns = ("title", "agent_name", "provider", "directory")
+            conditions.append("(" + " OR ".join(f"{name} LIKE ? ESCAPE '\\'" for name in columns) + ")")
+            parameters += [f"%{plain}%"] * len(columns)
+
+        def read(db: sqlite3.Connection) -> list[tuple[int, TaskRecord]]:
+            rows = db.execute(
+                f"SELECT rowid, {', '.join(_TASK_FIELDS)} FROM tasks WHERE {' AND '.join(conditions)}"
+                " ORDER BY rowid DESC LIMIT ?",
+                (*parameters, limit),
+            )
+            return [(row[0], TaskRecord(**dict(zip(_TASK_FIELDS, row[1:], strict=True)))) for row in rows]
+
+        return await self._transaction(read)
 
     async def runs(self, task_key: str) -> list[RunRecord]:
         """The runs of a task, first to last."""
@@ -498,9 +539,9 @@ def _commit_stretch(db: sqlite3.Connection, stretch: Stretch) -> None:
         )
     if stretch.given:
         db.executemany(
-            "UPDATE notices SET state = 'given', given_to = ?, given_turn = ?, given_at = ?, times = times + 1"
-            " WHERE id = ? AND state = 'pending'",
-            [(stretch.run_id, stretch.turns + 1, stretch.at, number) for number in stretch.given],
+            "UPDATE notices SET state = 'given', given_to = ?, given_turn = ?, given_at = ?,"
+            " times = times + 1 WHERE id = ? AND state = 'pending'",
+            [(stretch.run_id, stretch.given_turn, stretch.at, number) for number in stretch.given],
         ).close()
     db.execute(
         "UPDATE runs SET stdout_offset = ?, reader = ? WHERE run_id = ?",

@@ -31,7 +31,7 @@ from typing import Any
 
 import msgspec
 
-from . import tree
+from . import outputs, tree
 from .errors import EndedError, LostError, SpawnError, UnreachableError
 from .state import (
     ExitStatus,
@@ -67,6 +67,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     merge_stderr: bool = False
     terminal: tuple[int, int] | None = None  # (rows, columns): a pseudo-terminal; its output is `stdout`
     time_limit_s: float = 0.0  # then it is ended, and exit.json says timed_out; 0: no limit
+    # (bytes, files): output without end goes on in a new file after so many bytes; so many files are kept, at
+    # least two, to be read with `outputs`. None: all of it is one file.
+    output_limit: tuple[int, int] | None = None
     lock_fds: tuple[
         int, ...
     ] = ()  # open file descriptions that the shim keeps open; the caller keeps its own
@@ -427,8 +430,8 @@ class Shim:
             except EndedError:
                 ended = True
         return OutputState(
-            stdout_bytes=_size(self.run_dir / "stdout"),
-            stderr_bytes=_size(self.run_dir / "stderr"),
+            stdout_bytes=outputs.size(self.run_dir, "stdout"),
+            stderr_bytes=outputs.size(self.run_dir, "stderr"),
             ended=ended,
             stalled_on_disk=False,
         )
@@ -620,6 +623,8 @@ def encode_spec(spec: RunSpec, socket: str) -> bytes:
         fields.append(("terminal", b"%d %d" % spec.terminal))
     if spec.time_limit_s > 0:
         fields.append(("limit_ms", b"%d" % max(1, round(spec.time_limit_s * 1000))))
+    if spec.output_limit is not None:
+        fields.append(("output_limit", b"%d %d" % spec.output_limit))
     if spec.stdin is not None:
         fields.append(("stdin", spec.stdin))
     return b"".join(b"%s %d\n%s\n" % (key.encode(), len(value), value) for key, value in fields)
@@ -636,6 +641,8 @@ def _check(spec: RunSpec) -> None:
         raise ValueError("a variable of the environment has no name or an = in it")
     if spec.terminal is not None and not all(0 < number < 1 << 16 for number in spec.terminal):
         raise ValueError(f"a terminal has 1 to 65535 rows and columns: {spec.terminal!r}")
+    if spec.output_limit is not None and (spec.output_limit[0] < 1 or spec.output_limit[1] < 2):
+        raise ValueError(f"output goes into at least two files of at least one byte: {spec.output_limit!r}")
     texts = [*spec.argv, str(spec.cwd), *spec.env, *spec.env.values()]
     if any("\0" in text for text in texts):
         raise ValueError("an argument or a variable contains a null byte")
@@ -670,13 +677,6 @@ def _write_private(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             new.unlink()
         raise
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _compiled(source: Path) -> str | None:

@@ -22,6 +22,9 @@ although it is long: a second one would have to be found, read and kept in step.
    disk, and the child's time limit, if it has one.
 7. **A child with a terminal** has a pseudo-terminal as all three of its standard streams, and its output is
    one file. The time limit is kept here, so that it holds while no daemon lives.
+8. **Output that may be without end** (``output_limit`` in the spec) goes on in a new file when the present
+   one is full: that is renamed to ``stdout.START``, START being the offset of its first byte in the whole
+   output, and the oldest are removed. Sizes and offsets on the socket are always those of the whole output.
 
 Protocol on the socket: requests are lines ``ID COMMAND [ARG ...]``, answers ``ID ok [KEY=VALUE ...]`` or
 ``ID err CODE``, in any order. Commands: ``status``; ``watch OUT ERR`` (answered once stdout is longer than
@@ -349,6 +352,7 @@ class Spec:
         self.use_cgroup = True
         self.terminal: tuple[int, int] | None = None  # (rows, columns): the child gets a pseudo-terminal
         self.limit_s = 0.0  # how long the child may run; 0: no limit
+        self.output_limit = (0, 0)  # (bytes, files): how much of each output is kept; 0: all in one file
         at = 0
         while at < len(data):
             end = data.index(b"\n", at)
@@ -379,6 +383,9 @@ class Spec:
                 self.terminal = (int(rows), int(columns))
             elif key == b"limit_ms":
                 self.limit_s = int(value) / 1000
+            elif key == b"output_limit":
+                size, count = value.split(b" ")
+                self.output_limit = (int(size), max(2, int(count)))
         if not self.argv or not self.socket:
             raise ValueError("incomplete spec")
 
@@ -386,12 +393,15 @@ class Spec:
 class Output:
     """One output pipe of the child and the file it is appended to."""
 
-    __slots__ = ("file", "held", "pipe", "size")
+    __slots__ = ("file", "full", "held", "name", "pipe", "size", "start")
 
     def __init__(self, pipe: int, name: str) -> None:
         self.pipe = pipe  # -1: at its end
+        self.name = name
         self.file = posix.open(name, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o600)
-        self.size = 0  # bytes that are in the file
+        self.size = 0  # bytes that are in the file, and in those before it
+        self.start = 0  # offset of the file's first byte in the whole
+        self.full: list[str] = []  # names of the files before it that are still there
         self.held = b""  # read from the pipe, not yet in the file; the pipe is not read while there is any
 
 
@@ -742,6 +752,8 @@ class Shim:
                 return True
             self.last_output = time.monotonic()
             view = memoryview(self.chunk)[:size]
+            if self.spec.output_limit[0]:
+                self.turn_over(output)
             try:
                 done = posix.write(output.file, view)
             except OSError:
@@ -767,6 +779,33 @@ class Shim:
         except OSError:
             # Whatever the reason is (ENOSPC, EDQUOT, EIO, EFBIG), the answer is the same: keep it, try again.
             self.retry_at = time.monotonic() + self.retry_s
+
+    def turn_over(self, output: Output) -> None:
+        """Begins a new file if the present one is full. Where that cannot be done the old one goes on.
+
+        Nothing is copied and nothing cut off: whoever has the old file open reads it to its end.
+        """
+        limit, count = self.spec.output_limit
+        if output.size - output.start < limit:
+            return
+        fresh, old = output.name + ".new", f"{output.name}.{output.start}"
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_APPEND | posix.O_CLOEXEC
+        try:
+            file = posix.open(fresh, flags, 0o600)
+        except OSError:
+            return
+        try:
+            posix.rename(output.name, old)
+            posix.rename(fresh, output.name)
+        except OSError:
+            posix.close(file)
+            return
+        posix.close(output.file)
+        output.file = file
+        output.start = output.size
+        output.full.append(old)
+        while len(output.full) >= count:
+            remove(output.full.pop(0))
 
     def drain(self) -> None:
         """After the sweep: what is still in the pipes, then the end. Comes back later if the disk is full."""

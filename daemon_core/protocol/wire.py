@@ -331,6 +331,9 @@ class Task(Wire):
     fresh_message: str | None = None
     """What is said instead where no earlier session is resumed; only Ostler's embedded hub says it."""
     chat_message_attachments: list[Attachment] | None = None
+    wake_text: str | None = None
+    """The turn is begun to tell what became of a job or a delegated task: what there was to tell when it was.
+    Said by Ostler's embedded hub, and by the daemon to itself; no part of the protocol."""
 
     autopilot_run_id: str | None = None
     autopilot_id: str | None = None
@@ -355,8 +358,23 @@ class Task(Wire):
     agent: Agent | None = None
 
 
+class ClaimWish(Wire):
+    """Which tasks a claim is for; empty: any. Understood by the embedded hub alone."""
+
+    task_id: str = ""
+    """This one and no other."""
+    model: str = ""
+    """Tasks of this model alone."""
+    without: list[str] = []
+    """Models of which nothing is wanted now."""
+    default_model: str = ""
+    """What a task without a model of its own gets."""
+
+
 class ClaimResponse(Wire):
     task: Task | None = None
+    held_back: list[str] = []
+    """Models of ``ClaimWish.without`` that tasks wait for (hub)."""
 
 
 class TaskStatusResponse(WireFull):

@@ -105,6 +105,20 @@ class Directories:
         return self.state / "runs"
 
     @property
+    def jobs(self) -> Path:
+        return self.state / "jobs"
+
+    @property
+    def resident_files(self) -> Path:
+        """What describes the residents, a file each: the user's own."""
+        return self.config / "residents"
+
+    @property
+    def residents(self) -> Path:
+        """What is kept of them, and their runs."""
+        return self.state / "residents"
+
+    @property
     def hub_file(self) -> Path:
         return self.data / "hub.db"
 

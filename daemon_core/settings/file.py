@@ -91,6 +91,112 @@ class LimitSettings(Section, frozen=True, kw_only=True):
             most=256,
         ),
     ] = {}
+    models: Annotated[
+        dict[str, int],
+        Key(
+            "counts",
+            'Most runs at once with a model, whatever runs it: { "claude-opus-4-8" = 1 }.',
+            "A model may cost more, or be allowed less, than the provider as a whole; named as tasks, agents"
+            " and settings name it",
+            least=1,
+            most=256,
+        ),
+    ] = {}
+
+
+class DelegationSettings(Section, frozen=True, kw_only=True):
+    depth: Annotated[
+        int,
+        Key(
+            "count",
+            "How deep tasks may hand on work: 1: what was handed on cannot be handed on again; 0: not at all.",
+            "One level is what agents make good use of; more multiplies cost before anybody sees it",
+            most=8,
+        ),
+    ] = 1
+    at_once: Annotated[
+        int,
+        Key(
+            "count",
+            "How many tasks that a conversation has handed on may be open at once.",
+            "More than that wait for slots anyway",
+            least=1,
+            most=256,
+        ),
+    ] = 8
+    per_task: Annotated[
+        int,
+        Key(
+            "count",
+            "How many tasks one task may hand on in all.",
+            "A task that goes on handing on is going in circles",
+            least=1,
+            most=10000,
+        ),
+    ] = 50
+    more_turns: Annotated[
+        int,
+        Key(
+            "count",
+            "How often a task that was handed on and ends with an unfinished to-do list is asked to go on.",
+            "What is not done after that is told as it is",
+            most=20,
+        ),
+    ] = 2
+
+
+class JobSettings(Section, frozen=True, kw_only=True):
+    time_limit: Annotated[
+        float,
+        Key(
+            "duration",
+            "Time after which a job is ended, unless it names its own; 0: never.",
+            "Long enough for a build; one that hangs is not forgotten",
+        ),
+    ] = HOUR_S
+    stall: Annotated[
+        float,
+        Key(
+            "duration",
+            "Silence of a job after which a question at the end of its output is told.",
+            "Programs pause; a question that nobody sees costs the whole time limit",
+            least=1,
+            most=HOUR_S,
+        ),
+    ] = 45.0
+    keep_told: Annotated[
+        float,
+        Key("duration", "How long an ended job and its output stay once its agent knows.", least=1),
+    ] = HOUR_S
+    keep_untold: Annotated[
+        float,
+        Key("duration", "How long an ended job and its output stay that nobody was told of.", least=1),
+    ] = 24 * HOUR_S
+    wake_limit: Annotated[
+        int,
+        Key(
+            "count",
+            "How often a conversation is woken by what becomes of its jobs before you say something in it.",
+            "An agent that starts a job in each turn would go on for ever; 0: it is never woken",
+            most=10000,
+        ),
+    ] = 20
+    keep_open: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether a task of another server stays open while its jobs go on, to be told how they end.",
+            "Such a server cannot wake an agent; off: its task is over with its turn",
+        ),
+    ] = True
+    output_budget: Annotated[
+        int,
+        Key(
+            "size",
+            "Most room that the files of ended jobs may take together; 0: no limit.",
+            "What ended first goes first; a job that goes on never goes",
+        ),
+    ] = 2 * 2**30
 
 
 class WatchdogSettings(Section, frozen=True, kw_only=True):
@@ -321,6 +427,8 @@ class AgentSettings(Section, frozen=True, kw_only=True):
 class Settings(Section, frozen=True, kw_only=True):
     daemon: DaemonSettings = DaemonSettings()
     limits: LimitSettings = LimitSettings()
+    delegation: DelegationSettings = DelegationSettings()
+    jobs: JobSettings = JobSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     permissions: PermissionSettings = PermissionSettings()
     retention: RetentionSettings = RetentionSettings()

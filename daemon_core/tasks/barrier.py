@@ -62,6 +62,7 @@ class Barrier:
         self.in_flight = 0
         self._holders: dict[str, None] = {}
         self._waiters: list[tuple[BarrierState, asyncio.Future[None]]] = []
+        self._start_waiters: list[asyncio.Future[None]] = []
 
     @property
     def holders(self) -> tuple[str, ...]:
@@ -107,6 +108,9 @@ class Barrier:
             del self._holders[holder]
             if not self._holders:
                 self._step(BarrierEvent.LET_GO)
+            for future in self._start_waiters:
+                if not future.done():
+                    future.set_result(None)
 
     async def wait_up(self) -> None:
         """Until the barrier is up: no claim in flight, none possible."""
@@ -115,6 +119,16 @@ class Barrier:
     async def wait_down(self) -> None:
         """Until claims are possible."""
         await self._wait(BarrierState.DOWN)
+
+    async def wait_startable(self) -> None:
+        """Until ``starting`` is possible."""
+        while any(holder != PAUSE_HOLDER for holder in self._holders):
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._start_waiters.append(future)
+            try:
+                await future
+            finally:
+                self._start_waiters.remove(future)
 
     def assert_valid(self) -> None:
         """The invariants, for tests and for doubt."""

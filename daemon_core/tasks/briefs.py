@@ -26,7 +26,7 @@ TEXT_LIMIT_CHARS: Final = 8 * 1024
 """Of a profile or a description."""
 LIST_LIMIT: Final = 100
 
-HUB_COMMANDS: Final = frozenset({"task", "repo"})
+HUB_COMMANDS: Final = frozenset({"task", "repo", "job", "delegate"})
 """Groups of ``ostler`` commands that a run of the hub's can use; each has its lines in ``_HUB_LINES``."""
 
 _HUB_LINES: Final = {
@@ -36,10 +36,14 @@ _HUB_LINES: Final = {
     ),
     "job": (
         "- `ostler job run --name NAME -- COMMAND...`: a command that goes on when your turn has ended",
-        "- `ostler job list --json`, `ostler job show ID --json`, `ostler job output ID`, `ostler job kill"
-        " ID`",
+        "- `ostler job list --json`, `ostler job show ID --json`, `ostler job output ID`",
+        "- `ostler job input ID TEXT`, `ostler job wait ID`, `ostler job kill ID`",
     ),
-    "delegate": ("- `ostler task delegate PROMPT --wait`: let another agent do a part",),
+    "delegate": (
+        "- `ostler task delegate PROMPT [--agent NAME | --runtime P] [--wait]`: let another agent do a part; it"
+        " knows nothing but the prompt, and without `--wait` you are told when it is done",
+        "- `ostler task delegate list|result ID|cancel ID`",
+    ),
     "repo": ("- `ostler repo checkout URL [--ref REF]`: a repository as a directory below this one",),
 }
 
@@ -134,8 +138,7 @@ def _long_work(where: Surroundings) -> str:
     if "job" in where.commands:
         lines.append(
             "What is to go on after your turn, or takes longer than a few minutes, you start with `ostler"
-            " job run`;"
-            " you are called again when it is done."
+            " job run -- COMMAND`: you are called again when it is done, and need not wait for it."
         )
     if where.jobs:
         lines.append("Running now for this conversation:")
@@ -208,12 +211,15 @@ def _skills(skills: Sequence[PlacedSkill]) -> str:
     )
 
 
+_SAME_AS_TOOLS: Final = "If you have tools of an MCP server called `ostler`, they do the same."
+
+
 # --- commands ----------------------------------------------------------------------------------
 
 
 def _hub_commands(where: Surroundings) -> str:
     lines = [line for group, found in _HUB_LINES.items() if group in where.commands for line in found]
-    return "## The `ostler` command\n\n" + "\n".join(lines) if lines else ""
+    return "\n\n".join(["## The `ostler` command", "\n".join(lines), _SAME_AS_TOOLS]) if lines else ""
 
 
 def _commands(kind: str) -> str:
@@ -236,10 +242,13 @@ def _commands(kind: str) -> str:
             "- files: `ostler attachment download|upload`",
             "- chats: `ostler chat history|thread`",
             "- code: `ostler repo checkout URL [--ref REF]`",
+            "- background commands: `ostler job run|list|show|output|input|wait|kill`",
+            "- other agents of this machine: `ostler task delegate PROMPT [--agent NAME] [--wait]`, `ostler task"
+            " delegate list|result|cancel`",
         ]
     return (
         "## The `ostler` command\n\nIt acts for this task at the server. Add `--json` for output to read by"
-        " program, `--help` for the options.\n\n" + "\n".join(lines)
+        f" program, `--help` for the options. {_SAME_AS_TOOLS}\n\n" + "\n".join(lines)
     )
 
 

@@ -14,10 +14,11 @@ import shutil
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from daemon_core.agents.family import Family
 from daemon_core.connections.connection import Connection
+from daemon_core.jobs.keeper import JobKeeper
 from daemon_core.journal import Journal, JournalError, RunRecord, TaskRecord
 from daemon_core.protocol.wire import Task
 from daemon_core.runtimes.registration import LivingRuntime, RegisteredRuntime
@@ -26,6 +27,7 @@ from daemon_core.tasks.accounts import AccountLimits
 from daemon_core.tasks.barrier import Barrier, BarrierState
 from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.followup import FollowUp
 from daemon_core.tasks.launch import Launcher
 from daemon_core.tasks.life import TaskLife
 from daemon_core.tasks.orphans import LostClaims
@@ -46,6 +48,8 @@ from daemon_core.workdirs.changes import ChangeStore
 from daemon_core.workdirs.environments import Environments
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SETTLE_S = 5.0
 """How long a stopping daemon gives tasks between claim and spawn and between exit and outbox."""
@@ -107,6 +111,14 @@ class Engine:
     """Hears that the program of a provider was not there when it was to be started."""
     room: RoomGuard | None = None
     """Holds claims while a disk is nearly full; None: nothing does."""
+
+    jobs: JobKeeper | None = None
+    """The jobs of this machine; the builder sets it."""
+    follow_up: FollowUp | None = None
+    """Gives notices to the agents they are for; None: nobody does. The builder sets it: it needs this."""
+
+    may_hand_on: Callable[[TaskRecord], bool] = lambda record: True
+    """Whether a task may hand on work to other agents, so that it is told how."""
 
     lives: dict[str, TaskLife] = field(default_factory=dict)
     """Tasks that have not ended here, by key."""
@@ -273,10 +285,17 @@ class Engine:
         added = await self.patience.carry(lambda: self.journal.add_task(record, run))
         reach("claim_recorded")
         if added:
+            if self.follow_up is not None:
+                await self.patience.carry(lambda: self._person_spoke(record, task))
+            self.slots.try_model(slot, self.model_of(record))  # else it waits for it, and says so
             self.begin(runtime.connection, record, run, slot, task, fresh=True)
             return True
         await asyncio.to_thread(shutil.rmtree, claim_file.run_dir, ignore_errors=True)
         return await self._take_up_again(key, task, slot)
+
+    async def _person_spoke(self, record: TaskRecord, task: Task) -> None:
+        assert self.follow_up is not None
+        await self.follow_up.accepted(record, task)
 
     async def _take_up_again(self, key: str, task: Task, slot: Slot) -> bool:
         """The journal has a task unfinished that nobody here works on: whoever did has failed."""
@@ -313,6 +332,25 @@ class Engine:
             poller = Poller(self, runtime)
             self._pollers[key] = (poller, self._poller_nursery.start(poller.run(), f"{runtime.provider}"))
             poller.wake()
+
+    def poller(self, connection: str, runtime_id: str) -> Poller | None:
+        """Who claims for a runtime; None: nobody does now."""
+        found = self._pollers.get((connection, runtime_id))
+        return found[0] if found is not None else None
+
+    def beside_pollers(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Start something that claims; it ends when the claims do."""
+        return self._poller_nursery.start(work, name)
+
+    def default_model(self, provider: str) -> str:
+        """What a task of a provider gets that names no model, as far as this machine decides it."""
+        launcher = self.launchers.get(provider)
+        return launcher.model if launcher is not None else ""
+
+    def model_of(self, record: TaskRecord) -> str:
+        """The model that a task counts for."""
+        launcher = self.launcher(record)
+        return record.model or (launcher.model if launcher is not None else "")
 
     def wake(self, connection: str, runtime_id: str | None = None) -> None:
         """A hint that there is a task: for one runtime, or for all of a connection."""
@@ -354,7 +392,7 @@ class Engine:
 
     def active_runs(self) -> int:
         """Runs that live now."""
-        return sum(1 for life in self.lives.values() if life.record.state == "started")
+        return sum(1 for life in self.lives.values() if life.record.state == "started" and not life.waiting)
 
     def known_tasks(self, connection: str) -> list[str]:
         """Ids of a connection's tasks that are worked on here, or whose reports are still on their way."""
@@ -449,6 +487,7 @@ class Engine:
         self.lives.pop(life.record.key, None)
         self._settled.set()
         self._tell(lambda: self.observer.task_ended(life.record, life.server_status))
+        self._look_after(life.record)
 
     def left_behind(self, life: TaskLife) -> None:
         """A life could not be brought to its end, nor its task: the next start takes it up."""
@@ -463,6 +502,12 @@ class Engine:
         self.deliveries.pop(record.key, None)
         self._settled.set()
         self._tell(lambda: self.observer.task_delivered(record))
+        self._look_after(record)
+
+    def _look_after(self, record: TaskRecord) -> None:
+        """Where something is to be told in its conversation, it may be possible now."""
+        if self.follow_up is not None and not self._stopping:
+            self.follow_up.task_over(record)
 
     def _journal_trouble(self, error: JournalError | None) -> None:
         """The journal cannot be written (no claims meanwhile), or can again."""

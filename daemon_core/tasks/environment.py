@@ -59,11 +59,7 @@ def child_environment(
     """The environment of a run, before the family's own additions."""
     agent = task.agent or Agent()
     token = task.auth_token.strip()
-    env = {
-        name: value
-        for name, value in base.items()
-        if name in _KEPT or not name.upper().startswith(_OWN_PREFIXES)
-    }
+    env = {name: value for name, value in base.items() if not is_own_name(name)}
     for name, value in (agent.custom_env or {}).items():
         if name and "=" not in name and "\0" not in name + value and not is_blocked(name):
             env[name] = value
@@ -112,6 +108,11 @@ def child_environment(
             env["MULTICA_QUICK_CREATE_TASK_ID"] = task.id
             env["MULTICA_QUICK_CREATE_ATTACHMENT_IDS"] = attached
     return {name: value for name, value in env.items() if "\0" not in value}
+
+
+def is_own_name(name: str) -> bool:
+    """Whether a name of the daemon's environment is not for what it starts (compared without case)."""
+    return name not in _KEPT and name.upper().startswith(_OWN_PREFIXES)
 
 
 def is_blocked(name: str) -> bool:

@@ -11,7 +11,8 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HOMES: Final = "homes"
+_GONE: Final = ".gone"
+"""End of the name of a home that is being taken apart."""
 
 
 async def lay_out(
@@ -44,8 +47,7 @@ async def lay_out(
     root = Path(request.work_dir).parent
     if life.record.directory:
         # Not the run's: making a new one costs the program a tenth of a second, and us three megabytes.
-        name = hashlib.sha256(os.fsencode(os.path.realpath(life.record.directory))).hexdigest()[:32]
-        root = life.engine.runs_dir.parent / HOMES / name
+        root = life.engine.runs_dir.parent / HOMES / _name_of(life.record.directory)
 
     def make() -> dict[str, str]:
         user_home = user_codex_home(env)
@@ -71,3 +73,41 @@ async def lay_out(
         raise PrepareError(
             f"the home of the agent cannot be made: {error}", failures.AGENT_PROCESS
         ) from error
+
+
+def _name_of(directory: str) -> str:
+    return hashlib.sha256(os.fsencode(os.path.realpath(directory))).hexdigest()[:32]
+
+
+async def forget_unused(runs_dir: Path, before: float, in_use: Callable[[], Collection[str]]) -> int:
+    """Remove the homes of users' directories that no run has used since ``before`` (Unix time); gives how
+    many. Nothing of the user's is in them: what they lead to stays.
+
+    Args:
+        in_use: The users' directories that tasks have now; asked again right before each removal.
+    """
+    removed = 0
+    for home in await asyncio.to_thread(lambda: list(_unused(runs_dir.parent / HOMES, before))):
+        try:
+            if not home.name.endswith(_GONE):
+                if home.name in {_name_of(directory) for directory in in_use()}:
+                    continue
+                # On the event loop, so that no task begins in between; from here on it would make a new one.
+                home = home.rename(home.with_name(home.name + _GONE))
+            await asyncio.to_thread(shutil.rmtree, home)
+            removed += 1
+        except OSError as error:
+            log.warning("clean-up: the home %s stays for now: %s", home, error)
+    return removed
+
+
+def _unused(root: Path, before: float) -> Iterator[Path]:
+    """Homes that are old, and what an interrupted removal has left."""
+    for home in sorted(root.iterdir()) if root.is_dir() else ():
+        if home.name.endswith(_GONE):
+            yield home
+            continue
+        # Each run links its settings anew, which is a change of the directory that they are in.
+        changed = max(each.stat(follow_symlinks=False).st_mtime for each in [home, *home.iterdir()])
+        if changed < before:
+            yield home

@@ -35,7 +35,7 @@ import msgspec
 from daemon_core.connections.connection import Connection
 from daemon_core.journal import Journal, WorkDirRow
 from daemon_core.protocol.errors import ServerError
-from daemon_core.tasks import clock
+from daemon_core.tasks import clock, homes
 from daemon_core.tasks.engine import Engine
 from daemon_core.tasks.stamps import stamp_of
 from daemon_core.workdirs import cleanup
@@ -432,6 +432,12 @@ class Housekeeper:
                     found.add(_real(Path(path)))
         return found
 
+    def _users_directories(self) -> set[str]:
+        found = {life.record.directory for life in self.engine.lives.values()}
+        # One that is just being taken is not recorded yet.
+        found |= {life.record.work_dir for life in self.engine.lives.values()}
+        return {path for path in found if path}
+
     def remove(self, work_dir: str) -> bool:
         """Throw away the directory of a conversation that was deleted; it is taken apart by the next
         ``resume`` or round. False if it is not ours or in use. On the event loop."""
@@ -455,6 +461,10 @@ class Housekeeper:
                 if (self.engine.runs_dir / run_id).is_dir():
                     runs += 1
                     await asyncio.to_thread(self.engine.remove_run, run_id)
+        if rules.retention_days:
+            await homes.forget_unused(
+                self.engine.runs_dir, self.now() - rules.retention_days * _DAY_S, self._users_directories
+            )
         names = await asyncio.to_thread(self.changes.names)
         await asyncio.to_thread(self.changes.forget_others, await self.journal.task_keys(), names)
         return tasks, runs

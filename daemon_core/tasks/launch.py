@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 import msgspec
 
 from daemon_core.agents.family import Drive, Family, LaunchPlan, LaunchRequest
+from daemon_core.jobs.notices import Notice
 from daemon_core.processes.errors import SpawnError
 from daemon_core.protocol import failures
 from daemon_core.protocol.wire import Agent, LocalDirectoryRef, Task
 from daemon_core.runtimes.models import Choice
 from daemon_core.tasks import prompts
+from daemon_core.tasks.telling import prompt_with
 from daemon_core.workdirs.environments import Layout, Prepared
 
 
@@ -99,9 +101,16 @@ def named_directory(claim: Task, daemon_id: str) -> str:
 
 
 def request_of(
-    claim: Task, launcher: Launcher, work_dir: str, run_dir: Path, prepared: Prepared, *, hub: bool
+    claim: Task,
+    launcher: Launcher,
+    work_dir: str,
+    run_dir: Path,
+    prepared: Prepared,
+    *,
+    hub: bool,
+    notices: Sequence[Notice] = (),
 ) -> LaunchRequest:
-    """What is wanted of a run of this task in a directory as it was prepared."""
+    """What is wanted of a run of this task in a directory as it was prepared; ``notices`` are told first."""
     agent = claim.agent or Agent()
     prior_dir = claim.prior_work_dir or ""
     # A session is bound to its directory: resumed only in the identical one.
@@ -111,14 +120,16 @@ def request_of(
     servers = agent.mcp_config if isinstance(agent.mcp_config, dict) else None
     if servers is not None and isinstance(servers.get("mcpServers"), dict):
         servers = servers["mcpServers"]
+    session = (claim.prior_session_id or "") if same else ""
+    prompt = prompts.prompt_of(claim, launcher.family.name, hub=hub)
     return LaunchRequest(
         provider=launcher.provider,
         drive=launcher.drive,
         executable=launcher.executable,
-        prompt=prepared.prompt(prompts.prompt_of(claim, launcher.family.name, hub=hub)),
+        prompt=prepared.prompt(prompt_with(prompt, notices, claim, resumes=bool(session))),
         work_dir=work_dir,
         run_dir=str(run_dir),
-        resume_session_id=(claim.prior_session_id or "") if same else "",
+        resume_session_id=session,
         model=agent.model or launcher.model,
         thinking_level=agent.thinking_level or launcher.thinking,
         instructions=prepared.instructions,
@@ -144,6 +155,26 @@ def without_dropped(env: dict[str, str], patterns: Sequence[str]) -> dict[str, s
         )
 
     return {name: value for name, value in env.items() if not dropped(name)}
+
+
+def run_environment(env: dict[str, str], plan: LaunchPlan) -> dict[str, str]:
+    """What the agent gets: an environment with what its plan adds and without what it takes away."""
+    found = {**without_dropped(env, plan.drop_env), **plan.env}
+    for name, added in plan.json_env.items():
+        try:
+            there = msgspec.json.decode(found.get(name) or "{}")
+        except (msgspec.DecodeError, UnicodeError):
+            there = {}  # nothing that the program could understand
+        found[name] = msgspec.json.encode(_joined(there, added)).decode()
+    return found
+
+
+def _joined(there: object, added: Mapping[str, object]) -> dict[str, object]:
+    """A JSON object with another one put into it, level by level."""
+    found: dict[str, object] = dict(there) if isinstance(there, dict) else {}
+    for name, value in added.items():
+        found[name] = _joined(found.get(name), value) if isinstance(value, Mapping) else value
+    return found
 
 
 def write_files(run_dir: Path, plan: LaunchPlan) -> None:

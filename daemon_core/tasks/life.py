@@ -42,14 +42,14 @@ from daemon_core.protocol.errors import (
     WorkspaceGoneError,
 )
 from daemon_core.protocol.wire import TERMINAL_STATUSES, Task, Usage
-from daemon_core.tasks import clock, ending, parking, readying, results, spawning
+from daemon_core.tasks import clock, ending, keeping, parking, readying, results, spawning
 from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import OverError, PrepareError
 from daemon_core.tasks.owned import beside, keep_going
 from daemon_core.tasks.preparing import TaskFiles
 from daemon_core.tasks.requests import RequestBook
-from daemon_core.tasks.run import Progress, RunDriver, RunEnd, StopReason, end_run
+from daemon_core.tasks.run import More, Progress, RunDriver, RunEnd, StopReason, end_run
 from daemon_core.tasks.secrets import ClaimFile
 from daemon_core.tasks.slots import Slot
 from daemon_core.tasks.steps import Steps
@@ -90,12 +90,18 @@ class TaskLife:
         self.fresh = fresh
         self.lock = lock
         self.progress = Progress()
+        self.waiting_model = ""
+        """The model whose limit of runs it waits for, while it does."""
         self.server_status = ""
         """What ended the task at the server (``gone`` for a task it does not know), else empty."""
         self.stop_reason: StopReason | None = None
         self.driver: RunDriver | None = None
         self.files = TaskFiles(engine.environments)
         self.steps = Steps(self)
+        self.waiting = ""
+        """Why it has no run although it is not over (``keeping.FOR_JOBS``, ``FOR_SLOT``), else empty."""
+        self.noticed = asyncio.Event()
+        """Set when something of its conversation is different: a notice, a job that has ended."""
         self.over = asyncio.Event()
         """Set with ``server_status`` or ``stop_reason``: what has not begun is not to begin any more."""
         self._look = asyncio.Event()
@@ -155,7 +161,7 @@ class TaskLife:
     @property
     def between(self) -> bool:
         """In one of the short stretches before the spawn or after the exit, which a stop waits for."""
-        return self.driver is None and self.record.state != "waiting_directory"
+        return self.driver is None and self.record.state != "waiting_directory" and not self.waiting
 
     # --- the life ------------------------------------------------------------------------------
 
@@ -173,18 +179,19 @@ class TaskLife:
                     await self._broken(error)
         except asyncio.CancelledError:
             # Only the book of this process: the shim keeps the directory's lock file.
-            self._release()
+            self.give_back()
             raise
         except Exception:  # nothing can be recorded: the next start takes it up
             log.exception("task %s is left as it is for the next start of the daemon", self.record.task_id)
             if not self._run_alive():
-                self._release()  # else the run keeps its place: it is there
+                self.give_back()  # else the run keeps its place: it is there
             self.engine.left_behind(self)
             return
-        self._release()
+        self.give_back()
         self.engine.ended(self)
 
-    def _release(self) -> None:
+    def give_back(self) -> None:
+        """Slot and directory are free for others."""
         if self.lock is not None:
             self.lock.release()
             self.lock = None
@@ -223,34 +230,41 @@ class TaskLife:
                 return
             if self.record.state in ("claimed", "waiting_directory", "ready"):
                 await self.until_over(readying.get_ready(self), "preparation")
-            end = await self._run_to_end()
-            while spawning.may_begin_fresh(self, end):
-                log.info(
-                    "task %s: its session is gone at the agent; it begins a fresh one", self.record.task_id
-                )
-                await spawning.begin_fresh(self, end)
-                end = await self._run_to_end()
+            result = await self._run_to_result()
+            while await keeping.goes_on(self, result):
+                result = await self._run_to_result()
         except OverError:
             await ending.fail(self, results.ENDED_WITH_DAEMON, failures.CANCELLED)
         except PrepareError as error:
             await ending.fail(self, str(error), error.reason)
         else:
-            result = results.of_run(
-                end,
-                session=self.record.session_id,
-                usage=self.used(),
-                server_status=self.server_status,
-                limits=self.engine.watch_limits,
-            )
-            await self._note_account(result)
-            result = parking.settle(
-                result,
-                self.claim,
-                self.record.provider,
-                self.engine.resume_after_limit,
-                hub=self.connection.timing.loopback,
-            )
+            if self.server_status:  # it may have come while the task was kept open
+                result = msgspec.structs.replace(result, outcome=results.by_server(self.server_status))
             await ending.end(self, result)
+
+    async def _run_to_result(self) -> results.Result:
+        """The current run to its end (or that of the one that takes its place), and what it came to."""
+        end = await self._run_to_end()
+        while spawning.may_begin_fresh(self, end):
+            log.info("task %s: its session is gone at the agent; it begins a fresh one", self.record.task_id)
+            await spawning.begin_fresh(self, end)
+            end = await self._run_to_end()
+        result = results.of_run(
+            end,
+            session=self.record.session_id,
+            usage=self.used(),
+            server_status=self.server_status,
+            limits=self.engine.watch_limits,
+        )
+        await self._note_account(result)
+        result = results.after(self.record.output, result)
+        return parking.settle(
+            result,
+            self.claim,
+            self.record.provider,
+            self.engine.resume_after_limit,
+            hub=self.connection.timing.loopback,
+        )
 
     async def _note_account(self, result: results.Result) -> None:
         """A limit that was met, or that cannot be there any more, is one of all tasks of the provider."""
@@ -338,6 +352,8 @@ class TaskLife:
         self.driver = None
         self.record.next_seq = driver.next_seq
         self.record.session_id = driver.reader.session_id or self.record.session_id
+        if self.engine.follow_up is not None:
+            await self.engine.follow_up.run_over(self)
         await self.update_run(
             state="ended" if end.exit is not None else "lost",
             ended_at=end.exit.ended_at if end.exit is not None else clock.now_text(),
@@ -378,6 +394,7 @@ class TaskLife:
             on_stretch=self._on_stretch,
             on_session=self._on_session,
             on_requests=self._on_requests,
+            on_turn_over=self._on_turn_over,
         )
 
     async def unless_over(self, work: Coroutine[Any, Any, T]) -> T:
@@ -410,6 +427,10 @@ class TaskLife:
         assert self.driver is not None
         self.record.requests = self.driver.requests.text()
         self.engine.changed(self)
+
+    async def _on_turn_over(self) -> More | None:
+        follow_up = self.engine.follow_up
+        return await follow_up.more(self) if follow_up is not None else None
 
     async def _on_session(self, session_id: str) -> None:
         self.record.session_id = session_id

@@ -17,10 +17,20 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from daemon_core.tasks import policy
+
 if TYPE_CHECKING:
     from daemon_core.agents.family import LaunchRequest
+    from daemon_core.protocol.wire import Task
+    from daemon_core.tasks.launch import Launcher
     from daemon_core.tasks.life import TaskLife
 
+PATH: Final = "/mcp"
+"""Where it is on the loopback port."""
+IN_FILE: Final = "file"
+"""``Drive.mcp`` of a program that is told of servers by a settings file of its directory alone."""
+FILE_OPTION: Final = "mcp_file"
+"""``Drive.options``: that file."""
 NAME: Final = "ostler"
 _SECOND_NAME: Final = "ostler-own"
 # Where the programs that take further servers keep the user's and the project's, below either directory.
@@ -51,15 +61,38 @@ async def offered(life: TaskLife, request: LaunchRequest, env: Mapping[str, str]
         env: The run's environment, which says where its user's settings are.
     """
     engine, claim = life.engine, life.claim
-    if claim is None or not engine.loopback_port or not engine.offers_mcp(life.record.provider):
+    if claim is None or request.drive.mcp in ("", IN_FILE) or not _is_offered(life):
         return request
     name = await asyncio.to_thread(_free_name, request, env)
     server = {
         "type": "http",
-        "url": f"{engine.control_url}/mcp",
+        "url": engine.control_url + PATH,
         "headers": {"Authorization": f"Bearer {claim.auth_token.strip()}"},
     }
     return msgspec.structs.replace(request, added_mcp_servers={name: server})
+
+
+def settings_of(life: TaskLife, claim: Task, launcher: Launcher) -> dict[str, bytes]:
+    """Files that give Ostler's own MCP server to a program which knows only those of its settings.
+
+    They name what the run's environment holds, so that there is no secret in them.
+    """
+    mode = policy.mode_of(claim, launcher, life.engine.permissions, hub=life.connection.timing.loopback)
+    drive = launcher.ask_drive if mode == "ask" and launcher.ask_family is not None else launcher.drive
+    path = drive.options.get(FILE_OPTION)
+    if drive.mcp != IN_FILE or not isinstance(path, str) or not _is_offered(life):
+        return {}
+    server = {
+        "httpUrl": "${OSTLER_CONTROL_URL}" + PATH,
+        "headers": {"Authorization": "Bearer ${OSTLER_TOKEN}"},
+        "trust": mode == "allow",
+    }
+    return {path: msgspec.json.format(msgspec.json.encode({"mcpServers": {NAME: server}})) + b"\n"}
+
+
+def _is_offered(life: TaskLife) -> bool:
+    engine = life.engine
+    return bool(engine.loopback_port) and engine.offers_mcp(life.record.provider)
 
 
 def _free_name(request: LaunchRequest, env: Mapping[str, str]) -> str:

@@ -12,8 +12,8 @@ from typing import Final
 
 COALESCE_S: Final = 0.04
 """What a small stretch is given to grow, once the looks at once are used up."""
-AT_ONCE: Final = 12
-"""Looks in a row that wait for nothing."""
+AT_ONCE: Final = 32
+"""Looks in a row that wait for nothing: a short turn of the most talkative agent."""
 EACH_S: Final = 0.5
 """Until one of them is had again."""
 

@@ -1,4 +1,9 @@
-"""Claiming: one poller a runtime. Slot before claim, barrier between them, the journal before all else."""
+"""Claiming: one poller a runtime. Slot before claim, barrier between them, the journal before all else.
+
+The embedded hub is told what may not be handed out now (models whose limit is reached), and answers what it has
+held back: for each such model somebody takes a place in the line for it, so that it is first come, first
+served there, too. Tasks that another one waits for are claimed by name, with the slot that was lent to them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from daemon_core.connections.backoff import Backoff
 from daemon_core.connections.client import UnreadableTaskError
 from daemon_core.protocol import failures
 from daemon_core.protocol.errors import RuntimeGoneError, ServerError, TransientError
-from daemon_core.protocol.wire import FailRequest, Task
+from daemon_core.protocol.wire import ClaimWish, FailRequest, Task
 from daemon_core.runtimes.registration import RegisteredRuntime
 from daemon_core.tasks.barrier import BarrierUpError
 from daemon_core.tasks.failpoints import reach
@@ -48,19 +53,29 @@ class Poller:
     def __init__(self, engine: Engine, runtime: RegisteredRuntime) -> None:
         self.engine = engine
         self.runtime = runtime
-        self.claiming = False
-        """A claim is on its way or not yet in the journal: cancelling now could lose a task for a while."""
+        self._claims = 0
+        """Claims that are on their way or not yet in the journal: cancelling now could lose a task for a
+        while."""
+        self._in_line: set[str] = set()
+        """Models for which somebody waits in line."""
         self._retired = False
         self._wake = asyncio.Event()
         poll_s = runtime.connection.timing.poll_s
         self._backoff = Backoff(min(FIRST_RETRY_S, poll_s), poll_s)
         self._delay_s = first_delay_s(runtime.runtime_id, poll_s)
+        self._failures = 0
+        """Claims that the server did not answer as it should."""
         self._repeated = ""
         """Id of the task that was handed out last although it was here already."""
 
     def wake(self) -> None:
         """There may be a task: claim now. One pending wake-up is enough."""
         self._wake.set()
+
+    @property
+    def claiming(self) -> bool:
+        """Whether a claim is on its way."""
+        return self._claims > 0
 
     def retire(self) -> bool:
         """The runtime is not ours to claim for any more: end after the claim that is on its way. False if
@@ -88,26 +103,84 @@ class Poller:
     async def _claim_one(self) -> bool:
         """One try; whether another one makes sense at once."""
         engine, runtime = self.engine, self.runtime
+        await self._possible()
+        slot = await engine.slots.acquire(runtime.provider)
+        wish = ClaimWish()
+        if runtime.connection.timing.loopback:
+            default = engine.default_model(runtime.provider)
+            wish = ClaimWish(without=engine.slots.full_models(), default_model=default)
+        return await self._claim_with(slot, wish)
+
+    async def claim_child(self, task_id: str, model: str, lender: Slot) -> None:
+        """Claim one task of the hub with the slot that whoever waits for it has lent; returns when the task is
+        claimed, by whomever, or has ended."""
+        engine, runtime = self.engine, self.runtime
+        pause = Backoff(FIRST_RETRY_S, self.runtime.connection.timing.poll_s)
+        while not self._is_over():
+            await self._possible()
+            slot = await engine.slots.acquire(runtime.provider, model, lender=lender)
+            failed = self._failures
+            # Whoever waits may go away at any time; a claim that is on its way is let come home.
+            claim = engine.beside_pollers(
+                self._claim_with(slot, ClaimWish(task_id=task_id)), f"{runtime.provider} {task_id}"
+            )
+            again = await asyncio.shield(claim)
+            if not again and failed == self._failures:
+                return
+            if not again:
+                await asyncio.sleep(pause.next())
+            elif f"{runtime.connection.name}/{task_id}" in engine.lives:
+                return
+
+    def _stand_in_line(self, models: list[str]) -> None:
+        """Tasks wait for models whose limit is reached: take a place in the line of each."""
+        for model in models:
+            if model not in self._in_line and not self._is_over():
+                self._in_line.add(model)
+                self.engine.beside_pollers(self._claim_of_model(model), f"{self.runtime.provider} {model}")
+
+    async def _claim_of_model(self, model: str) -> None:
+        engine, runtime = self.engine, self.runtime
+        try:
+            while not self._is_over():
+                await self._possible()
+                slot = await engine.slots.acquire(runtime.provider, model)
+                default = engine.default_model(runtime.provider)
+                if not await self._claim_with(slot, ClaimWish(model=model, default_model=default)):
+                    return
+        finally:
+            self._in_line.discard(model)
+            self.wake()  # what came in between is seen
+
+    async def _possible(self) -> None:
+        engine, runtime = self.engine, self.runtime
         await runtime.connection.wait_usable()  # a refused credential is waited out, and holds no slot
         if engine.accounts is not None:
             await engine.accounts.wait(runtime.provider)
         await engine.claims_possible()
-        slot: Slot | None = await engine.slots.acquire(runtime.provider)
-        assert slot is not None
+
+    async def _claim_with(self, given: Slot, wish: ClaimWish) -> bool:
+        """Claim with a slot, which is the task's then or given back; whether another try makes sense at
+        once."""
+        engine, runtime = self.engine, self.runtime
+        slot: Slot | None = given
         asked_at = time.monotonic()
-        self.claiming = True
+        self._claims += 1
         try:
             if engine.claims_held or (engine.accounts is not None and engine.accounts.held(runtime.provider)):
                 return True  # since the wait for the slot began
             with engine.barrier.claiming():
                 reach("before_claim")
-                task = await runtime.connection.client.claim(runtime.runtime_id)
+                answer = await runtime.connection.client.claim_of_hub(runtime.runtime_id, wish)
+                task = answer.task
                 self._backoff.reset()
+                self._stand_in_line(answer.held_back)
                 if task is None:
-                    self._repeated = ""
+                    if wish.task_id == "":
+                        self._repeated = ""
                     return False
                 reach("claimed")
-                accepted = await self._accept(task, slot)
+                accepted = await self._accept(task, given)
             if accepted:
                 slot = None  # the task's life has it now
                 self._repeated = ""
@@ -118,6 +191,7 @@ class Poller:
         except BarrierUpError:
             return True  # went up between the wait and the slot; wait for it again
         except RuntimeGoneError:
+            self._failures += 1
             engine.runtime_gone(runtime, asked_at)
             return False
         except UnreadableTaskError as error:
@@ -125,13 +199,14 @@ class Poller:
             await self._fail(error.task_id, f"this daemon does not understand the task: {error.cause}")
             return False
         except ServerError as error:
+            self._failures += 1
             log.warning("claiming for %s: %s", runtime.provider, error)
             runtime.connection.report(error, asked_at)
             if isinstance(error, TransientError):
                 self._delay_s = max(min(self._delay_s, self._backoff.next()), error.retry_after_s or 0.0)
             return False
         finally:
-            self.claiming = False
+            self._claims -= 1
             if slot is not None:
                 slot.release()
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from daemon_core.protocol.wire import Task
-from daemon_core.tasks.briefs import JobLine, Surroundings, brief_of
+from daemon_core.tasks.briefs import HUB_COMMANDS, JobLine, Surroundings, brief_of
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.prompts import kind_of, plain_id, plain_name, quoted, title_of
 from daemon_core.workdirs.environments import OWN_FOLDER, Environments, Layout, Marker, Prepared, Wanted
@@ -43,6 +43,8 @@ def wanted_of(
     hub: bool,
     environ: Mapping[str, str],
     jobs: Sequence[JobLine] = (),
+    commands: frozenset[str] = HUB_COMMANDS,
+    settings: Mapping[str, bytes] | None = None,
 ) -> Wanted:
     """What a task is to find in its directory.
 
@@ -51,6 +53,8 @@ def wanted_of(
         hub: The task is of the embedded server: it has no issue and no project to tell of.
         environ: What the run's environment begins with.
         jobs: Running jobs of the conversation, for the brief.
+        commands: The groups of commands that a task of the hub is told of.
+        settings: Files of the provider's settings, for a directory of Ostler's own.
     """
     context = {} if hub else context_of(task)
     agent = task.agent
@@ -64,6 +68,7 @@ def wanted_of(
             context_folder=folder if context else "",
             context_files=tuple(context),
             jobs=tuple(jobs),
+            commands=commands,
         )
         return brief_of(task, where, skills)
 
@@ -78,6 +83,7 @@ def wanted_of(
         skills=() if layout.way == "none" else tuple((agent.skills if agent else None) or ()),
         context=context,
         markers=(Marker(path=MARKER_NAME, managed_by=MANAGED_BY, fields={"task_id": task.id, **fields}),),
+        settings=settings or {},
         environ=environ,
         user_markers=() if hub else (multica,),
     )

@@ -21,11 +21,13 @@ from daemon_core.protocol.errors import (
     WorkspaceGoneError,
 )
 from daemon_core.protocol.wire import TERMINAL_STATUSES, Task
-from daemon_core.tasks import clock, launch, preparing
+from daemon_core.tasks import clock, launch, own_mcp, preparing
+from daemon_core.tasks.briefs import HUB_COMMANDS
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import OverError, PrepareError
 from daemon_core.tasks.owned import beside, keep_going
 from daemon_core.tasks.prompts import kind_of
+from daemon_core.tasks.running_jobs import running_jobs
 from daemon_core.tasks.secrets import ClaimFile
 from daemon_core.tasks.skills import SkillError
 from daemon_core.workdirs import DirectoryRefusedError, validate_user_directory
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 async def get_ready(life: TaskLife) -> None:
     name = f"lease of task {life.record.task_id}"
     async with beside(keep_going(lambda: _keep_lease(life), name), name):
+        await _wait_for_model(life)
         if life.record.state != "ready" or (life.record.directory and life.lock is None):
             await _prepare_directory(life)
         await _report_start(life)
@@ -53,6 +56,23 @@ async def begin_without_agent(life: TaskLife) -> None:
     name = f"lease of task {life.record.task_id}"
     async with beside(keep_going(lambda: _keep_lease(life), name), name):
         await _report_start(life)
+
+
+async def _wait_for_model(life: TaskLife) -> None:
+    """As many runs as its model allows go on: wait for one to end, with the lease kept, before anything of it
+    begins. (What the embedded hub hands out mostly has its place already.)"""
+    engine = life.engine
+    model = engine.model_of(life.record)
+    if engine.slots.try_model(life.slot, model):
+        return
+    log.info("task %s waits: the limit of runs with %s is reached", life.record.task_id, model)
+    life.waiting_model = model
+    engine.changed(life)
+    try:
+        await engine.slots.want_model(life.slot, model)
+    finally:
+        life.waiting_model = ""
+        engine.changed(life)
 
 
 async def _prepare_directory(life: TaskLife) -> None:
@@ -143,6 +163,9 @@ async def lay_out(life: TaskLife, claim: Task, work_dir: Path, directory: str) -
         # An issue of the hub's is worked on as one of any server: its agent has to be told of it.
         hub=life.connection.timing.loopback and kind_of(claim) == "chat",
         environ=life.engine.base_environment,
+        jobs=running_jobs(life),
+        commands=HUB_COMMANDS if life.engine.may_hand_on(life.record) else HUB_COMMANDS - {"delegate"},
+        settings=own_mcp.settings_of(life, claim, launcher) if launcher is not None else {},
     )
 
     async def lay_out() -> Prepared:

@@ -129,7 +129,8 @@ class Recovery:
         if record.directory and _phase(run_dir) is not RunPhase.NEVER_STARTED:
             lock = engine.directory_locks.adopt(Path(record.directory), record.task_id)
         claim = await asyncio.to_thread(ClaimFile(run_dir).read)
-        slot = slot or engine.slots.adopt(record.slot, record.provider)
+        model = engine.model_of(record) if record.state == "started" else ""
+        slot = slot or engine.slots.adopt(record.slot, record.provider, model)
         return Prepared(record=record, run=run, slot=slot, claim=claim, lock=lock)
 
     async def _take_out_left(self) -> None:
@@ -257,7 +258,7 @@ class Recovery:
         lock = None
         if record.directory:
             lock = engine.directory_locks.adopt(Path(record.directory), record.task_id)
-        slot = engine.slots.adopt(record.slot, record.provider)
+        slot = engine.slots.adopt(record.slot, record.provider, engine.model_of(record))
         return Prepared(record=record, run=run, slot=slot, claim=claim, lock=lock)
 
     async def _go_on_behind(

@@ -102,6 +102,14 @@ def without_agent(server_status: str) -> Result:
     return Result(outcome=by_server(server_status) if server_status else "completed")
 
 
+def after(earlier: str, result: Result) -> Result:
+    """The result of a task that has said something in earlier runs, which it had completed."""
+    if not earlier or result.outcome != "completed":
+        return result
+    parts = [part for part in (earlier, result.output) if part.strip()]
+    return msgspec.structs.replace(result, output="\n\n".join(parts))
+
+
 def by_server(server_status: str) -> str:
     """The outcome of a task that its server has ended or lost."""
     return "cancelled" if server_status == "cancelled" else "abandoned"

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from daemon_core.agents.events import Event, Outcome, PlanEntry
-from daemon_core.agents.family import EndsExplicitly, HearsFiles, Reader, StdinWrite
+from daemon_core.agents.family import EndsExplicitly, HearsFiles, HearsMore, Reader, StdinWrite
 from daemon_core.agents.writes import whole
 from daemon_core.journal import Journal, Stretch
 from daemon_core.processes.client import Lost, Shim, attach
@@ -97,6 +97,17 @@ class Progress(msgspec.Struct, kw_only=True):
     usage: tuple[Usage, ...] = ()
 
 
+class More(msgspec.Struct, kw_only=True):
+    """What an agent that has ended its turn is told next, and the notices that are in it."""
+
+    text: str
+    notices: tuple[int, ...]
+
+
+async def _nothing_more() -> More | None:
+    return None
+
+
 class RunDriver:
     """Drives one run to its end. Cancelling ``drive`` (called once) detaches and leaves the run alive."""
 
@@ -119,6 +130,7 @@ class RunDriver:
         on_stretch: Callable[[Digest], None],
         on_session: Callable[[str], Awaitable[None]],
         on_requests: Callable[[], None],
+        on_turn_over: Callable[[], Awaitable[More | None]] = _nothing_more,
     ) -> None:
         self.journal = journal
         self.patience = patience
@@ -136,6 +148,7 @@ class RunDriver:
         self.on_stretch = on_stretch
         self.on_session = on_session
         self.on_requests = on_requests
+        self.on_turn_over = on_turn_over
         self.stopped: StopReason | None = None
         self._stop = asyncio.Event()
         self._done = asyncio.Event()
@@ -146,6 +159,8 @@ class RunDriver:
         self._pinned = reader.session_id
         self._committed = offset
         self._silent: Kind = "idle"
+        self._answered_once = False
+        self._turns_told = 0
 
     def stop(self, reason: StopReason) -> None:
         """End the run: ask by protocol, then signals, then the tree. The first reason counts."""
@@ -199,6 +214,7 @@ class RunDriver:
 
     async def _pump(self, shim: Shim) -> ExitStatus:
         async with self._turn:
+            await self._go_on()
             await self._say(shim)
         pace = Pace()
         flushed = True
@@ -217,6 +233,7 @@ class RunDriver:
                 async with self._turn:
                     await self._read_to(state.stdout_bytes)
                     if self.position > before:
+                        await self._go_on()
                         said = await self._say(shim)
                 if self.position == before and not state.ended:
                     # Going on would be blind: what the agent says and asks is lost.
@@ -253,7 +270,25 @@ class RunDriver:
         self.next_seq = made.next_seq
         return made, len(data)
 
-    async def _commit(self, made: Digest | Sequence[Event]) -> None:
+    async def _go_on(self) -> None:
+        """The agent may have ended its turn and wait: it is told what there is for it, or let go."""
+        reader = self.reader
+        if not isinstance(reader, HearsMore) or not reader.turn_over:
+            return
+        more = None if self.stopped is not None else await self.on_turn_over()
+        if more is None:
+            reader.no_more()
+            await self._commit(())
+            return
+        turn = reader.turns + 1
+        reader.say_more(more.text)
+        reach("more_taken")
+        await self._commit((), given=more.notices, turn=turn)
+        reach("more_given")
+
+    async def _commit(
+        self, made: Digest | Sequence[Event], *, given: Sequence[int] = (), turn: int = 0
+    ) -> None:
         found = made if isinstance(made, Digest) else digest(made, self.next_seq)
         self.next_seq = found.next_seq
         reports: list[tuple[str, bytes]] = []
@@ -272,12 +307,19 @@ class RunDriver:
             session_id=session,
             reports=reports,
         )
+        self._answered_once = self._answered_once or found.answered
+        turns = self.reader.turns if isinstance(self.reader, HearsMore) else int(self._answered_once)
+        if turns > self._turns_told:
+            stretch.turns = turns
+        if given:
+            stretch.given, stretch.given_turn = given, turn
         if self.requests.update(self.reader.open_requests, found.settled, stretch.at):
             stretch.requests = self.requests.text()
         reach("before_commit")
         # Nothing is read further while the disk is full: the agent waits once its pipe is full, too.
         await self.patience.carry(lambda: self.journal.commit_stretch(stretch))
         reach("committed")
+        self._turns_told = max(turns, self._turns_told)
         if session and session != self._pinned:
             self._pinned = session
             await self.on_session(session)

@@ -2,7 +2,8 @@
 
 ``claim.json`` is removed by the shim when the run is over. A run that resumes a session may be refused and
 tried afresh, also after a restart: for that ``retry.json`` is kept until the resume has worked or the task
-has ended.
+has ended. A task that is kept open for what its jobs come to needs its claim for a further run: it is kept
+in ``further.json`` until that has been recorded or the task has ended.
 """
 
 from __future__ import annotations
@@ -50,10 +51,21 @@ class ClaimFile:
         """The second copy is not needed any more."""
         (self.run_dir / "retry.json").unlink(missing_ok=True)
 
+    def keep_for_further(self, claim: Task | None = None) -> None:
+        """Keep a copy that outlives the run, of this claim or of the one that is there."""
+        with contextlib.suppress(FileNotFoundError):
+            content = msgspec.json.encode(claim) if claim else (self.run_dir / "claim.json").read_bytes()
+            self._write("further.json", content)
+
+    def read_further(self) -> Task | None:
+        """That copy, or None."""
+        return self._read("further.json")
+
     def remove(self) -> None:
         """Remove everything secret that is not the shim's to remove."""
         # The .new ones are left by a death in the middle of writing.
-        names = ("claim.json", "claim.json.new", "retry.json", "retry.json.new", "spec")
+        kept = ("claim.json", "retry.json", "further.json")
+        names = (*kept, *(f"{name}.new" for name in kept), "spec")
         for path in (*(self.run_dir / name for name in names), *self.run_dir.glob("spec.*")):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from daemon_core.agents.family import LaunchError, LaunchRequest
+from daemon_core.agents.family import HearsMore, LaunchError, LaunchRequest
 from daemon_core.journal import RunRecord
 from daemon_core.processes.client import Lost, RunSpec, Shim, spawn
 from daemon_core.processes.errors import LostError, SpawnError
@@ -76,7 +76,9 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
     run, run_dir, family = life.run, life.run_dir, launcher.family
     work_dir, directory = life.record.work_dir, life.record.directory
     prepared = life.files.prepared or await readying.lay_out(life, claim, Path(work_dir), directory)
-    request = launch.request_of(claim, launcher, work_dir, run_dir, prepared, hub=hub)
+    follow_up = life.engine.follow_up
+    notices = await follow_up.carried(life, family.name) if follow_up is not None else []
+    request = launch.request_of(claim, launcher, work_dir, run_dir, prepared, hub=hub, notices=notices)
     request = msgspec.structs.replace(request, permission_mode=mode)
     env = environment.child_environment(
         base=life.engine.base_environment,
@@ -110,7 +112,10 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
     env.update(await homes.lay_out(life, family.name, request, prepared, env))
     run.started_at = clock.now_text()
     run.family = family.name
-    run.reader = family.reader(request).snapshot()
+    reader = family.reader(request)
+    if follow_up is not None and isinstance(reader, HearsMore):
+        reader.hold()
+    run.reader = reader.snapshot()
     run.resumed_session = request.resume_session_id
     await life.update_run(
         started_at=run.started_at,
@@ -133,7 +138,7 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
                 run_dir=run_dir,
                 argv=plan.argv,
                 cwd=Path(life.record.work_dir),
-                env={**launch.without_dropped(env, plan.drop_env), **plan.env},
+                env=launch.run_environment(env, plan),
                 stdin=plan.stdin,
                 merge_stderr=plan.merge_stderr,
                 lock_fds=fds,
@@ -271,10 +276,10 @@ async def begin_fresh(life: TaskLife, end: RunEnd) -> None:
     life.claim = claim
     life.run = run
     await _warn(life, (FRESH_SESSION,))
-    await asyncio.to_thread(_leave, old_dir)
+    await asyncio.to_thread(leave, old_dir)
 
 
-def _leave(run_dir: Path) -> None:
+def leave(run_dir: Path) -> None:
     """An earlier run of a task that goes on with another one: nothing secret stays, nobody takes it up."""
     with contextlib.suppress(OSError):
         ClaimFile(run_dir).remove()

@@ -41,6 +41,8 @@ class Digest(msgspec.Struct, kw_only=True):
     messages: int = 0
     tool_calls: int = 0
     last_action: str = ""
+    answered: bool = False
+    """Whether the agent has said, thought or done something: its turn has been taken up."""
     settled: dict[str, str] = {}
     """Requests that are open no more, and how they were decided."""
     plan: tuple[events.PlanEntry, ...] | None = None
@@ -84,12 +86,15 @@ def _messages(event: events.Event, result: Digest) -> Sequence[TaskMessage]:
     match event:
         case events.Text(text=text):
             result.notice = ""
+            result.answered = True
             return _texts("text", text)
         case events.Thinking(text=text):
+            result.answered = True
             return _texts("thinking", text)
         case events.ToolUse(tool=tool, input=given):
             tool = tool[:TOOL_NAME_CHARS]
             result.tool_calls += 1
+            result.answered = True
             result.last_action = tool
             result.notice = ""
             return [TaskMessage(seq=0, type="tool_use", tool=tool, input=bounded_input(given))]

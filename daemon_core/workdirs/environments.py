@@ -92,6 +92,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     context: Mapping[str, bytes] = {}
     """Context files by relative path."""
     markers: Sequence[Marker] = ()
+    settings: Mapping[str, bytes] = {}
+    """Files of the provider's settings by path, without secrets; only for a directory of Ostler's own, and
+    never in place of one that is there."""
     environ: Mapping[str, str] = {}
     """Of the run, for what the user's git is set to."""
     user_markers: Sequence[Marker] = ()
@@ -173,6 +176,9 @@ class Environments:
                 outside[path] = content
             elif not plan.add_file(f"{OWN_FOLDER}/{path}", content):
                 notes.append(f"{OWN_FOLDER}/{path} is somebody else's and was left as it is")
+        for path, content in () if wanted.user_owned else wanted.settings.items():
+            if not plan.add_file(path, content):
+                notes.append(f"{path} is somebody else's and was left as it is")
         placed: list[PlacedSkill] = []
         left: list[Skill] = []
         if not layout.home_skills:

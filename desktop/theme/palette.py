@@ -69,6 +69,8 @@ def style_sheet(colours: Colours) -> str:
         QAbstractItemView:focus {{ border: 2px solid {c.accent}; outline: none; }}
     QPushButton[primary="true"] {{ background: {c.accent}; color: {c.on_accent}; border-color: {c.accent};
         font-weight: {tokens.STRONG}; }}
+    QPushButton[primary="true"]:disabled {{ background: {c.raised}; color: {c.muted};
+        border-color: {c.line}; }}
     QPushButton[primary="true"]:focus {{ border: 2px solid {c.text}; }}
     QPushButton[quiet="true"], QToolButton {{ background: transparent; border: 1px solid transparent;
         border-radius: {radius}px; padding: {half}px {grid}px; }}

@@ -565,3 +565,81 @@ def test_damaged_recordings_never_make_it_raise(seed: int) -> None:
     assert reader.consumed == len(data)
     for exit_code in (0, 1, None):
         reader.outcome(exit_code, None, "")
+
+
+# --- more than one turn ----------------------------------------------------------------------------
+
+
+def holding(*data: bytes, **changes: Any) -> ClaudeReader:
+    reader = ClaudeReader(request(**changes))
+    reader.hold()
+    reader.feed(b"".join(data))
+    return reader
+
+
+def test_a_reader_that_holds_waits_at_the_end_of_a_turn_and_lets_go_when_told() -> None:
+    reader = holding(init(), said("one"), result("one"))
+    assert (reader.turn_over, reader.turns, list(reader.pending_writes())) == (True, 1, [])
+    reader.no_more()
+    reader.no_more()
+    assert list(reader.pending_writes()) == [StdinWrite(2, None)]
+    assert not reader.turn_over
+    assert reader.outcome(0, None, "").output == "one"
+
+
+def test_another_turn_is_another_line_and_both_answers_are_the_result() -> None:
+    reader = holding(init(), said("one"), result("one"))
+    reader.say_more("news")
+    (write,) = reader.pending_writes()
+    assert write.number == 2
+    assert json.loads(write.data or b"")["message"]["content"] == [{"type": "text", "text": "news"}]
+    assert (reader.turn_over, reader.turns) == (False, 1)
+    assert not reader.outcome(0, None, "").success  # the turn was begun and has not ended
+    reader.acknowledged(2)
+    reader.feed(init())
+    assert reader.turns == 1  # the model has not answered yet
+    reader.feed(said("two"))
+    assert reader.turns == 2
+    reader.feed(result("two"))
+    reader.no_more()
+    assert reader.outcome(0, None, "").output == "one\n\ntwo"
+    assert [write.number for write in reader.pending_writes()] == [3]
+
+
+def test_a_turn_that_fails_is_not_waited_at_and_an_error_is_no_answer() -> None:
+    failed = assistant({"type": "text", "text": "API Error: 500"}, error="unknown")
+    reader = holding(init(), failed, result("API Error: 500", is_error=True, api_error_status=500))
+    assert (reader.turn_over, reader.turns) == (False, 0)
+    assert [write.data for write in reader.pending_writes()] == [None]
+
+
+def test_an_interrupt_ends_the_waiting() -> None:
+    reader = holding(init(), said("one"), result("one"))
+    assert reader.interrupt()[-1].data is None
+    assert not reader.turn_over
+    reader.say_more("news")
+    assert reader.pending_writes()[-1].data is None
+
+
+def test_a_reader_restored_before_it_was_told_more_counts_what_was_said() -> None:
+    start = ClaudeReader(request())
+    start.hold()
+    again = ClaudeReader(snapshot=start.snapshot())
+    again.feed(b"".join([init(), said("one"), result("one"), init(), said("two"), result("two")]))
+    assert (again.turn_over, again.turns) == (True, 2)
+    again.no_more()
+    assert list(again.pending_writes()) == [StdinWrite(3, None)]  # 2 was what it was told
+
+
+@pytest.mark.parametrize("died", ["before", "after"])
+def test_what_is_said_between_turns_survives_in_the_snapshot(died: str) -> None:
+    reader = holding(init(), said("one"), result("one"))
+    if died == "before":
+        reader = ClaudeReader(snapshot=reader.snapshot())
+        assert reader.turn_over
+    reader.say_more("news")
+    if died == "after":
+        reader = ClaudeReader(snapshot=reader.snapshot())
+    assert [write.number for write in reader.pending_writes()] == [2]
+    reader.feed(said("two") + result("two"))
+    assert (reader.turn_over, reader.turns) == (True, 2)

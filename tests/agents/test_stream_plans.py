@@ -65,7 +65,7 @@ def test_opencode() -> None:
 
 def test_opencode_gets_mcp_servers_and_refusals_by_its_environment() -> None:
     found = plan("opencode", mcp_servers=SERVERS, added_mcp_servers=OURS, permission_mode="deny")
-    assert json.loads(found.env["OPENCODE_CONFIG_CONTENT"]) == {
+    assert found.json_env["OPENCODE_CONFIG_CONTENT"] == {
         "mcp": {
             "web": {
                 "type": "remote",

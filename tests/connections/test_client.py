@@ -133,7 +133,7 @@ async def test_every_request_carries_the_headers(client: ServerClient, server: F
         assert request.headers["X-Client-Platform"] == "daemon"
         assert request.headers["X-Client-Version"] == "1.2.3"
         assert request.headers["X-Client-OS"] == "linux"
-        assert "X-Client-Capabilities" not in request.headers
+        assert request.headers["X-Client-Capabilities"] == "coalesced-comments-v1"
     assert "Content-Type" not in get.headers
     assert post.headers["Content-Type"] == "application/json"
     assert post.raw == b"{}"
@@ -142,9 +142,27 @@ async def test_every_request_carries_the_headers(client: ServerClient, server: F
 async def test_skill_bundles_are_advertised_only_if_they_can_be_resolved(server: FakeServer) -> None:
     async with ServerClient(server.url, lambda: TOKEN, skill_bundles=True) as client:
         await client.workspaces()
-    assert server.requests[0].headers["X-Client-Capabilities"] == "skill-bundles-v1"
+    said = server.requests[0].headers["X-Client-Capabilities"]
+    assert said == "skill-bundles-v1,coalesced-comments-v1"
     assert "X-Client-Version" not in server.requests[0].headers
     assert server.requests[0].headers["X-Client-OS"] == os_name()
+
+
+async def test_a_server_that_does_not_wait_for_the_end_of_a_cancelled_run_is_asked_once(
+    client: ServerClient, server: FakeServer
+) -> None:
+    request = wire.CancelAckRequest(durable_work_dir="/w")
+    server.later = True
+    with pytest.raises(errors.TaskGoneError):
+        await client.cancel_ack("t", request)
+    server.script("cancel_ack", refuse(404, "not found"), refuse(500, "failed to settle"))
+    await client.cancel_ack("t", request)
+    with pytest.raises(errors.TransientError):
+        await client.cancel_ack("t", request)
+    server.later = False
+    for _ in range(3):
+        await client.cancel_ack("t", request)
+    assert len(server.seen("cancel_ack")) == 4
 
 
 async def test_the_token_is_asked_for_at_every_request(server: FakeServer) -> None:

@@ -11,9 +11,13 @@ import msgspec
 from daemon_core.control.backend import Backend, TranscriptPage, resolve_id
 from daemon_core.control.changes import ChangeLog
 from daemon_core.control.connection_routes import ConnectionHost
+from daemon_core.control.delegation_desk import DelegationDesk
 from daemon_core.control.errors import ControlError
+from daemon_core.control.history_desk import HistoryDesk
+from daemon_core.control.job_desk import JobDesk
 from daemon_core.control.models_desk import ModelsDesk
 from daemon_core.control.requests_desk import RequestsDesk
+from daemon_core.control.resident_desk import ResidentDesk
 from daemon_core.control.runtime_routes import RuntimeHost
 from daemon_core.control.views import (
     AgentAdd,
@@ -50,6 +54,10 @@ class MemoryBackend:
         self.changes = ChangeLog()
         self.servers: ConnectionHost | None = None
         self.requests: RequestsDesk | None = None
+        self.delegation_desk: DelegationDesk | None = None
+        self.history: HistoryDesk | None = None
+        self.job_desk: JobDesk | None = None
+        self.resident_desk: ResidentDesk | None = None
         self.models: ModelsDesk | None = None
         self.runtime_desk: RuntimeHost | None = None
         self.changed: TaskChanges | None = None

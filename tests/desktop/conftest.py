@@ -1,7 +1,44 @@
-"""No screen is needed here: what needs one starts its own."""
+"""Windows offscreen, with one look for the whole session. A warning of Qt's fails the test it came in."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from PySide6.QtCore import QSettings
+from PySide6.QtWidgets import QApplication
+
+from daemon_core.settings.directories import resolve
+from desktop.commands import Command
+from desktop.daemon.link import Link
+from desktop.theme.palette import Theme
+from desktop.windows.context import Context
+
+
+@pytest.fixture(scope="session")
+def theme(qapp: QApplication) -> Theme:
+    return Theme(qapp, "light")
+
+
+class Desk:
+    """A context whose link was told things by hand, and the commands that windows asked for."""
+
+    def __init__(self, root: Path, theme: Theme) -> None:
+        directories = resolve({"OSTLER_HOME": str(root / "o"), "HOME": str(root)}, None)
+        directories.ensure()
+        self.link = Link(directories)
+        self.asked: list[Command] = []
+        self.context = Context(self.link, theme, self.asked.append)
+        self.settings = QSettings(str(root / "desktop.ini"), QSettings.Format.IniFormat)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, theme: Theme) -> Iterator[Desk]:
+    made = Desk(tmp_path, theme)
+    yield made
+    made.link.stop()

@@ -25,7 +25,7 @@ from daemon_core.control.errors import ControlError
 from daemon_core.settings.directories import Directories, resolve
 from tests.support.scripted_agent import install_scripted_agent
 
-PATIENCE_S = 40.0
+PATIENCE_S = 60.0
 TERMINAL = ("completed", "failed", "cancelled")
 
 
@@ -49,6 +49,18 @@ def wait_gone(*pids: int) -> None:
 
 def _absent(pid: int) -> Callable[[], bool]:
     return lambda: not Path(f"/proc/{pid}").exists()
+
+
+def holding(root: Path, secret: str | bytes) -> list[Path]:
+    """The files below a directory that have a secret in them, files that vanish meanwhile apart."""
+    wanted = secret.encode() if isinstance(secret, str) else secret
+    found = []
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file() and not path.is_symlink() and wanted in path.read_bytes():
+                    found.append(path)
+    return found
 
 
 def _reserve_port(port_file: Path) -> None:

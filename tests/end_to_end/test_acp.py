@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.home import OstlerHome, check_transcript, wait_gone, wait_until
+from tests.end_to_end.home import OstlerHome, check_transcript, holding, wait_gone, wait_until
 from tests.support import npm_clis
 from tests.support.acp_clis import AGENTS, AcpCli
 from tests.support.model_server import ModelServer, Say
@@ -220,6 +220,12 @@ def test_secrets_of_mcp_servers_reach_the_agent_and_are_gone_with_the_run(
     (opened,) = [message for message in home.received() if message.get("method") == "session/new"]
     entries = {entry["name"]: entry for entry in opened["params"]["mcpServers"]}
     assert entries["lab"]["env"] == [{"name": "KEY", "value": "s3cret-word"}]
+    ours = entries["ostler"]
+    assert (ours["type"], ours["url"]) == ("http", f"http://127.0.0.1:{home.status()['port']}/mcp")
+    ((name, token),) = [(header["name"], header["value"]) for header in ours["headers"]]
+    assert name == "Authorization"
+    token = token.removeprefix("Bearer ")
+    assert token.startswith("mat_")
     assert b"s3cret-word" in (run_dir / "stdin").read_bytes()
     (state,) = home.journal("SELECT reader FROM runs")[0]
     assert b"s3cret" not in bytes(state)
@@ -228,6 +234,7 @@ def test_secrets_of_mcp_servers_reach_the_agent_and_are_gone_with_the_run(
     left = [path.name for path in run_dir.iterdir() if b"s3cret" in path.read_bytes()]
     assert left == []
     assert b"s3cret-word" not in home.directories.journal_file.read_bytes()
+    wait_until(lambda: not holding(tmp_path / "o", token), "the token to be gone")
 
 
 # --- the real CLIs ---------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_cancel_in_mid_tool_ends_agent_tool_and_task(home: ClaudeHome, tmp_path:
     home.wait(task, "cancelled")
     wait_gone(tool, agent)
     wait_until(lambda: home.status()["active_runs"] == 0, "the run to be over")
-    assert len(home.processes()) == 1
+    wait_until(lambda: len(home.processes()) == 1, "nothing but the daemon")
     home.wait_delivered(task)
     check_transcript(home, task)
 
@@ -162,7 +162,7 @@ def test_a_model_server_that_hangs_is_ended_by_the_watchdog(home: ClaudeHome) ->
     assert (done["status"], done["failure_reason"]) == ("failed", "idle_watchdog")
     assert "silent" in done["error"]
     wait_until(lambda: home.status()["active_runs"] == 0, "the run to be over")
-    assert len(home.processes()) == 1
+    wait_until(lambda: len(home.processes()) == 1, "nothing but the daemon")
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])

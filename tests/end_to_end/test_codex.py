@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.home import OstlerHome, check_transcript, wait_gone, wait_until
+from tests.end_to_end.home import OstlerHome, check_transcript, holding, wait_gone, wait_until
 from tests.support.codex_cli import codex_env, link_codex
 from tests.support.mcp_server import McpServer
 from tests.support.model_responses import ResponsesServer, developer_texts, tool_results, user_texts
@@ -68,15 +68,6 @@ def home(tmp_path: Path, model: ResponsesServer, request: pytest.FixtureRequest)
 
 def shell(command: str, **more: Any) -> CallTool:
     return CallTool("exec_command", {"cmd": command, "yield_time_ms": 30000}, **more)
-
-
-def holding(root: Path, secret: str) -> list[Path]:
-    """The files below a directory that have a secret in them."""
-    return [
-        path
-        for path in root.rglob("*")
-        if path.is_file() and not path.is_symlink() and secret.encode() in path.read_bytes()
-    ]
 
 
 def test_a_task_writes_files_by_a_tool(home: CodexHome, tmp_path: Path) -> None:
@@ -159,7 +150,7 @@ def test_cancel_in_mid_tool_ends_agent_tool_and_task(home: CodexHome, tmp_path: 
     home.wait(task, "cancelled")
     wait_gone(tool, agent)
     wait_until(lambda: home.status()["active_runs"] == 0, "the run to be over")
-    assert len(home.processes()) == 1
+    wait_until(lambda: len(home.processes()) == 1, "nothing but the daemon")
     home.wait_delivered(task)
     check_transcript(home, task)
 
@@ -190,7 +181,7 @@ def test_a_model_server_that_hangs_is_ended_by_the_watchdog(home: CodexHome) -> 
     done = home.wait(home.task_of("wait"))
     assert (done["status"], done["failure_reason"]) == ("failed", "idle_watchdog")
     wait_until(lambda: home.status()["active_runs"] == 0, "the run to be over")
-    assert len(home.processes()) == 1
+    wait_until(lambda: len(home.processes()) == 1, "nothing but the daemon")
 
 
 @pytest.mark.parametrize("when", ["before", "during", "after"])

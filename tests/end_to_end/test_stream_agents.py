@@ -108,7 +108,7 @@ def test_killed_in_mid_tool_and_a_reply_goes_on_in_the_session(home: StreamHome,
     assert "All done." in history
     (usage,) = second["usage"]
     assert (usage["input_tokens"], usage["cache_read_tokens"]) == (60, 40)  # not what was used before
-    assert len(home.processes()) == 1
+    wait_until(lambda: len(home.processes()) == 1, "nothing but the daemon")
 
 
 def test_cancel_in_mid_tool_ends_agent_tool_and_task(home: StreamHome, tmp_path: Path) -> None:
@@ -124,6 +124,6 @@ def test_cancel_in_mid_tool_ends_agent_tool_and_task(home: StreamHome, tmp_path:
     home.wait(task, "cancelled")
     wait_gone(tool, agent)
     wait_until(lambda: home.status()["active_runs"] == 0, "the run to be over")
-    assert len(home.processes()) == 1
+    wait_until(lambda: len(home.processes()) == 1, "nothing but the daemon")
     home.wait_delivered(task)
     check_transcript(home, task)

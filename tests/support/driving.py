@@ -18,6 +18,7 @@ import psutil
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import EndsExplicitly, Family, HearsFiles, LaunchRequest, Reader
 from daemon_core.agents.writes import whole
+from daemon_core.tasks import launch
 
 MARK_VARIABLE = "OSTLER_TEST_MARK"
 STEP_S = 20.0
@@ -56,8 +57,7 @@ def drive(
         path.touch(0o600)
         path.write_bytes(data)
     mark = uuid.uuid4().hex
-    process_env = {name: value for name, value in environ.items() if not _dropped(name, plan.drop_env)}
-    process_env |= {**plan.env, MARK_VARIABLE: mark}
+    process_env = launch.run_environment(dict(environ), plan) | {MARK_VARIABLE: mark}
     reader = family.reader(request)
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
@@ -166,7 +166,3 @@ def _more(process: subprocess.Popen[bytes], reader: Reader) -> bytes:
     if done and not select.select([process.stdout], [], [], LINGER_S)[0]:
         os.killpg(process.pid, signal.SIGTERM)
     return os.read(process.stdout.fileno(), 1 << 16)
-
-
-def _dropped(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(name == one or (one.endswith("*") and name.startswith(one[:-1])) for one in patterns)

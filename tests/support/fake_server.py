@@ -21,6 +21,7 @@ import itertools
 import json
 import socket
 import struct
+import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
@@ -160,6 +161,8 @@ class FakeTask:
     fields: Json
     status: str = "queued"
     redeliver: bool = False
+    touched_at: float = 0.0
+    """Monotonic: claimed, or its lease extended."""
     claims: int = 0
     leases: int = 0
     starts: int = 0
@@ -279,6 +282,8 @@ class FakeServer:
         self.requests: list[Recorded] = []
         self.sockets: list[FakeSocket] = []
         self.handshakes: list[list[str]] = []
+        self.redeliver_s = 0.0
+        """Hand a task that was claimed and neither started nor leased out again after this long; 0: never."""
         self.socket_silent = False
         self.orphans: list[str] = []
         self.skills: dict[str, Json] = {}
@@ -305,6 +310,11 @@ class FakeServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    @property
+    def port(self) -> int:
+        """The same over restarts."""
+        return self._port
 
     @property
     def url(self) -> str:
@@ -757,7 +767,8 @@ class FakeServer:
             return 404, {"error": "runtime not found"}
         mine = [task for task in self.tasks.values() if task.runtime_id == runtime_id]
         for task in mine:
-            if task.redeliver and task.status == "dispatched":
+            late = self.redeliver_s and time.monotonic() - task.touched_at > self.redeliver_s
+            if (task.redeliver or late) and task.status == "dispatched":
                 task.redeliver = False
                 break
         else:
@@ -767,6 +778,7 @@ class FakeServer:
             task = queued[0]
             self._move(task, "dispatched")
         task.claims += 1
+        task.touched_at = time.monotonic()
         return 200, {"task": task.claimed()}
 
     def _lease(self, request: Recorded) -> Answer:
@@ -776,6 +788,7 @@ class FakeServer:
         if task.status not in ("dispatched", "waiting_local_directory"):
             return 400, {"error": "task is not preparing"}
         task.leases += 1
+        task.touched_at = time.monotonic()
         return 200, task.row()
 
     def _skills(self, request: Recorded) -> Answer:

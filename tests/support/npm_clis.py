@@ -5,10 +5,13 @@ Each has a manifest and a lock file of its own in ``tests/clis/<name>/`` and is 
 off; what they would link or unpack is run directly.
 
 A CLI that cannot be had skips its tests, which say so; with ``OSTLER_REQUIRE_AGENTS=1`` (CI) it fails them.
+``python -m tests.support.npm_clis`` installs all that are missing, side by side, before the tests: a download
+that takes long is then no test's time. One that has failed is not tried again by each test.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import json
@@ -17,16 +20,24 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+_NPM_OPTIONS = (
+    *("--no-audit", "--no-fund", "--no-progress", "--ignore-scripts", "--prefer-offline"),
+    *("--fetch-retries=3", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=10000"),
+)
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _MANIFESTS = _ROOT / "tests" / "clis"
 _CACHE = _ROOT / ".cache" / "agents"
 INSTALL_LIMIT_S = 300.0
+FAILURE_COUNTS_S = 600.0
+"""How long nobody tries again what could not be installed."""
 
 REQUIRE_VARIABLE = "OSTLER_REQUIRE_AGENTS"
 """Set to 1 (CI does): a CLI that cannot be installed fails its tests instead of skipping them."""
@@ -59,10 +70,14 @@ def version(name: str) -> str:
     return str(pinned)
 
 
+def _target(name: str) -> Path:
+    return _CACHE / f"{name}-{version(name)}"
+
+
 @functools.cache
 def install(name: str) -> Path:
     """The CLI's executable, installed if need be. Raises ``InstallError``."""
-    target = _CACHE / f"{name}-{version(name)}"
+    target = _target(name)
     find = _EXECUTABLES[name]
     _CACHE.mkdir(parents=True, exist_ok=True)
     if (found := find(target / "node_modules")) is not None:
@@ -70,10 +85,23 @@ def install(name: str) -> Path:
     with open(_CACHE / f".{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if find(target / "node_modules") is None:
-            _install(_MANIFESTS / name, target)
+            failed = _CACHE / f".{name}.failed"
+            _recall(failed)
+            try:
+                _install(_MANIFESTS / name, target)
+            except InstallError as error:
+                failed.write_text(str(error))
+                raise
     if (found := find(target / "node_modules")) is None:
         raise InstallError(f"npm installed no executable of {name} in {target}")
     return found
+
+
+def _recall(failed: Path) -> None:
+    """Raises what somebody else has met a moment ago: the next one would wait as long for the same."""
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - failed.stat().st_mtime < FAILURE_COUNTS_S:
+            raise InstallError(failed.read_text())
 
 
 def _install(manifest: Path, target: Path) -> None:
@@ -88,7 +116,7 @@ def _install(manifest: Path, target: Path) -> None:
             shutil.copy(manifest / name, work / name)
         done = subprocess.run(
             # Not "ci": it wants the packages of all platforms in the lock, and a mirror may not have them.
-            [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(work)],
+            [npm, "install", *_NPM_OPTIONS, "--prefix", str(work)],
             cwd=work,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -157,3 +185,32 @@ _EXECUTABLES: dict[str, Callable[[Path], Path | None]] = {
     "qwen": _script("qwen"),
     "qwen-0.15": _script("qwen"),
 }
+
+
+def main() -> int:
+    """Install what is missing, and say so; 1 if something cannot be had."""
+    missing = [name for name in _EXECUTABLES if _EXECUTABLES[name](_target(name) / "node_modules") is None]
+    if not missing:
+        return 0
+    print(f"installing the agents that are tested for real: {', '.join(missing)}", file=sys.stderr)  # noqa: T201
+    began = time.monotonic()
+    for name in missing:
+        (_CACHE / f".{name}.failed").unlink(missing_ok=True)
+
+    def one(name: str) -> str:
+        try:
+            install(name)
+        except InstallError as error:
+            return f"{name} cannot be installed, its tests cannot run: {error}"
+        return ""
+
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        failures = [said for said in pool.map(one, missing) if said]
+    for said in failures:
+        print(said, file=sys.stderr)  # noqa: T201
+    print(f"agents installed in {time.monotonic() - began:.0f} s", file=sys.stderr)  # noqa: T201
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

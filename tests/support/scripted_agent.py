@@ -24,6 +24,7 @@ Time:
     {"sleep": S} {"wait_for": PATH} {"touch": PATH} {"write": {"path", "text"}} {"append": {"path", "text"}}
 Processes:
     {"spawn": {"seconds": S, "pid_file": PATH}}   a child in a session of its own that sleeps
+    {"run": ARGV}                    a command, to its end
     {"count_start": PATH}            append this process's id, one line
     {"dump": PATH}                   argv, environment and directory as JSON
     {"ignore_sigterm": true}
@@ -325,6 +326,11 @@ class Agent:
                 _append(pid_file, f"{os.getpid()}\n")
             time.sleep(what.get("seconds", 60))
             os._exit(0)
+
+    def do_run(self, argv: "list[str]", step: object) -> None:
+        null = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+        pid = os.posix_spawnp(argv[0], argv, dict(os.environ), file_actions=[null])
+        os.waitpid(pid, 0)
 
     def do_count_start(self, path: str, step: object) -> None:
         _append(path, f"{os.getpid()}\n")

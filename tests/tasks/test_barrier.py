@@ -71,6 +71,26 @@ async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
     assert barrier._waiters == []
 
 
+async def test_the_pause_of_the_user_is_not_against_a_start_and_an_update_waits_for_it() -> None:
+    barrier = Barrier()
+    barrier.hold("user")
+    await asyncio.wait_for(barrier.wait_up(), 1)
+    with barrier.starting():
+        barrier.hold("update")
+        assert barrier.state is BarrierState.RAISING
+        with pytest.raises(BarrierUpError) as refused, barrier.starting():
+            pass
+        assert refused.value.holders == ("update",)
+        waiting = asyncio.get_running_loop().create_task(barrier.wait_up())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 1)
+    barrier.let_go("update")
+    assert barrier.state is BarrierState.UP
+    with pytest.raises(BarrierUpError), barrier.claiming():
+        pass
+
+
 def test_every_state_has_a_way_out_and_the_table_names_no_other() -> None:
     assert {state for state, _ in TRANSITIONS} == set(BarrierState)
     assert {event for _, event in TRANSITIONS} == set(BarrierEvent)
@@ -105,6 +125,18 @@ class BarrierMachine(RuleBasedStateMachine):
             claim.close()
             self.open_claims -= 1
 
+    @rule(target=claims)
+    def start(self) -> ExitStack | None:
+        stack = ExitStack()
+        try:
+            stack.enter_context(self.barrier.starting())
+        except BarrierUpError:
+            assert self.holders - {"user"}
+            return None
+        assert not self.holders - {"user"}
+        self.open_claims += 1
+        return stack
+
     @rule(holder=sampled_from(["user", "update", "stop"]))
     def hold(self, holder: str) -> None:
         self.barrier.hold(holder)
@@ -122,7 +154,10 @@ class BarrierMachine(RuleBasedStateMachine):
         self.barrier.assert_valid()
         assert self.barrier.in_flight == self.open_claims
         assert set(self.barrier.holders) == self.holders
-        assert (self.barrier.state is BarrierState.UP) == bool(self.holders and not self.open_claims)
+        if self.open_claims == 0:
+            assert (self.barrier.state is BarrierState.UP) == bool(self.holders)
+        elif self.barrier.state is BarrierState.UP:
+            assert self.holders == {"user"}  # what was begun under the user's pause
 
 
 TestBarrierMachine = BarrierMachine.TestCase

@@ -102,7 +102,8 @@ def test_the_hubs_brief_is_short_and_names_what_there_is() -> None:
     assert "directory of the user" in brief
     assert "Be kind." in brief
     assert "ostler task list" in brief
-    for absent in ("ostler job", "ostler issue", "delegate", "Checked out already"):
+    assert "ostler job run" in brief
+    for absent in ("ostler issue", "delegate", "Checked out already"):
         assert absent not in brief
     assert len(brief) < 1500
     assert "Checked out already" in brief_of(msgspec.structs.replace(plain, repos=[Repo(url="/r")]), HUB)

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.strategies import integers, sampled_from
 
-from daemon_core.tasks.slots import Slot, Slots
+from daemon_core.tasks.slots import Slot, Slots, _Wish
 
 
 async def test_numbers_are_the_lowest_free_ones() -> None:
@@ -86,7 +86,8 @@ class SlotsMachine(RuleBasedStateMachine):
     @rule(group=sampled_from(["free", "limited"]))
     def take(self, group: str) -> None:
         if self.slots.free_for(group):
-            slot = self.slots._take(group)
+            slot = Slot(self.slots, group)
+            self.slots._serve(_Wish(slot, "new"))
             assert slot.number not in [other.number for other in self.held]
             self.held.append(slot)
 

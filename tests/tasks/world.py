@@ -107,7 +107,7 @@ class World:
         self.watching: Watching
 
     @contextlib.asynccontextmanager
-    async def life(self, *, claim: bool = True, **fields: Any) -> AsyncIterator[Engine]:
+    async def life(self, *, claim: bool = True, recover: bool = True, **fields: Any) -> AsyncIterator[Engine]:
         """A daemon's life: recover, then claim (unless told otherwise), at the end detach."""
         client = ServerClient(self.server.url, TOKEN, timeouts=TIMEOUTS)
         self.journal = await Journal.open(self.base / "journal.db")
@@ -142,7 +142,8 @@ class World:
         )
         async with client:
             try:
-                await self.engine.recover()
+                if recover:
+                    await self.engine.recover()
                 if claim:
                     self.claim()
                 yield self.engine

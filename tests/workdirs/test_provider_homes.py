@@ -91,7 +91,8 @@ def test_the_copy_of_the_settings(tmp_path: Path) -> None:
     assert found["skills"] == {"keep": 1}
     assert found["sandbox_mode"] == "workspace-write"
     assert found["sandbox_workspace_write"] == {"network_access": True}
-    assert found["features"] == {"multi_agent": False, "memories": False, "other": True}
+    off = dict.fromkeys(("multi_agent", "memories", "shell_snapshot"), False)
+    assert found["features"] == {**off, "other": True}
     assert found["mcp_servers"]["lab"]["command"] == "lab"
     assert b"# mine" in made
     mac = tomllib.loads(codex_config(CONFIG.encode(), "darwin").decode())

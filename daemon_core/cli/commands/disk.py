@@ -21,6 +21,7 @@ _AREAS: Final = {
     "journal": "record of tasks",
     "hub": "conversations",
     "logs": "logs",
+    "homes": "agents' homes for your directories",
     "skills": "cached skills",
     "trash": "being removed",
 }

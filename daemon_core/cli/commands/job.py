@@ -20,7 +20,7 @@ from daemon_core.cli.words import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TIMEOUT, E
 from daemon_core.control.job_views import JobDigest, JobInput, JobOutput, JobRun
 from daemon_core.control.views import JobView
 
-WAIT_S: Final = 20
+WAIT_S: Final = 20.0
 """How long one question waits for news; then it is asked again."""
 _SIGNAL_BASE: Final = 128
 
@@ -35,8 +35,8 @@ job = LazyGroup(
         "wait": ("job:wait", "Wait until it has ended."),
         "kill": ("job:kill", "End it with everything it has started."),
     },
-    help="Commands that go on in the background. Inside a task: those of its conversation. Ids may be shortened"
-    " to a unique beginning, at least four characters.",
+    help="Commands that go on in the background. Inside a task: those of its conversation. Ids may be"
+    " shortened to a unique beginning, at least four characters.",
 )
 
 
@@ -182,9 +182,9 @@ def _exit_of(found: JobView) -> int:
 def _until_ended(link: JobLink, ident: str, deadline: float | None) -> JobView | None:
     """The job when it has ended; None when the time is up before."""
     while True:
-        left = WAIT_S if deadline is None else max(0, min(WAIT_S, int(deadline - time.monotonic()) + 1))
+        left = WAIT_S if deadline is None else max(0.0, min(WAIT_S, deadline - time.monotonic()))
         found = link.ask(
-            JobView, "GET", pages(f"/jobs/{quoted(ident)}/wait", seconds=left), deadline=deadline
+            JobView, "GET", pages(f"/jobs/{quoted(ident)}/wait", seconds=f"{left:.3f}"), deadline=deadline
         )
         if found.ended_at is not None:
             return found
@@ -206,11 +206,11 @@ def _follow(
     """Print output from an offset on; True when that was all there will be."""
     try:
         while True:
-            wait = WAIT_S if follow else 0
+            wait = WAIT_S if follow else 0.0
             if deadline is not None:
-                wait = max(0, min(WAIT_S, int(deadline - time.monotonic()) + 1))
+                wait = max(0.0, min(wait, deadline - time.monotonic()))
             path = pages(
-                f"/jobs/{quoted(ident)}/output", offset=offset, limit=limit, stream=stream, wait=wait or None
+                f"/jobs/{quoted(ident)}/output", offset=offset, limit=limit, stream=stream, wait=f"{wait:.3f}"
             )
             found = link.ask(JobOutput, "GET", path, deadline=deadline)
             if found.data and printer is not None:

@@ -24,9 +24,10 @@ from daemon_core.cli.words import (
     failure,
     plural,
     task_state,
+    verb,
 )
 from daemon_core.control.client import WORK_TIMEOUT_S
-from daemon_core.control.views import Deleted, TaskAdd, TaskReply, TaskRow, TaskView
+from daemon_core.control.views import Deleted, JobView, TaskAdd, TaskReply, TaskRow, TaskView
 
 _PROMPT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 
@@ -38,6 +39,7 @@ task = LazyGroup(
         "list": ("task:list_", "Tasks, newest first."),
         "show": ("task:show_", "Everything about one task."),
         "logs": ("task:logs", "Its transcript."),
+        "delegate": ("delegate:delegate", "Hand on work to another agent, inside a task."),
         "diff": ("diff:diff", "What it changed."),
         "answer": ("task_live:answer", "Answer what a running task asks."),
         "extend": ("task_live:extend", "Give a silent run more time."),
@@ -337,14 +339,44 @@ def logs(session: Session, ident: str, follow: bool, after: int) -> None:
 
 @click.command(cls=Command)
 @click.argument("ident", metavar="ID")
+@click.option("--jobs", "with_jobs", is_flag=True, help="End the jobs of its conversation, too.")
 @pass_session
-def cancel(session: Session, ident: str) -> None:
-    """End a task: everything that it started ends with it."""
+def cancel(session: Session, ident: str, with_jobs: bool) -> None:
+    """End a task: everything that it started ends with it, its jobs apart (see --jobs)."""
     found = session.call(TaskView, "POST", f"/v1/tasks/{quoted(ident)}/cancel", timeout_s=WORK_TIMEOUT_S)
+    told = _jobs_of_cancelled(session, found.id, with_jobs)
     if session.json:
         session.document(found)
     else:
         session.say(f"{show.one_line(found.title, 60)}: cancelled")
+    if told:
+        session.note(*told)
+
+
+def _jobs_of_cancelled(session: Session, task_id: str, end: bool) -> tuple[str, str] | None:
+    """End the jobs of a cancelled task, or say that they go on."""
+    from daemon_core.control.errors import ControlError
+
+    try:
+        if end:
+            ended = session.call(
+                list[JobView], "POST", f"/v1/tasks/{task_id}/jobs/kill", timeout_s=WORK_TIMEOUT_S
+            )
+            return (f"{plural(len(ended), 'job')} of it ended, too", "") if ended else None
+        jobs = session.call(list[JobView], "GET", pages("/v1/jobs", task=task_id))
+    except ControlError as error:
+        if not end and error.code in ("refused_from_run", "not_found"):
+            return None  # a task that cancels another one, or one that never began here
+        if end and error.code == "not_found":
+            return None
+        raise
+    going = [job for job in jobs if job.ended_at is None]
+    if not going:
+        return None
+    return (
+        f"{plural(len(going), 'job')} of its conversation {verb(len(going), 'goes', 'go')} on",
+        "`ostler job list` shows them, `ostler job kill ID` ends one",
+    )
 
 
 @click.command(cls=Command)

@@ -1,0 +1,162 @@
+"""A task of another server whose agent has ended its turn while jobs that will wake it go on.
+
+The server's protocol knows no wake-up: a task that is reported as complete is over. So it stays running
+there, without a run and without a slot here, its directory free for others, until the jobs have something to
+tell; then a further run of the same task resumes the session with it. The server hears one result, in the
+end, with the usage of all runs (promise P1), and one transcript (promise P3).
+
+Nothing of the waiting is recorded, since it follows from what is: a new life of the daemon finds a task whose
+run has ended, judges the run once more and comes to wait again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from daemon_core.journal import RunRecord
+from daemon_core.protocol.wire import Task
+from daemon_core.tasks import spawning
+from daemon_core.tasks.barrier import BarrierUpError
+from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.followup import FollowUp
+from daemon_core.tasks.launch import OverError
+from daemon_core.tasks.preparing import TaskFiles
+from daemon_core.tasks.results import Result
+from daemon_core.tasks.secrets import ClaimFile, new_run_id
+from daemon_core.tasks.slots import Slot
+from daemon_core.tasks.telling import told
+
+if TYPE_CHECKING:
+    from daemon_core.tasks.life import TaskLife
+
+log = logging.getLogger(__name__)
+
+FOR_JOBS: Final = "jobs"
+"""``TaskLife.waiting``: its agent has ended its turn, its jobs have not ended."""
+FOR_SLOT: Final = "slot"
+"""They have something to tell; a place to go on is waited for."""
+
+
+async def goes_on(life: TaskLife, result: Result) -> bool:
+    """Wait for a reason to go on, and record the further run that does; False if the task is over now."""
+    follow_up = life.engine.follow_up
+    if (
+        follow_up is None
+        or life.connection.timing.loopback
+        or result.outcome != "completed"
+        or not result.session
+        or life.over.is_set()
+        or not await follow_up.expects_more(life)
+    ):
+        return False
+    file = ClaimFile(life.run_dir)
+    claim = life.claim or await asyncio.to_thread(file.read_further)
+    if claim is None:
+        log.warning("task %s: what it would need to go on is gone", life.record.task_id)
+        return False
+    life.claim = claim  # its token stands for it while it waits, too
+    try:
+        await life.engine.patience.carry(lambda: asyncio.to_thread(file.keep_for_further, claim))
+        with contextlib.suppress(OverError):
+            await life.until_over(_make_room(life), "release")
+            await life.until_over(_wait_for_news(life, follow_up), "wait")
+        if life.over.is_set() or not await follow_up.has_news(life):
+            return False
+        life.waiting = FOR_SLOT
+        life.engine.changed(life)
+        with contextlib.suppress(OverError):
+            return await _take_place(life, follow_up, result, claim)
+        return False
+    finally:
+        life.waiting = ""
+
+
+async def _make_room(life: TaskLife) -> None:
+    """Give back slot and directory; what Ostler wrote for the run leaves the user's directory."""
+    reach("before_keeping")
+    life.waiting = FOR_JOBS
+    files = life.files
+    life.files = TaskFiles(life.engine.environments)
+    await asyncio.to_thread(files.take_out, life.record.task_id, life.record.directory)
+    life.give_back()
+    log.info("task %s is kept open: jobs of it go on", life.record.task_id)
+    life.engine.changed(life)
+    reach("keeping")
+
+
+async def _wait_for_news(life: TaskLife, follow_up: FollowUp) -> None:
+    while await follow_up.expects_more(life):
+        life.noticed.clear()
+        # A job's end and its notice are one transaction, so between these two nothing is missed.
+        if await follow_up.has_news(life):
+            return
+        await life.noticed.wait()
+
+
+async def _take_place(life: TaskLife, follow_up: FollowUp, result: Result, claim: Task) -> bool:
+    """A slot, the barrier, then the further run, in the order in which a claim takes them."""
+    engine = life.engine
+    places: list[Slot] = []
+    try:
+        while True:
+            await life.until_over(_take_slot(life, places), "slot")
+            try:
+                if not engine.claims_held:
+                    with engine.barrier.claiming():
+                        # Not broken off by the end of the task: what is written here has to be known here.
+                        await _record(life, follow_up, result, claim, places[-1])
+                        life.slot = places.pop()
+                        return True
+            except BarrierUpError:
+                pass  # it went up between the wait and the slot
+            places.pop().release()
+    finally:
+        for slot in places:
+            slot.release()
+
+
+async def _take_slot(life: TaskLife, places: list[Slot]) -> None:
+    engine, provider = life.engine, life.record.provider
+    if engine.accounts is not None:
+        await engine.accounts.wait(provider)
+    await engine.claims_possible()
+    places.append(await engine.slots.acquire(provider))
+
+
+async def _record(life: TaskLife, follow_up: FollowUp, result: Result, claim: Task, slot: Slot) -> None:
+    record, old_dir = life.record, life.run_dir
+    news = await follow_up.news(life)
+    run = RunRecord(
+        run_id=new_run_id(),
+        task_key=record.key,
+        number=life.run.number + 1,
+        mark=new_run_id(),
+        note="goes on with what its jobs have come to",
+    )
+    claim = msgspec.structs.replace(
+        claim, prior_session_id=result.session, prior_work_dir=record.work_dir, wake_text=told(news)
+    )
+    file = ClaimFile(life.engine.runs_dir / run.run_id)
+    changes: dict[str, object] = {
+        "usage": msgspec.json.encode(result.usage),
+        "session_id": result.session,
+        "output": result.output,
+        "requests": "",
+        "slot": slot.number,
+    }
+    patience, journal = life.engine.patience, life.engine.journal
+    await patience.carry(lambda: asyncio.to_thread(file.write, claim))
+    reach("further_claim")
+    await patience.carry(lambda: journal.add_run(run, **changes))
+    life.note(**changes, run_id=run.run_id)
+    life.claim = claim
+    life.run = run
+    life.progress.usage = ()
+    await follow_up.count(life)
+    reach("further_run")
+    await asyncio.to_thread(spawning.leave, old_dir)

@@ -1,0 +1,223 @@
+"""Small widgets that the pages are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QFontMetrics, QKeyEvent, QPainter, QPaintEvent, QPalette
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QWidget,
+)
+
+from desktop.theme import glyphs, tokens
+from desktop.theme.palette import body_font, sized
+from desktop.theme.tokens import Colours
+
+PLAIN_LIST = "QListView { background: transparent; } QListView:focus { border: none; }"
+"""A list on the page's own ground; its delegate draws the focus around the current row."""
+
+
+class Choice(QComboBox):
+    """A quiet choice with a chevron."""
+
+    def __init__(self, name: str, colours: Callable[[], Colours]) -> None:
+        super().__init__()
+        self._colours = colours
+        self.setAccessibleName(name)
+        self.setToolTip(name)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self.setMaximumWidth(240)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        return super().sizeHint() + QSize(tokens.GRID, 0)
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+        super().paintEvent(event)
+        painter = QPainter(self)
+        glyph = glyphs.pixmap("chevron-down", self._colours().muted, glyphs.SMALL, self.devicePixelRatioF())
+        rtl = self.layoutDirection() is Qt.LayoutDirection.RightToLeft
+        x = tokens.HALF if rtl else self.width() - glyphs.SMALL - 6
+        painter.drawPixmap(x, (self.height() - glyphs.SMALL) // 2, glyph)
+        painter.end()
+
+
+class Elided(QWidget):
+    """One line of text that is shortened where there is no room; the whole is in its tooltip."""
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        size: int = tokens.BODY,
+        strong: bool = False,
+        middle: bool = False,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.setFont(sized(body_font(), size, strong=strong))
+        self._mode = Qt.TextElideMode.ElideMiddle if middle else Qt.TextElideMode.ElideRight
+        self._text = ""
+        self._colour = ""
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.set_text(text)
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return self._text
+
+    def set_text(self, text: str, colour: str = "") -> None:
+        """Show this; the window's text colour where no other is given."""
+        if (text, colour) != (self._text, self._colour):
+            self._text, self._colour = text, colour
+            self.setAccessibleName(text)
+            self.updateGeometry()
+            self.update()
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        metrics = QFontMetrics(self.font())
+        return QSize(metrics.horizontalAdvance(self._text) + 2, metrics.height() + 2)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        return QSize(24, self.sizeHint().height())
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+        painter = QPainter(self)
+        painter.setFont(self.font())
+        colour = QColor(self._colour) if self._colour else self.palette().color(QPalette.ColorRole.WindowText)
+        painter.setPen(colour)
+        shown = QFontMetrics(self.font()).elidedText(self._text, self._mode, self.width())
+        if shown != self._text and self.toolTip() != self._text:
+            self.setToolTip(self._text)
+        flags = int(
+            Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeading | Qt.TextFlag.TextSingleLine
+        )
+        painter.drawText(self.rect(), flags, shown)
+        painter.end()
+
+
+class GlyphLabel(QWidget):
+    """A glyph that says something; its meaning is its accessible name."""
+
+    def __init__(self, size: int = glyphs.SMALL, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._size = size
+        self._glyph = ("", "")
+        self.setFixedSize(size, size)
+
+    def show_glyph(self, name: str, colour: str, meaning: str = "") -> None:
+        """Show this one."""
+        if (name, colour) != self._glyph:
+            self._glyph = (name, colour)
+            self.update()
+        self.setAccessibleName(meaning)
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+        if self._glyph[0]:
+            painter = QPainter(self)
+            painter.drawPixmap(0, 0, glyphs.pixmap(*self._glyph, self._size, self.devicePixelRatioF()))
+            painter.end()
+
+
+class GlyphButton(QToolButton):
+    """A quiet button with a glyph; what it does is its tooltip and its accessible name."""
+
+    def __init__(self, glyph: str, what: str, colours: Colours, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._glyph = glyph
+        self.setToolTip(what)
+        self.setAccessibleName(what)
+        self.setAutoRaise(True)
+        self.setCursor(Qt.CursorShape.PointingHandCursor)
+        self.setIconSize(QSize(glyphs.SMALL, glyphs.SMALL))
+        self.setFixedSize(tokens.ROW, tokens.ROW_COMPACT)
+        self.recolour(colours)
+
+    def recolour(self, colours: Colours) -> None:
+        """The look is another one."""
+        self.setIcon(glyphs.icon(self._glyph, colours.muted))
+
+
+def quiet_button(text: str, act: Callable[[], None], parent: QWidget | None = None) -> QPushButton:
+    """A button that does not ask to be pressed."""
+    button = QPushButton(text, parent)
+    button.setAutoDefault(False)
+    button.clicked.connect(lambda _checked=False: act())
+    return button
+
+
+def primary_button(text: str, act: Callable[[], None], parent: QWidget | None = None) -> QPushButton:
+    """The one thing to do in a view."""
+    button = quiet_button(text, act, parent)
+    button.setProperty("primary", True)
+    return button
+
+
+def label(text: str = "", *, size: int = tokens.BODY, strong: bool = False, wrap: bool = False) -> QLabel:
+    """A text. Never read as rich text: what it says may come from an agent."""
+    made = QLabel(text)
+    made.setTextFormat(Qt.TextFormat.PlainText)
+    made.setFont(sized(body_font(), size, strong=strong))
+    made.setWordWrap(wrap)
+    return made
+
+
+def tint(widget: QWidget, colour: str) -> None:
+    """Give a label a colour of the tokens."""
+    palette = widget.palette()
+    palette.setColor(QPalette.ColorRole.WindowText, QColor(colour))
+    widget.setPalette(palette)
+
+
+def hairline(parent: QWidget | None = None) -> QFrame:
+    """A line between two things that do not belong together."""
+    line = QFrame(parent)
+    line.setFrameShape(QFrame.Shape.NoFrame)
+    line.setFixedHeight(1)
+    line.setBackgroundRole(QPalette.ColorRole.Mid)
+    line.setAutoFillBackground(True)
+    return line
+
+
+class PromptBox(QPlainTextEdit):
+    """A text box that grows with what is in it, and sends with Ctrl+Enter.
+
+    Signals:
+        sent(): Ctrl+Enter was pressed.
+    """
+
+    sent = Signal()
+
+    def __init__(self, hint: str, *, most_lines: int = 8, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._most = most_lines
+        self.setPlaceholderText(hint)
+        self.setAccessibleName(hint)
+        self.setTabChangesFocus(True)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        self.document().documentLayout().documentSizeChanged.connect(lambda _size: self._fit())
+        self._fit()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
+        enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if enter and event.modifiers() & Qt.KeyboardModifier.ControlModifier:
+            self.sent.emit()
+        else:
+            super().keyPressEvent(event)
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._fit()
+
+    def _fit(self) -> None:
+        lines = min(max(1, round(self.document().size().height())), self._most)
+        self.setFixedHeight(lines * QFontMetrics(self.font()).lineSpacing() + 20)

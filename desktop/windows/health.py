@@ -1,0 +1,113 @@
+"""The page "Health": everything that is not as it should be, in sentences, each with what can be done."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
+
+from daemon_core.control.views import Condition
+from desktop.commands import Command
+from desktop.text import _
+from desktop.theme import tokens
+from desktop.tray.view import TROUBLES
+from desktop.windows.bits import Elided, GlyphLabel, label, quiet_button, tint
+from desktop.windows.context import Context
+from desktop.words import clock, condition_action, condition_text
+
+
+class HealthPage(QWidget):
+    """The page."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._shown: list[Condition] | None = None
+        self._sentence = Elided(size=tokens.SENTENCE, strong=True)
+        self._area = QScrollArea()
+        self._area.setFrameShape(QScrollArea.Shape.NoFrame)
+        self._area.setWidgetResizable(True)
+        self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._facts = label(wrap=True)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(24, 24, 24, 24)
+        column.setSpacing(tokens.GRID * 2)
+        column.addWidget(self._sentence)
+        column.addWidget(self._area, 1)
+        column.addWidget(self._facts)
+        row = QHBoxLayout()
+        row.addWidget(quiet_button(_("Show the log"), lambda: context.do(Command("show_logs"))))
+        row.addStretch(1)
+        column.addLayout(row)
+        context.link.changed.connect(lambda _before, _state: self._show_state())
+        context.theme.changed.connect(self._recolour)
+
+    def _recolour(self) -> None:
+        self._shown = None
+        self._show_state()
+
+    def _show_state(self) -> None:
+        if not self.isVisible():
+            return
+        state = self._context.link.state
+        conditions = sorted(state.conditions, key=lambda each: each.code not in TROUBLES)
+        if not state.connected:
+            self._sentence.set_text(_("Nothing can be told while the daemon is away"))
+        elif conditions:
+            self._sentence.set_text(_("Some things are not as they should be"))
+        else:
+            self._sentence.set_text(_("All is well"))
+        tint(self._facts, self._context.colours.muted)
+        status = state.status
+        if status is not None:
+            parts = [
+                _("Version {version}", version=status.version),
+                _("running since {time}", time=clock(status.started_at)) if status.started_at else "",
+                _("profile {name}", name=status.profile) if status.profile != "default" else "",
+                _("{n} results wait to be taken", n=status.undelivered) if status.undelivered else "",
+            ]
+            self._facts.setText(" · ".join(part for part in parts if part))
+        if conditions != self._shown:
+            self._shown = conditions
+            self._fill(conditions)
+
+    def _fill(self, conditions: list[Condition]) -> None:
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(12)
+        for condition in conditions:
+            column.addLayout(self._row(condition))
+        column.addStretch(1)
+        self._area.setWidget(inner)
+
+    def _row(self, condition: Condition) -> QHBoxLayout:
+        colours = self._context.colours
+        grave = condition.code in TROUBLES
+        glyph = GlyphLabel()
+        colour = colours.failed if grave else colours.waiting
+        text = condition_text(condition)
+        glyph.show_glyph("triangle-alert" if grave else "circle-alert", colour, text)
+        words = QVBoxLayout()
+        words.setSpacing(2)
+        words.addWidget(label(text + ".", wrap=True))
+        since = _("Since {time}.", time=clock(condition.since)) if condition.since else ""
+        next_try = condition.next_try_at
+        then = _("Next try at {time}.", time=clock(next_try)) if next_try else ""
+        when = label(" ".join(part for part in (since, then) if part), wrap=True)
+        tint(when, colours.muted)
+        when.setVisible(bool(when.text()))
+        words.addWidget(when)
+        row = QHBoxLayout()
+        row.setSpacing(12)
+        row.addWidget(glyph, 0, Qt.AlignmentFlag.AlignTop)
+        row.addLayout(words, 1)
+        action = condition_action(condition)
+        if action is not None and action[1].subject != "health":
+            told, command = action
+            row.addWidget(quiet_button(told, lambda: self._context.do(command)))
+        return row
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        super().showEvent(event)
+        self._show_state()

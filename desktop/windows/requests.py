@@ -1,0 +1,135 @@
+"""What a task waits to be answered, with the answers right there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from daemon_core.control.views import RequestView, TaskView
+from desktop.commands import Command
+from desktop.models.transcript import Step
+from desktop.text import _
+from desktop.theme import tokens
+from desktop.theme.palette import mono_font
+from desktop.windows.bits import label, primary_button, quiet_button
+from desktop.windows.context import Context
+from desktop.words import cut
+
+SHOWN_CHARS: Final = 160
+
+
+def request_sentence(request: RequestView) -> str:
+    """What is asked, in a sentence."""
+    if request.kind == "question":
+        return request.title or _("It has a question")
+    return _("Wants to use {tool}", tool=request.tool or _("a tool"))
+
+
+class RequestRow(QWidget):
+    """One open request of a task."""
+
+    def __init__(self, context: Context, task_id: str, request: RequestView) -> None:
+        super().__init__()
+        self.request = request
+        self._context = context
+        self._task = task_id
+        self._buttons: list[QPushButton] = []
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, tokens.HALF, 0, tokens.HALF)
+        column.setSpacing(tokens.HALF)
+        asked = label(request_sentence(request), wrap=True)
+        asked.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        column.addWidget(asked)
+        detail = Step(tool=request.tool, input=request.input).summary
+        if detail and request.kind != "question":
+            told = label(cut(detail, SHOWN_CHARS), wrap=True)
+            told.setFont(mono_font())
+            told.setToolTip(Step(tool=request.tool, input=request.input).input_text[:4000])
+            column.addWidget(told)
+        row = QHBoxLayout()
+        row.setSpacing(tokens.GRID)
+        column.addLayout(row)
+        if request.kind == "question":
+            self._make_question(row)
+        else:
+            self._button(row, primary_button, _("Allow once"), "allow")
+            self._button(row, quiet_button, _("For this task"), "allow-task")
+            self._button(row, quiet_button, _("Deny"), "deny")
+        row.addStretch(1)
+
+    def _make_question(self, row: QHBoxLayout) -> None:
+        if self.request.options and len(self.request.options) <= 4:
+            for option in self.request.options:
+                self._button(row, quiet_button, cut(option, 32), "allow", option)
+            return
+        answer = QLineEdit()
+        answer.setPlaceholderText(_("Your answer"))
+        answer.setAccessibleName(_("Your answer"))
+        row.addWidget(answer, 1)
+
+        def send() -> None:
+            if answer.text().strip():
+                self._answer("allow", answer.text())
+
+        answer.returnPressed.connect(send)
+        button = primary_button(_("Answer"), send)
+        self._buttons.append(button)
+        row.addWidget(button)
+
+    def _button(
+        self,
+        row: QHBoxLayout,
+        make: Callable[[str, Callable[[], None]], QPushButton],
+        text: str,
+        choice: str,
+        words: str = "",
+    ) -> None:
+        button = make(text, lambda: self._answer(choice, words))
+        self._buttons.append(button)
+        row.addWidget(button)
+
+    def _answer(self, choice: str, words: str = "") -> None:
+        for button in self._buttons:
+            button.setEnabled(False)
+        self._context.do(Command("answer", self._task, self.request.id, encode_answer(choice, words)))
+
+
+class RequestList(QWidget):
+    """All open requests of a task."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._rows: dict[str, RequestRow] = {}
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(0, 0, 0, 0)
+        self._column.setSpacing(0)
+        self.hide()
+
+    def show_task(self, task: TaskView) -> None:
+        """Show what this task asks."""
+        wanted = {request.id: request for request in task.requests}
+        for ident in [ident for ident in self._rows if ident not in wanted]:
+            row = self._rows.pop(ident)
+            self._column.removeWidget(row)
+            row.deleteLater()
+        for ident, request in wanted.items():
+            if ident not in self._rows:
+                self._rows[ident] = RequestRow(self._context, task.id, request)
+                self._column.addWidget(self._rows[ident])
+        self.setVisible(bool(self._rows))
+
+
+def encode_answer(choice: str, words: str) -> str:
+    """A choice with its words, as it travels in a command."""
+    return choice if not words else f"{choice} {msgspec.json.encode(words).decode()}"
+
+
+def decode_answer(packed: str) -> tuple[str, str]:
+    """The choice and the words of it."""
+    choice, _space, words = packed.partition(" ")
+    return choice, msgspec.json.decode(words, type=str) if words else ""

@@ -1,0 +1,95 @@
+"""Draws a task in two lines, in lists that may be very long."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPen
+from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
+
+from daemon_core.control.views import TaskRow
+from desktop.models.history import TASK
+from desktop.models.state import ACTIVE
+from desktop.text import _
+from desktop.theme import glyphs, tokens
+from desktop.theme.palette import body_font, sized
+from desktop.theme.tokens import Colours
+from desktop.windows.task_line import detail_text
+from desktop.windows.wording import short_number, state_glyph
+from desktop.words import ago, elapsed
+
+Index = QModelIndex | QPersistentModelIndex
+HEIGHT = 52
+
+
+class TaskDelegate(QStyledItemDelegate):
+    """For models with ``TASK``."""
+
+    def __init__(self, colours: Colours, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.colours = colours
+        self._strong = sized(body_font(), tokens.BODY, strong=True)
+        self._body = body_font()
+        self._small = sized(body_font(), tokens.SMALL)
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:  # noqa: N802 - Qt's name
+        return QSize(200, HEIGHT)
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        task = index.data(TASK)
+        if not isinstance(task, TaskRow):
+            return
+        rect: QRect = option.rect
+        state: QStyle.StateFlag = option.state
+        colours = self.colours
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        box = QRectF(rect).adjusted(16, 1, -16, -1)
+        hovered = bool(state & QStyle.StateFlag.State_MouseOver)
+        selected = bool(state & QStyle.StateFlag.State_Selected)
+        if selected or hovered:
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(QColor(colours.selected if selected else colours.hover))
+            painter.drawRoundedRect(box, tokens.RADIUS, tokens.RADIUS)
+        if selected and state & QStyle.StateFlag.State_HasFocus:
+            painter.setPen(QPen(QColor(colours.accent), 2))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), tokens.RADIUS, tokens.RADIUS)
+        inner = box.toRect().adjusted(tokens.GRID, 6, -tokens.GRID, -6)
+        half = inner.height() // 2
+        first = QRect(inner.left(), inner.top(), inner.width(), half)
+        second = QRect(inner.left(), inner.top() + half, inner.width(), half)
+        ratio = painter.device().devicePixelRatio()
+        glyph, colour = state_glyph(task, colours)
+        top = first.top() + (first.height() - glyphs.SMALL) // 2
+        painter.drawPixmap(first.left(), top, glyphs.pixmap(glyph, colour, glyphs.SMALL, ratio))
+        left = glyphs.SMALL + tokens.GRID
+        now = dt.datetime.now(dt.UTC)
+        time = (
+            elapsed(task.started_at, now)
+            if task.status in ACTIVE
+            else ago(task.ended_at or task.created_at, now)
+        )
+        self._line(painter, first.adjusted(left, 0, 0, 0), task.title, time, strong=True)
+        known = task.tokens and task.status not in ACTIVE
+        used = _("{number} tokens", number=short_number(task.tokens)) if known else ""
+        self._line(painter, second.adjusted(left, 0, 0, 0), detail_text(task), used, strong=False)
+        painter.restore()
+
+    def _line(self, painter: QPainter, rect: QRect, text: str, right: str, *, strong: bool) -> None:
+        flags = int(Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine)
+        room = rect.width()
+        if right:
+            font = self._body if strong else self._small
+            width = QFontMetrics(font).horizontalAdvance(right)
+            painter.setFont(font)
+            painter.setPen(QColor(self.colours.muted))
+            place = QRect(rect.right() - width, rect.top(), width + 2, rect.height())
+            painter.drawText(place, flags, right)
+            room -= width + tokens.GRID * 2
+        font = self._strong if strong else self._body
+        painter.setFont(font)
+        painter.setPen(QColor(self.colours.text if strong else self.colours.muted))
+        shown = QFontMetrics(font).elidedText(text, Qt.TextElideMode.ElideRight, max(0, room))
+        painter.drawText(QRect(rect.left(), rect.top(), max(0, room), rect.height()), flags, shown)

@@ -1,0 +1,100 @@
+"""The strip above the page while something is wrong between the window and the daemon, with one action."""
+
+from __future__ import annotations
+
+from PySide6.QtGui import QColor, QPainter, QPaintEvent
+from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+
+from desktop.commands import Command
+from desktop.models.state import DesktopState, LinkPhase, Supervision
+from desktop.text import _
+from desktop.windows.bits import GlyphLabel, label, quiet_button, tint
+from desktop.windows.context import Context
+from desktop.words import clock, cut, link_sentence
+
+DETAIL_CHARS = 300
+
+
+class TroubleStrip(QWidget):
+    """Says it; not there while all is well."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self._context = context
+        self._command: Command | None = None
+        self._glyph = GlyphLabel()
+        self._sentence = label(strong=True, wrap=True)
+        self._detail = label(wrap=True)
+        self.act: QPushButton = quiet_button("", self._on_act)
+        self.log: QPushButton = quiet_button(_("Show the log"), lambda: context.do(Command("show_logs")))
+        words = QVBoxLayout()
+        words.setSpacing(2)
+        words.addWidget(self._sentence)
+        words.addWidget(self._detail)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(24, 12, 24, 12)
+        row.setSpacing(12)
+        row.addWidget(self._glyph)
+        row.addLayout(words, 1)
+        row.addWidget(self.log)
+        row.addWidget(self.act)
+        self.hide()
+        context.link.changed.connect(lambda _before, state: self.show_state(state))
+        context.theme.changed.connect(lambda: self.show_state(context.link.state))
+        self.show_state(context.link.state)
+
+    def show_state(self, state: DesktopState) -> None:
+        """Say what is wrong."""
+        sentence = link_sentence(state)
+        calm = state.link is LinkPhase.CONNECTING and state.supervision is Supervision.NONE
+        self.setVisible(bool(sentence) and not calm)
+        if not sentence:
+            return
+        colours = self._context.colours
+        grave = state.supervision in (Supervision.GAVE_UP, Supervision.FAILED)
+        colour = colours.failed if grave else colours.waiting
+        self._glyph.show_glyph("triangle-alert" if grave else "circle-alert", colour, sentence)
+        self._sentence.setText(sentence + ".")
+        self._detail.setText(detail_sentence(state))
+        self._detail.setVisible(bool(self._detail.text()))
+        tint(self._detail, colours.muted)
+        found = action_of(state)
+        self.act.setVisible(found is not None)
+        self.log.setVisible(grave)
+        if found is not None:
+            text, self._command = found
+            self.act.setText(text)
+
+    def _on_act(self) -> None:
+        if self._command is not None:
+            self._context.do(self._command)
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), QColor(self._context.colours.raised))
+        painter.end()
+
+
+def action_of(state: DesktopState) -> tuple[str, Command] | None:
+    """The one thing to do about a daemon that cannot be reached."""
+    match state.link:
+        case LinkPhase.HUNG | LinkPhase.TOO_OLD:
+            return _("Restart it"), Command("restart_daemon")
+        case LinkPhase.ABSENT if state.supervision not in (Supervision.STARTING, Supervision.WAITING):
+            return _("Start it"), Command("start_daemon")
+        case _:
+            return None
+
+
+def detail_sentence(state: DesktopState) -> str:
+    """What happens next, and what goes on."""
+    parts = []
+    if state.link in (LinkPhase.HUNG, LinkPhase.TOO_OLD):
+        parts.append(_("Tasks go on while it is restarted."))
+    elif state.link is LinkPhase.ABSENT:
+        parts.append(_("What runs goes on by itself."))
+    if state.next_try_at:
+        parts.append(_("Next try at {time}.", time=clock(state.next_try_at)))
+    if state.supervision in (Supervision.GAVE_UP, Supervision.FAILED) and state.detail:
+        parts.append(cut(state.detail, DETAIL_CHARS))
+    return " ".join(parts)

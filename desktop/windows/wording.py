@@ -1,0 +1,105 @@
+"""Words of the windows: states, spans of time, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from daemon_core.control.views import TaskRow
+from daemon_core.protocol.wire import Usage
+from desktop.text import _, mark
+from desktop.theme.tokens import Colours
+from desktop.words import clock, parse
+
+MINUS: Final = "\N{MINUS SIGN}"
+
+_STATES: Final[Mapping[str, str]] = {
+    "queued": mark("waiting"),
+    "dispatched": mark("starting"),
+    "waiting_local_directory": mark("waiting for its directory"),
+    "running": mark("running"),
+    "parked": mark("parked"),
+    "completed": mark("done"),
+    "failed": mark("failed"),
+    "cancelled": mark("cancelled"),
+}
+_REASONS: Final[Mapping[str, str]] = {
+    "timeout": mark("timed out"),
+    "agent_error": mark("the agent reported an error"),
+    "runtime_offline": mark("the agent was not there"),
+    "runtime_recovery": mark("it was lost when Ostler or the machine went down"),
+    "usage_limit": mark("a usage limit was reached"),
+    "cancelled": mark("cancelled"),
+}
+
+
+def state_text(task: TaskRow) -> str:
+    """How a task stands, in words."""
+    if task.needs_input and task.status in ("running", "dispatched"):
+        return _("needs you")
+    if task.status == "failed" and task.failure_reason:
+        return reason_text(task.failure_reason)
+    if task.status == "parked" and task.parked_until:
+        return _("parked until {time}", time=clock(task.parked_until))
+    known = _STATES.get(task.status)
+    return _(known) if known is not None else task.status
+
+
+def reason_text(reason: str) -> str:
+    """Why a task failed; a reason that nobody here knows is shown as it is."""
+    known = _REASONS.get(reason)
+    return _(known) if known is not None else reason.replace("_", " ")
+
+
+def state_glyph(task: TaskRow, colours: Colours) -> tuple[str, str]:
+    """(glyph, colour) for how a task stands: every state has a shape of its own."""
+    if task.needs_input and task.status in ("running", "dispatched"):
+        return "circle-alert", colours.waiting
+    return {
+        "running": ("circle-dot", colours.running),
+        "dispatched": ("circle-dot", colours.running),
+        "waiting_local_directory": ("hourglass", colours.waiting),
+        "queued": ("clock", colours.neutral),
+        "parked": ("circle-pause", colours.waiting),
+        "completed": ("circle-check", colours.done),
+        "failed": ("circle-x", colours.failed),
+        "cancelled": ("circle-slash", colours.neutral),
+    }.get(task.status, ("circle", colours.neutral))
+
+
+def seconds_between(first: str | None, last: str | None) -> float | None:
+    """How far two times are apart; None where one of them is missing."""
+    start, end = parse(first), parse(last)
+    return max(0.0, (end - start).total_seconds()) if start is not None and end is not None else None
+
+
+def span(seconds: float | None) -> str:
+    """A length of time in its largest units: "42 s", "3 min", "1 h 5 min"; empty where it is not known."""
+    if seconds is None:
+        return ""
+    whole = int(seconds)
+    if whole < 60:
+        return _("{n} s", n=whole)
+    if whole < 3600:
+        return _("{n} min", n=whole // 60)
+    if whole % 3600 < 60:
+        return _("{n} h", n=whole // 3600)
+    return _("{hours} h {minutes} min", hours=whole // 3600, minutes=whole % 3600 // 60)
+
+
+def tokens_text(usage: list[Usage]) -> str:
+    """How many tokens were used, shortened; empty where nobody told."""
+    total = sum(
+        each.input_tokens + each.output_tokens + each.cache_read_tokens + each.cache_write_tokens
+        for each in usage
+    )
+    return _("{number} tokens", number=short_number(total)) if total else ""
+
+
+def short_number(number: int) -> str:
+    """ "812", "12.3 k", "4.5 M"."""
+    if number < 1000:
+        return str(number)
+    if number < 1_000_000:
+        return f"{number / 1000:.1f} k" if number < 100_000 else f"{number // 1000} k"
+    return f"{number / 1_000_000:.1f} M"

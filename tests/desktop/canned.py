@@ -1,0 +1,195 @@
+"""States as a daemon would tell them, made up: for looking at windows and for tests of what they show."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from daemon_core.control.views import (
+    CommitView,
+    Condition,
+    DaemonStatus,
+    FileChangeView,
+    RequestView,
+    RuntimeView,
+    RunView,
+    TaskChanges,
+    TaskRow,
+    TaskView,
+    TranscriptLine,
+)
+from daemon_core.protocol.wire import Usage
+from desktop.models.state import LinkPhase
+
+PROMPT = "After signing in, people land on the start page instead of where they wanted to go. Fix it."
+DIFF = """--- a/src/auth/redirect.ts
++++ b/src/auth/redirect.ts
+@@ -12,9 +12,14 @@ export function afterSignIn(request: Request): Response {
+   const session = request.session;
+   if (!session.user) {
+-    return redirect("/sign-in");
++    const next = encodeURIComponent(request.path);
++    return redirect(`/sign-in?next=${next}`);
+   }
+-  return redirect("/");
++  const wanted = safePath(request.query.get("next"));
++  return redirect(wanted ?? "/");
+ }
+@@ -40,3 +45,8 @@ export function signOut(request: Request): Response {
+   request.session.clear();
+   return redirect("/");
+ }
++
++/** Only paths of this site: an address elsewhere would be an open redirect. */
++function safePath(path: string | null): string | null {
++\treturn path?.startsWith("/") && !path.startsWith("//") ? path : null;
++}
+"""
+
+
+def ago(seconds: float) -> str:
+    moment = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def row(ident: str, title: str, status: str = "running", **more: Any) -> TaskRow:
+    given = {"runtime": "claude", "created_at": ago(4000), "server": "hub", **more}
+    return TaskRow(id=ident, title=title, status=status, **given)
+
+
+def asking() -> TaskRow:
+    return row(
+        "a1", "Fix login redirect", needs_input=True, directory="/home/me/shop-web",
+        started_at=ago(184), last_action="Bash",
+    )  # fmt: skip
+
+
+def busy_rows() -> list[TaskRow]:
+    return [
+        asking(),
+        row("b1", "Upgrade to Postgres 17", runtime="codex", directory="/home/me/api", started_at=ago(761),
+            last_action="Bash", tool_calls=23, tokens=184_200),
+        row("b2", "Weekly dependency report", started_at=ago(32), last_action="Read", tool_calls=2),
+        row("b3", "Find out why the nightly import of the product catalogue takes four hours since Tuesday",
+            runtime="opencode", directory="/home/me/import", started_at=ago(2201), last_action="Grep",
+            tool_calls=61, tokens=1_240_000,
+            notice=Condition(code="silent", next_try_at=ago(-240), action="extend")),
+        row("w1", "Translate the manual", "queued", waiting=Condition(code="waiting_slot")),
+        row("w2", "Tidy up the tests", "parked", parked_until=ago(-5000),
+            waiting=Condition(code="usage_limit", params={"provider": "claude"})),
+        row("e1", "Rename Customer to Account", "completed", directory="/home/me/api", started_at=ago(1900),
+            ended_at=ago(1100)),
+        row("e2", "Flaky test hunt", "failed", failure_reason="timeout", directory="/home/me/shop-web",
+            started_at=ago(9000), ended_at=ago(4000)),
+        row("e3", "Try the new linter", "cancelled", ended_at=ago(90_000)),
+    ]  # fmt: skip
+
+
+def runtimes() -> dict[str, RuntimeView]:
+    found = [
+        RuntimeView(id="r1", provider="claude", name="Claude Code", version="2.1.197", connection="hub",
+                    path="/usr/bin/claude", busy=3),
+        RuntimeView(id="r2", provider="codex", name="Codex", version="0.61.0", connection="hub",
+                    path="/usr/bin/codex", busy=1),
+        RuntimeView(id="r3", provider="gemini", name="Gemini CLI", version="0.9.1", connection="hub",
+                    status="disabled"),
+        RuntimeView(id="r4", provider="qwen", name="Qwen Code", status="unusable", reason="agent_too_old",
+                    version="0.0.9"),
+    ]  # fmt: skip
+    return {each.id: each for each in found}
+
+
+def connected(*tasks: TaskRow, conditions: tuple[Condition, ...] = (), **more: Any) -> dict[str, Any]:
+    """What ``Link.tell`` is given for a daemon that runs."""
+    return {
+        "link": LinkPhase.CONNECTED,
+        "status": DaemonStatus(
+            status="running", version="1.0.0", started_at=ago(90_000), slots=4, conditions=list(conditions)
+        ),
+        "tasks": {each.id: each for each in tasks},
+        "runtimes": runtimes(),
+        **more,
+    }
+
+
+def permission() -> RequestView:
+    return RequestView(
+        id="q1", tool="Bash", input={"command": "rm -rf build && npm run build -- --mode production"}
+    )
+
+
+def question() -> RequestView:
+    return RequestView(id="q2", kind="question", title="Which database should the tests use?",
+                       options=["SQLite", "Postgres in a container"])  # fmt: skip
+
+
+def asking_view(*requests: RequestView) -> TaskView:
+    base = asking()
+    return TaskView(
+        id=base.id, title=base.title, status="running", runtime="claude", model="opus",
+        created_at=base.created_at, started_at=base.started_at, directory=base.directory,
+        work_dir=base.directory, prompt=PROMPT, needs_input=bool(requests), requests=list(requests),
+        messages=40, session_id="0a4be1c0-51f2-4c14-9d52-7a2f3f1e9b11", server="hub",
+        usage=[Usage(provider="claude", model="opus", input_tokens=41_200, output_tokens=9_800,
+                     cache_read_tokens=310_000)],
+        runs=[RunView(id="r", status="running", pid=41233, started_at=base.started_at)],
+    )  # fmt: skip
+
+
+def transcript(*, running: bool = True) -> list[TranscriptLine]:
+    at = [ago(170 - 4 * step) for step in range(40)]
+    said = [
+        ("thinking", "The redirect is probably lost in the middleware; look how the session is checked."),
+        ("text", "I'll look at how signing in decides where to go."),
+        ("use", "Grep", {"pattern": "redirect\\(", "path": "src"}),
+        ("result", "Grep", "src/auth/redirect.ts:15\nsrc/auth/redirect.ts:17\nsrc/auth/redirect.ts:42"),
+        ("use", "Read", {"file_path": "/home/me/shop-web/src/auth/redirect.ts"}),
+        ("result", "Read", "export function afterSignIn(request: Request): Response {\n  …"),
+        ("use", "Read", {"file_path": "/home/me/shop-web/src/auth/session.ts"}),
+        ("result", "Read", "export class Session {"),
+        ("text", "The cause: `afterSignIn` **always** answers with `/`, whatever one asked for.\n\n"
+                 "## What I will do\n\n"
+                 "1. Hand the path on as `next`\n2. Take it back after signing in\n"
+                 "3. Refuse addresses of other sites\n\n"
+                 "```ts\nconst wanted = safePath(request.query.get(\"next\"));\n"
+                 "return redirect(wanted ?? \"/\");\n```\n\n"
+                 "See the [notes on open redirects](https://example.org/redirects) for why."),
+        ("use", "Edit", {"file_path": "/home/me/shop-web/src/auth/redirect.ts", "old_string": "a"}),
+        ("result", "Edit", "Updated."),
+        ("error", "The tool Bash failed: npm test ended with code 1"),
+        ("text", "One test expected the old behaviour; I change it."),
+        ("use", "Bash", {"command": "npm test -- --watch=false src/auth"}),
+    ]  # fmt: skip
+    if not running:
+        said += [("result", "Bash", "42 passed\n"), ("text", "Done: people land where they wanted to go.")]
+    lines = []
+    for seq, (kind, *rest) in enumerate(said, 1):
+        match kind:
+            case "use":
+                tool, given = rest
+                lines.append(
+                    TranscriptLine(seq=seq, type="tool_use", tool=str(tool), input=given, at=at[seq])
+                )
+            case "result":
+                lines.append(
+                    TranscriptLine(
+                        seq=seq, type="tool_result", tool=str(rest[0]), output=str(rest[1]), at=at[seq + 1]
+                    )
+                )
+            case _:
+                lines.append(TranscriptLine(seq=seq, type=str(kind), content=str(rest[0]), at=at[seq]))
+    return lines
+
+
+def changes() -> TaskChanges:
+    files = [
+        FileChangeView(path="src/auth/redirect.ts", status="modified", added=12, deleted=2, diff=DIFF),
+        FileChangeView(path="src/auth/redirect.test.ts", status="modified", added=31, deleted=4, diff=DIFF),
+        FileChangeView(path="docs/sign-in.md", status="added", added=18, deleted=0, diff=""),
+        FileChangeView(path="src/legacy/after-login.ts", status="deleted", added=0, deleted=88),
+        FileChangeView(path="public/logo.png", status="modified", binary=True),
+    ]
+    return TaskChanges(
+        id="a1", live=True, kind="git", files=files, files_total=5, added=61, deleted=94,
+        commits=[CommitView(id="abc", subject="Keep where people wanted to go")],
+    )  # fmt: skip
