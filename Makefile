@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check lint format bench conformance lock clean setup setup-dev
+.PHONY: run test check lint format bench screenshots conformance lock clean setup setup-dev
 
 run: setup
 	@packaging/first-run
@@ -30,6 +30,10 @@ format: setup-dev
 
 bench: setup-dev
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Every window and state as a picture, light and dark, at 100 and 200 %: build/screenshots.
+screenshots: setup-dev
+	@$(BIN)/python -m tests.desktop.screens $(ARGS)
 
 # Does a server speak the daemon protocol? `make conformance SERVER=https://… TOKEN=mul_…` asks it; without
 # SERVER a hub of its own is asked. TOKEN is a user's; WORKSPACE=… names where, if none may be created.

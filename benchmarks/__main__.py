@@ -17,6 +17,7 @@ from benchmarks import (
     environments,
     followup,
     idle,
+    jobs,
     overhead,
     parsing,
     processes,
@@ -28,6 +29,7 @@ from benchmarks import (
     tasks,
     transcript,
     wakeup,
+    windows,
 )
 from benchmarks.rows import Report, Result, Row, about, as_markdown, as_text, contention, machine
 
@@ -52,6 +54,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "status": (status.measure, "ostler daemon status as a whole command"),
     "wakeup": (wakeup.measure, "task added to process started"),
     "followup": (followup.measure, "job ended to its agent's next turn"),
+    "jobs": (jobs.measure, "200 jobs at once, and 1 GB of output through one"),
     "tasks": (tasks.measure, "short tasks a second"),
     "transcript": (transcript.measure, "200,000 messages from an agent to the server"),
     "parsing": (parsing.measure, "reading agents' output, by protocol family"),
@@ -61,6 +64,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "environments": (environments.measure, "preparing a task's directory: brief, skills, manifest"),
     "cleanup": (cleanup.measure, "clean-up over 5,000 work directories"),
     "servers": (servers.measure, "claims a second at the hub, hint to claim, 200 idle runtimes"),
+    "windows": (windows.measure, "the desktop's windows: frames of long transcripts and lists"),
     "shim": (_shim, "memory, start and relaying of a shim"),
 }
 

@@ -49,7 +49,7 @@ from daemon_core.control.views import ReloadAnswer
 from daemon_core.hub import Hub, HubChange
 from daemon_core.hub import routes as hub_routes
 from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
-from daemon_core.jobs.keeper import JobKeeper
+from daemon_core.jobs.keeper import PERSON_MARK, JobKeeper
 from daemon_core.jobs.notices import Notices
 from daemon_core.jobs.residents.house import House
 from daemon_core.jobs.retention import KeepRules
@@ -145,7 +145,7 @@ class Daemon:
             profile=directories.profile,
             device_name=self.device_name,
             started_at=dt.datetime.now(dt.UTC),
-            owns_mark=lambda _: True,
+            owns_mark=lambda mark: not mark.startswith(PERSON_MARK),
         )
         self.nursery = Nursery("daemon")
         self.jobs: JobKeeper | None = None
@@ -347,10 +347,15 @@ class Daemon:
         if hub is not None:
             known = engine.known_tasks(HUB_NAME)
             await hub.take_stock(known)
+            await self._end_jobs_of_deleted(hub)
             hub.start_timers(known)
             group.create_task(hub.run(), name="hub")
             self.delegations = Delegations(
-                engine, hub, follow_up.notices, self._delegation_rules, on_change=facade.delegation_desk.changed
+                engine,
+                hub,
+                follow_up.notices,
+                self._delegation_rules,
+                on_change=facade.delegation_desk.changed,
             )
             engine.may_hand_on = self.delegations.may_hand_on
             await self.delegations.restore()
@@ -513,6 +518,18 @@ class Daemon:
         if self.engine is not None and self.engine.follow_up is not None:
             self.engine.follow_up.look(conversation)
 
+    async def _end_jobs_of_deleted(self, hub: Hub) -> None:
+        """A death between the deletion of a conversation and the end of its jobs is made good. (Not where the
+        hub has lost its memory: then nothing was deleted by anybody.)"""
+        assert self.jobs is not None
+        if hub.damage is not None:
+            return
+        for job in [life.job for life in self.jobs.lives.values()]:
+            connection, _, task_id = job.task_key.partition("/")
+            conversation_id = job.conversation.partition("/")[2]
+            if connection == HUB_NAME and not (await hub.get(task_id) or await hub.find(conversation_id)):
+                await self.jobs.end_conversation(job.conversation)
+
     async def _expects_job(self, task_key: str) -> None:
         """A task is about to start a job that will wake it."""
         if self.engine is not None and self.engine.follow_up is not None:
@@ -584,6 +601,7 @@ class Daemon:
                 "hub": directories.hub_file,
                 "logs": directories.log_dir,
                 "jobs": directories.jobs,
+                "residents": directories.residents,
                 "skills": directories.workspaces / CACHE_NAME,
                 "homes": directories.state / HOMES,
             },

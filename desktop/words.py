@@ -89,6 +89,8 @@ _CONDITIONS: Final[Mapping[str, str]] = {
     "port_in_use": mark("Port {port} is in use by another program"),
     "settings_invalid": mark("The settings are not valid: {what}"),
     "provider_invalid": mark("An agent of your own cannot be used: {what}"),
+    "resident_gave_up": mark("{name} ended too often and is not started again"),
+    "resident_invalid": mark("A resident cannot be used: {what}"),
     "journal_damaged": mark("The record of tasks was damaged and set aside as {path}"),
     "hub_damaged": mark("The local tasks were damaged and set aside as {path}"),
     "servers_damaged": mark("The list of servers was damaged and set aside as {path}"),

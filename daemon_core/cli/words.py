@@ -614,7 +614,7 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
     ),
     "server_unreachable": (
         lambda p: f"{p.get('server', 'The server')} does not answer; tasks that run here go on",
-        "",
+        "It is tried again by itself; `ostler connections --retry` tries now",
     ),
     "server_refuses": (
         lambda p: (

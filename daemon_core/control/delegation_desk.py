@@ -1,7 +1,7 @@
 """Handing on tasks, as tasks and persons see it.
 
-A caller from inside a run acts for its task's conversation: what others have handed on is "not found". Where a
-child works is decided here: never in a directory that somebody works in (promise P5).
+A caller from inside a run acts for its task's conversation: what others have handed on is "not found". Where
+a child works is decided here: never in a directory that somebody works in (promise P5).
 """
 
 from __future__ import annotations
@@ -199,7 +199,9 @@ class DelegationDesk:
 
     def _ready(self) -> Delegations:
         if self.delegations is None:
-            raise ControlError("hub_disabled" if self._host.hub is None and self._host.engine else "not_ready")
+            raise ControlError(
+                "hub_disabled" if self._host.hub is None and self._host.engine else "not_ready"
+            )
         return self.delegations
 
     def _own(self, life: TaskLife, given: str) -> DelegationRow:

@@ -1,5 +1,7 @@
-"""``/v1/task/delegations…`` on the loopback port, for tasks: the task's own token says whose are meant. On the
-control socket persons see what a task has handed on; a child is ended like any task."""
+"""``/v1/task/delegations…`` on the loopback port, for tasks: the task's own token says whose are meant.
+
+On the control socket persons see what a task has handed on; a child is ended like any task.
+"""
 
 from __future__ import annotations
 

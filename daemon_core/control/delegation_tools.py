@@ -26,7 +26,8 @@ LONGEST_WAIT_S: Final = 6 * 3600.0
 _ID: Final = {"type": "string", "description": "The task's id, or its first characters (at least four)."}
 _WAIT: Final = {
     "type": "boolean",
-    "description": "Whether to wait for its end (false if left out). Otherwise you are told of it when it comes.",
+    "description": "Whether to wait for its end (false if left out). Otherwise you are told of it when it"
+    " comes.",
 }
 _TIMEOUT: Final = {
     "type": "number",
@@ -67,7 +68,7 @@ _RESULT: Final = _schema(("id",), id=_ID, wait=_WAIT, timeout=_TIMEOUT)
 _ONE: Final = _schema(("id",), id=_ID)
 
 _WHY: Final = {
-    "depth": "this task was handed on itself, and what was handed on may not be handed on again (limit {limit})",
+    "depth": "this task was handed on itself, and may not hand on more (limit {limit})",
     "open": "{limit} tasks that you have handed on are not over yet: wait for one of them",
     "used_up": "you have handed on {limit} tasks, and more are not allowed",
 }

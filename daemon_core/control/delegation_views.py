@@ -8,8 +8,9 @@ from daemon_core.control.views import Request
 class DelegationAdd(Request, frozen=True, kw_only=True):
     """A task to hand on. Without ``agent`` and ``runtime`` the parent's own kind of agent gets it.
 
-    ``request`` is made by whoever asks: the same one again is the same task. ``directory`` has to be free; left
-    out, the task gets a directory of its own, with a work tree of the parent's repository where there is one.
+    ``request`` is made by whoever asks: the same one again is the same task. ``directory`` has to be free;
+    left out, the task gets a directory of its own, with a work tree of the parent's repository where there is
+    one.
     """
 
     prompt: str

@@ -81,6 +81,7 @@ from daemon_core.tasks.accounts import Held
 from daemon_core.tasks.barrier import BarrierState
 from daemon_core.tasks.delegation_store import DelegationRow
 from daemon_core.tasks.engine import Engine
+from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.followup import FollowUp
 from daemon_core.tasks.housekeeping import Housekeeper
 from daemon_core.tasks.launch import PrepareError
@@ -574,6 +575,7 @@ class Facade:
         engine = self.engine
         if engine is None:
             return []
+        reach("conversation_deleted")
         own = [path for path in deleted.work_dirs if engine.task_directories.owns(path)]
         if engine.jobs is not None:
             ended = engine.jobs.end_conversation(conversation_key("hub", deleted.conversation_id))

@@ -124,9 +124,9 @@ class ResidentDesk:
 
     async def all_stats(self) -> ResidentsStats:
         await self.house.look()
-        found = []
-        for keeper in self.house.shown():
-            found.append(self._stats(keeper, await self.house.statistics(keeper.ident)))
+        keepers = self.house.shown()
+        figures = await asyncio.gather(*(self.house.statistics(keeper.ident) for keeper in keepers))
+        found = [self._stats(keeper, each) for keeper, each in zip(keepers, figures, strict=True)]
         total = ResidentStats(
             state=f"{sum(1 for each in found if each.state == 'running')}/{len(found)}",
             uptime=max((each.uptime for each in found), default=0.0),
@@ -156,17 +156,16 @@ class ResidentDesk:
                     yield [_line(line, "" if ident else each) for line in lines]
                 if not follow and (rest := reader.unfinished()):
                     yield [_line(rest, "" if ident else each)]
-            if not follow:
+            if not follow or self._house is None:
                 return
             if not grown:
-                await self._wait_any(readers)
+                await self._wait_any(self._house, readers)
                 yield []  # for whoever reads to see whether anybody still listens
 
-    async def _wait_any(self, readers: dict[str, LogReader]) -> None:
+    async def _wait_any(self, house: House, readers: dict[str, LogReader]) -> None:
         async with asyncio.TaskGroup() as group:
             waits = [
-                group.create_task(self.house.wait_log(ident, reader.position))
-                for ident, reader in readers.items()
+                group.create_task(house.wait_log(ident, reader.position)) for ident, reader in readers.items()
             ]
             # One more, so that there is always something to wait for.
             waits.append(group.create_task(asyncio.sleep(QUIET_S)))

@@ -1,4 +1,7 @@
-"""``/v1/residents…``: long-lived agent processes that files describe."""
+"""``/v1/residents…``: long-lived agent processes that files describe.
+
+For persons alone: a caller that descends from a run is refused, also where it only asks.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +53,18 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         "/v1/residents",
         "All residents; looks at their files first. A file with a mistake is one of state `invalid`.",
         list[ResidentView],
+        guarded=True,
         refusals=("not_ready",),
     ),
-    Route("get_resident", "GET", "/v1/residents/{id}", "One resident.", ResidentView, refusals=_NAMED),
+    Route(
+        "get_resident",
+        "GET",
+        "/v1/residents/{id}",
+        "One resident.",
+        ResidentView,
+        guarded=True,
+        refusals=_NAMED,
+    ),
     Route(
         "start_resident",
         "POST",
@@ -125,6 +137,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         "/v1/residents/{id}/stats",
         "What a resident uses now, with everything that it has started.",
         ResidentStats,
+        guarded=True,
         refusals=_NAMED,
     ),
     Route(
@@ -135,6 +148,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         ResidentLogLine,
         query=_LOG_QUERY,
         stream="lines",
+        guarded=True,
         refusals=(*_NAMED, "invalid_input"),
     ),
     Route(
@@ -161,6 +175,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         "/v1/resident-stats",
         "What each uses, and all together.",
         ResidentsStats,
+        guarded=True,
         refusals=("not_ready",),
     ),
     Route(
@@ -171,6 +186,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         ResidentLogLine,
         query=_LOG_QUERY,
         stream="lines",
+        guarded=True,
         refusals=("not_ready", "invalid_input"),
     ),
 )

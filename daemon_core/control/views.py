@@ -737,9 +737,9 @@ class ChangeEvent(View, frozen=True, kw_only=True):
 
     ``kind`` and what ``data`` is: status (DaemonStatus), runtime (RuntimeView), runtime_removed ({id}),
     task (TaskRow), task_removed ({id}), agent (AgentView), agent_removed ({id}), job (JobView), job_removed
-    ({id}), resident (ResidentView), resident_removed ({id}), delegation (DelegationView), transcript ({task_id, seq}: there are lines up
-    to seq), settings ({}), reset ({reason}: take a new snapshot), hello ({}: first on every stream). Others
-    are to be ignored.
+    ({id}), resident (ResidentView), resident_removed ({id}), delegation (DelegationView), transcript
+    ({task_id, seq}: there are lines up to seq), settings ({}), reset ({reason}: take a new snapshot), hello
+    ({}: first on every stream). Others are to be ignored.
     """
 
     revision: int

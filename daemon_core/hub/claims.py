@@ -62,11 +62,12 @@ def claim(
     lease_until = tx.now + int(scope.limits.lease_s * SECOND)
     row = None
     wished = {**_wished(runtime_id, wish), "now": tx.now}
-    if redeliver and (wish is None or not (wish.task_id or wish.model)):
+    if redeliver and not (wish is not None and wish.model):
         lost_before = tx.now - int(scope.limits.redelivery_s * SECOND)
         row = tx.one(
-            f"SELECT * FROM task WHERE runtime_id = ? AND {_LOST} ORDER BY dispatched_at LIMIT 1",
-            (runtime_id, lost_before, tx.now),
+            f"SELECT * FROM task WHERE runtime_id = ? AND {_LOST} AND (? = '' OR id = ?)"
+            " ORDER BY dispatched_at LIMIT 1",
+            (runtime_id, lost_before, tx.now, wished["task_id"], wished["task_id"]),
         )
     event = TaskEvent.REDELIVER
     if row is None:

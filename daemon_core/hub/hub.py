@@ -511,8 +511,8 @@ class Hub:
         capabilities: frozenset[str] = frozenset(),
         wish: wire.ClaimWish | None = None,
     ) -> wire.Task | None:
-        """The next task of a runtime (over the wire); ``capabilities``: what its daemon says it can; ``wish``:
-        which tasks it is for.
+        """The next task of a runtime (over the wire); ``capabilities``: what its daemon says it can;
+        ``wish``: which tasks it is for.
 
         Raises:
             NotFoundError: ``unknown_runtime``.

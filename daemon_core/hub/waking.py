@@ -7,6 +7,7 @@ message of the user's that comes before it was claimed takes its place.
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Final
 
 from daemon_core.hub import service
@@ -20,7 +21,8 @@ ROLE: Final = "notice"
 def wake(tx: Tx, scope: service.Scope, task_id: str, text: str) -> HubTask | None:
     """Another turn in the conversation of a task: its agent, model, thinking level, session and directory.
 
-    None where a turn goes on or is to come: that one is told.
+    None where a turn goes on or is to come (that one is told), and where the user has just cancelled the turn
+    that was to tell the same.
 
     Raises:
         NotFoundError: ``unknown_task``. ConflictError: ``agent_removed``. InvalidInputError: the text.
@@ -35,11 +37,17 @@ def wake(tx: Tx, scope: service.Scope, task_id: str, text: str) -> HubTask | Non
         return None
     last = tx.one("SELECT * FROM task WHERE conversation_id = ? ORDER BY no DESC LIMIT 1", (conversation_id,))
     assert last is not None, "a conversation without a turn"
+    if _was_declined(last) and service.prompt_of(tx, last["turn_id"]) == checked:
+        return None
     about: dict[str, object] = {name: last[name] for name in service.ABOUT}
     about |= {"thinking_level": last["thinking_level"], "woken": 1}
     return service.new_turn(
         tx, scope, conversation_id, checked, model=last["model"], fresh=False, about=about, role=ROLE
     )
+
+
+def _was_declined(row: sqlite3.Row) -> bool:
+    return bool(row["woken"]) and row["status"] == "cancelled" and row["dispatched_at"] is None
 
 
 def give_way(tx: Tx, conversation_id: str) -> None:

@@ -36,6 +36,9 @@ PRUNE_PAUSE_S: Final = 60.0
 PRUNE_LIMIT_S: Final = 3600.0
 """The longest pause between two looks while there is anything to prune: the wall clock may be set."""
 RETRY_S: Final = 600.0
+LIFE_PAUSE_S: Final = 5.0
+PERSON_MARK: Final = "person-"
+"""What the mark of a person's job begins with: it is no part of a run, and may do what the person may."""
 
 
 class JobWish(msgspec.Struct, kw_only=True):
@@ -215,7 +218,7 @@ class JobKeeper:
                 time_limit_s=wish.time_limit_s,
                 wake=wish.wake,
                 created_at=_now(),
-                mark=f"job-{uuid.uuid4().hex}",
+                mark=f"{'job-' if wish.conversation else PERSON_MARK}{uuid.uuid4().hex}",
             )
             if job.task_key and job.wake:
                 await self._expects(job.task_key)
@@ -251,10 +254,19 @@ class JobKeeper:
         return life
 
     async def _carried(self, life: JobLife) -> None:
+        job_id = life.job.id
         try:
-            await life.live()
+            while True:
+                try:
+                    await life.live()
+                    return
+                except Exception:  # the boundary of a job: what went wrong is no reason to forget it
+                    log.exception("job %s could not be looked after; that begins again", job_id)
+                life.over.set()
+                await asyncio.sleep(LIFE_PAUSE_S)
+                life = self.lives[job_id] = JobLife(self, life.job, fresh=False)
         finally:
-            self.lives.pop(life.job.id, None)
+            self.lives.pop(job_id, None)
             life.over.set()
 
     # --- asking ----------------------------------------------------------------------------------

@@ -121,6 +121,9 @@ class JobLife:
         if not self._fresh:
             found = await attach(self.directory)
             if not isinstance(found, NeverStarted):
+                if not job.started_at:  # begun, and the daemon died before it could record that
+                    owned = await asyncio.to_thread(self.keeper.files.owned, job.id)
+                    job.started_at = (owned.started_at if owned is not None else "") or job.created_at
                 if isinstance(found, Shim) and job.state == "created":
                     await self._record_start(found)
                 return found
@@ -276,6 +279,7 @@ class JobLife:
                 "error": found.error,
                 "ended_at": found.ended_at,
             }
+        changes["started_at"] = job.started_at if not isinstance(found, str) else ""
         await asyncio.to_thread(self.keeper.files.settle, job.id)
         for name, value in changes.items():
             setattr(job, name, value)

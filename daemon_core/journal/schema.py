@@ -157,7 +157,17 @@ MIGRATIONS: tuple[str, ...] = (
     """,
 )
 
-TABLES: tuple[str, ...] = ("meta", "tasks", "runs", "transcript", "outbox", "notices", "wakes", "jobs", "delegations")
+TABLES: tuple[str, ...] = (
+    "meta",
+    "tasks",
+    "runs",
+    "transcript",
+    "outbox",
+    "notices",
+    "wakes",
+    "jobs",
+    "delegations",
+)
 """In an order in which rows can be copied with foreign keys on."""
 
 

@@ -109,7 +109,7 @@ class DelegationSettings(Section, frozen=True, kw_only=True):
         int,
         Key(
             "count",
-            "How deep tasks may hand on work: 1: what was handed on cannot be handed on again; 0: not at all.",
+            "How deep tasks may hand on work: 1: what was handed on may not hand on more; 0: not at all.",
             "One level is what agents make good use of; more multiplies cost before anybody sees it",
             most=8,
         ),

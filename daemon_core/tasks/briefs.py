@@ -40,8 +40,8 @@ _HUB_LINES: Final = {
         "- `ostler job input ID TEXT`, `ostler job wait ID`, `ostler job kill ID`",
     ),
     "delegate": (
-        "- `ostler task delegate PROMPT [--agent NAME | --runtime P] [--wait]`: let another agent do a part; it"
-        " knows nothing but the prompt, and without `--wait` you are told when it is done",
+        "- `ostler task delegate PROMPT [--agent NAME | --runtime P] [--wait]`: let another agent do a part;"
+        " it knows nothing but the prompt, and without `--wait` you are told when it is done",
         "- `ostler task delegate list|result ID|cancel ID`",
     ),
     "repo": ("- `ostler repo checkout URL [--ref REF]`: a repository as a directory below this one",),
@@ -243,8 +243,8 @@ def _commands(kind: str) -> str:
             "- chats: `ostler chat history|thread`",
             "- code: `ostler repo checkout URL [--ref REF]`",
             "- background commands: `ostler job run|list|show|output|input|wait|kill`",
-            "- other agents of this machine: `ostler task delegate PROMPT [--agent NAME] [--wait]`, `ostler task"
-            " delegate list|result|cancel`",
+            "- other agents of this machine: `ostler task delegate PROMPT [--agent NAME] [--wait]`, `ostler"
+            " task delegate list|result|cancel`",
         ]
     return (
         "## The `ostler` command\n\nIt acts for this task at the server. Add `--json` for output to read by"

@@ -1,16 +1,16 @@
-"""Tasks hand on work: a running task gives a prompt to another agent of this machine, and hears of its end once.
+"""Tasks hand on work: a running task gives a prompt to another agent of this machine, and hears of its end.
 
-The child is a task of the embedded hub with a conversation of its own (``hub.delegating`` has its links, limits and
-the end of it with its parent). What is kept here:
+The child is a task of the embedded hub with a conversation of its own (``hub.delegating`` has its links, its
+limits and its end with its parent). What is kept here:
 
-* **Telling.** A child is over when its newest turn has ended at the hub, its slot is free here, and its to-do list
-  is done (or it was asked to go on often enough). Then its parent is told exactly once: as the answer to a call
-  that waits (acknowledged by whoever asked), or by a notice, like the end of a job. Both are one column of one
-  row, so no crash can make it both or neither.
-* **Waiting.** A task whose call waits lends its slot to the child (``tasks.slots``) and has it back before the
-  call is answered. A call that goes away without a word (its process was killed, the daemon was restarted) is
-  waited for a while; then the slot is taken back, and the end is told by a notice. After a restart everything is
-  as the journal's rows say.
+* **Telling.** A child is over when its newest turn has ended at the hub, its slot is free here, and its to-do
+  list is done (or it was asked to go on often enough). Then its parent is told exactly once: as the answer to
+  a call that waits (acknowledged by whoever asked), or by a notice, like the end of a job. Which of them it
+  was is one column of one row, so no crash can make it both or neither.
+* **Waiting.** A task whose call waits lends its slot to the child (``tasks.slots``) and has it back before
+  the call is answered. A call that goes away without a word (its process was killed, the daemon was
+  restarted) is waited for a while; then the slot is taken back, and the end is told by a notice. After a
+  restart everything is as the journal's rows say.
 """
 
 from __future__ import annotations
@@ -181,10 +181,8 @@ class Delegations:
         reach("delegation_added")
         row = self.rows.get(child.conversation_id) or await self._keep(child)
         reach("delegation_recorded")
-        if life.over.is_set() or life.record.state == "ended":
-            # It was ended meanwhile: what it has handed on goes with it, unless it has ended well.
-            if await self._parent_ended(row):
-                await self.hub.delegating.cancel(row.conversation_id)
+        if (life.over.is_set() or life.record.state == "ended") and await self._parent_ended(row):
+            await self.hub.delegating.cancel(row.conversation_id)  # it was cancelled meanwhile
         self.on_change(row)
         return row
 
@@ -211,7 +209,9 @@ class Delegations:
 
     def open_of(self, conversation: str) -> int:
         """How much of it is not over, or not told yet."""
-        return sum(1 for row in self.rows.values() if row.parent_conversation == conversation and not row.told)
+        return sum(
+            1 for row in self.rows.values() if row.parent_conversation == conversation and not row.told
+        )
 
     async def outstanding(self, conversation: str) -> int:
         """The same, for who keeps a task open."""
@@ -358,7 +358,9 @@ class Delegations:
             child = await self.hub.delegating.child(row.conversation_id)
             if child is None:
                 return
-            if child.task.status == "queued" and child.task.runtime_id:
+            # One that was handed out and is not here: its claim was lost, and it is handed out again.
+            waits = child.task.status in ("queued", "dispatched")
+            if waits and child.task.runtime_id and f"{HUB}/{child.task.id}" not in self.engine.lives:
                 poller = self.engine.poller(HUB, child.task.runtime_id)
                 if poller is not None:
                     model = child.model or self.engine.default_model(child.task.provider)

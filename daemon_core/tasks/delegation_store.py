@@ -1,7 +1,7 @@
 """What the journal keeps of tasks that were handed on: who waits for them, and whether their end was told.
 
-The tasks themselves and their links are the hub's. A row is here from the moment that the daemon has heard of a
-child until it is forgotten with its conversation.
+The tasks themselves and their links are the hub's. A row is here from the moment that the daemon has heard of
+a child until it is forgotten with its conversation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from daemon_core.jobs.notices import put_notice
 from daemon_core.journal import Journal
 
 Told = Literal["", "answer", "notice", "dropped"]
-"""How the parent has heard of the end: not yet, as the answer to a call, by a notice, or not at all since it is
-gone."""
+"""How the parent has heard of the end: not yet, as the answer to a call, by a notice, or not at all since it
+is gone."""
 
 
 class DelegationRow(msgspec.Struct, kw_only=True):

@@ -45,8 +45,8 @@ def ask_to_go_on(entries: Sequence[PlanEntry]) -> str:
     return (
         "Your turn has ended, and these points of your own to-do list are not done:\n\n"
         f"{_list(entries)}\n\n"
-        "Go on with them. Mark on the list what is done or not needed any more, and end with the result of the"
-        " whole task: whoever handed it to you reads only your last message."
+        "Go on with them. Mark on the list what is done or not needed any more, and end with the result of"
+        " the whole task: whoever handed it to you reads only your last message."
     )
 
 

@@ -1,7 +1,7 @@
 """Claiming: one poller a runtime. Slot before claim, barrier between them, the journal before all else.
 
-The embedded hub is told what may not be handed out now (models whose limit is reached), and answers what it has
-held back: for each such model somebody takes a place in the line for it, so that it is first come, first
+The embedded hub is told what may not be handed out now (models whose limit is reached), and answers what it
+has held back: for each such model somebody takes a place in the line for it, so that it is first come, first
 served there, too. Tasks that another one waits for are claimed by name, with the slot that was lent to them.
 """
 
@@ -112,8 +112,8 @@ class Poller:
         return await self._claim_with(slot, wish)
 
     async def claim_child(self, task_id: str, model: str, lender: Slot) -> None:
-        """Claim one task of the hub with the slot that whoever waits for it has lent; returns when the task is
-        claimed, by whomever, or has ended."""
+        """Claim one task of the hub with the slot that whoever waits for it has lent; returns when the task
+        is claimed, by whomever, or has ended."""
         engine, runtime = self.engine, self.runtime
         pause = Backoff(FIRST_RETRY_S, self.runtime.connection.timing.poll_s)
         while not self._is_over():

@@ -205,7 +205,9 @@ async def _with_skills(life: TaskLife, claim: Task) -> Task:
             if status in TERMINAL_STATUSES:
                 life.server_ended(status)
                 raise OverError from error
-            raise PrepareError(str(error), failures.AGENT_CONFIG) from error
+            passing = isinstance(error, SkillError) and error.passing
+            reason = failures.SKILL_BUNDLE_UNAVAILABLE if passing else failures.AGENT_CONFIG
+            raise PrepareError(str(error), reason) from error
     if whole is claim:
         return claim
     # The newest claim counts: it may have been handed out again meanwhile, with another token.

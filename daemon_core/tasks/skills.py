@@ -50,7 +50,14 @@ _OTHER: Final = re.compile(r"[^A-Za-z0-9._-]")
 
 
 class SkillError(Exception):
-    """A skill of the task is not to be had; the text says which and why."""
+    """A skill of the task is not to be had; the text says which and why.
+
+    ``passing``: its server did not answer; another try later may do.
+    """
+
+    def __init__(self, text: str, *, passing: bool = False) -> None:
+        super().__init__(text)
+        self.passing = passing
 
 
 class Resolver(Protocol):
@@ -157,7 +164,8 @@ class SkillCache:
             except TransientError as error:
                 tries += 1
                 if tries >= TRIES:
-                    raise SkillError(f"skill {called!r} cannot be fetched: {error}") from error
+                    text = f"skill {called!r} cannot be fetched: {error}"
+                    raise SkillError(text, passing=True) from error
                 await pause(tries)
             except PermanentError as error:
                 if error.status == 409:

@@ -37,7 +37,7 @@ class HistoryModel(QAbstractListModel):
         self.tasks: list[TaskRow] = []
         self._rows: dict[str, int] = {}
         self._next: str | None = ""
-        """What continues the list; None: it is at its end."""
+        """What continues the list; None: it is at its end; empty: nothing of it is here yet."""
         self._call: Call[_Page] | None = None
         self._words = ""
         self._statuses: tuple[str, ...] = ()
@@ -52,11 +52,16 @@ class HistoryModel(QAbstractListModel):
         self._words, self._statuses = words, statuses
         self.reload()
 
+    def stop(self) -> bool:
+        """Want no answer any more; whether one was on its way."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+        return call is not None
+
     def reload(self) -> None:
         """Begin anew."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self.stop()
         self._next = ""
         self._ask(fresh=True)
 
@@ -95,7 +100,7 @@ class HistoryModel(QAbstractListModel):
         return task if role == TASK else None
 
     def canFetchMore(self, parent: Index) -> bool:  # noqa: N802
-        return not parent.isValid() and self._next is not None and self._call is None
+        return not parent.isValid() and bool(self._next) and self._call is None
 
     def fetchMore(self, parent: Index) -> None:  # noqa: N802
         if self.canFetchMore(parent):

@@ -37,6 +37,8 @@ TROUBLES: Final = frozenset(
         "disk_low",
         "settings_invalid",
         "provider_invalid",
+        "resident_gave_up",
+        "resident_invalid",
         "port_in_use",
         "journal_damaged",
         "hub_damaged",

@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from daemon_core.control.views import Condition
 from desktop.commands import Command
+from desktop.models.state import DesktopState
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.tray.view import TROUBLES
@@ -39,11 +40,14 @@ class HealthPage(QWidget):
         row.addWidget(quiet_button(_("Show the log"), lambda: context.do(Command("show_logs"))))
         row.addStretch(1)
         column.addLayout(row)
-        context.link.changed.connect(lambda _before, _state: self._show_state())
+        context.link.changed.connect(self._on_state)
         context.theme.changed.connect(self._recolour)
 
     def _recolour(self) -> None:
         self._shown = None
+        self._show_state()
+
+    def _on_state(self, _before: DesktopState, _state: DesktopState) -> None:
         self._show_state()
 
     def _show_state(self) -> None:

@@ -148,4 +148,6 @@ class HistoryPage(QWidget):
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802
         super().hideEvent(event)
+        if self._typing.isActive() or self.model.stop():
+            self._asked = False
         self._typing.stop()

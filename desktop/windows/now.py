@@ -41,6 +41,7 @@ class Section(QWidget):
         self._requests: dict[str, RequestList] = {}
         self._calls: dict[str, Call[TaskView]] = {}
         self._order: list[str] = []
+        self._unasked: set[str] = set()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, tokens.GRID * 2)
         column.setSpacing(0)
@@ -69,6 +70,9 @@ class Section(QWidget):
             elif line.task != task:
                 line.show_task(task)
                 self._ask(task.id)
+        for ident in self._unasked & wanted.keys():
+            self._ask(ident)
+        self._unasked.clear()
         order = [task.id for task in shown]
         if order != self._order:
             self._order = order
@@ -81,6 +85,13 @@ class Section(QWidget):
         self._more.setVisible(more > 0)
         self._more.setText(n_("{n} more…", "{n} more…", more))
         self.setVisible(bool(shown))
+
+    def leave(self) -> None:
+        """Not seen any more: what was asked is asked again when it is."""
+        for ident, call in self._calls.items():
+            call.cancel()
+            self._unasked.add(ident)
+        self._calls.clear()
 
     def show_requests(self, task: TaskView) -> None:
         """What one of the tasks asks."""
@@ -230,6 +241,7 @@ class NowPage(QWidget):
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802
         super().hideEvent(event)
         self._tick.stop()
+        self.needing.leave()
 
 
 def empty_sentence(state: DesktopState) -> str:

@@ -39,7 +39,7 @@ class RuntimesPage(QWidget):
         column.addLayout(head)
         column.addWidget(self._empty)
         column.addWidget(self._area, 1)
-        context.link.changed.connect(lambda _before, state: self._show_state(state))
+        context.link.changed.connect(self._on_state)
         context.theme.changed.connect(self._recolour)
 
     def _look_again(self) -> None:
@@ -53,6 +53,9 @@ class RuntimesPage(QWidget):
     def _recolour(self) -> None:
         self._shown = None
         self._show_state(self._context.link.state)
+
+    def _on_state(self, _before: DesktopState, state: DesktopState) -> None:
+        self._show_state(state)
 
     def _show_state(self, state: DesktopState) -> None:
         if not self.isVisible():

@@ -221,9 +221,14 @@ class TaskPage(QWidget):
         self.feed.close()
         self._again.stop()
         self._id = ""
-        for call in (self._call, self._changes_call):
-            if call is not None:
-                call.cancel()
+        self._cancel_calls()
+
+    def _cancel_calls(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+        if self._changes_call is not None:
+            self._changes_call.cancel()
+            self._changes_stale = True
         self._call = self._changes_call = None
 
     def show_task(self, task: TaskView) -> None:
@@ -367,6 +372,9 @@ class TaskPage(QWidget):
         if isinstance(failure, ControlError):
             self._refusal.setText(refusal_sentence(failure))
             self._refusal.show()
+        elif self.feed.complete:
+            self._refusal.setText(_("The rest of the transcript cannot be read."))
+            self._refusal.show()
 
     def _on_tab(self, index: int) -> None:
         self.stack.setCurrentIndex(index)
@@ -417,6 +425,8 @@ class TaskPage(QWidget):
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802
         super().hideEvent(event)
         self._tick.stop()
+        self._again.stop()
+        self._cancel_calls()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
         if event.key() == Qt.Key.Key_Escape:

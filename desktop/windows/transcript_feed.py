@@ -14,7 +14,7 @@ import msgspec
 from PySide6.QtCore import QObject, QTimer, Signal
 
 from daemon_core.control.views import TranscriptLine
-from desktop.daemon.http import Failure, LineStream, LocalHttp
+from desktop.daemon.http import Failure, LineStream, LocalHttp, Unreachable
 from desktop.models.heights import Heights
 from desktop.models.transcript import Transcript
 from desktop.windows.transcript_view import TranscriptView
@@ -144,7 +144,13 @@ class TranscriptFeed(QObject):
         took = False
         while part.waiting and monotonic() < deadline:
             some = [part.waiting.popleft() for _each in range(min(LINES, len(part.waiting)))]
-            lines = [_LINE.decode(line) for line in some if line]
+            try:
+                lines = [_LINE.decode(line) for line in some if line]
+            except msgspec.MsgspecError as error:
+                part.close()
+                part.over = True
+                self.failed.emit(Unreachable("broken", f"a line that makes no sense: {error}"))
+                break
             first = min(first, part.transcript.take(lines))
             took = True
         ends = part.over and not part.waiting and part.stream is None

@@ -39,9 +39,16 @@ class TroubleStrip(QWidget):
         row.addWidget(self.log)
         row.addWidget(self.act)
         self.hide()
-        context.link.changed.connect(lambda _before, state: self.show_state(state))
-        context.theme.changed.connect(lambda: self.show_state(context.link.state))
-        self.show_state(context.link.state)
+        # Methods and no lambdas: Qt drops them when this strip is gone.
+        context.link.changed.connect(self._on_state)
+        context.theme.changed.connect(self._refresh)
+        self._refresh()
+
+    def _on_state(self, _before: DesktopState, state: DesktopState) -> None:
+        self.show_state(state)
+
+    def _refresh(self) -> None:
+        self.show_state(self._context.link.state)
 
     def show_state(self, state: DesktopState) -> None:
         """Say what is wrong."""

@@ -26,7 +26,7 @@ from tests.support.acp_clis import AGENTS, AcpCli
 from tests.support.driving import Driven, drive, wait_for
 from tests.support.model_server import CallTool, Fail, Hang, ModelServer, Say, Step, Think
 
-pytestmark = pytest.mark.acp
+pytestmark = [pytest.mark.acp, pytest.mark.timeout(240)]
 
 RECORDINGS = Path(__file__).with_name("recordings") / "acp"
 

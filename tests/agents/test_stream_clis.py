@@ -18,7 +18,7 @@ from tests.support.mcp_server import McpServer
 from tests.support.model_server import CallTool, ModelServer, Say, Step, Think
 from tests.support.stream_clis import NAMES, REASONS, Machine, refusal
 
-pytestmark = pytest.mark.streams
+pytestmark = [pytest.mark.streams, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -22,12 +22,13 @@ from desktop.windows.now import NowPage
 from desktop.windows.opening import Windows
 from desktop.windows.requests import RequestRow
 from desktop.windows.task import CHANGES, TaskPage
+from tests.desktop.hands import click, press
 from tests.end_to_end.home import OstlerHome
 from tests.support.scripted_agent import script
 
 pytestmark = [
     pytest.mark.qt_log_level_fail("WARNING"),
-    pytest.mark.qt_log_ignore("propagateSizeHints"),  # the offscreen platform has no window manager to tell
+    pytest.mark.qt_log_ignore("This plugin does not support"),  # the offscreen platform has no window manager
     pytest.mark.skipif(sys.platform == "win32", reason="the control API is a unix socket here"),
 ]
 WAIT_MS = 40_000
@@ -104,7 +105,7 @@ def test_a_task_from_the_box_to_its_end(qtbot: QtBot, live: LiveDesk, tmp_path: 
     qtbot.waitUntil(lambda: box.agent.count() > 0, timeout=WAIT_MS)
     box.agent.setCurrentIndex(box.agent.findData("runtime claude"))
     box.prompt.setPlainText(prompt)
-    qtbot.keyClick(box.prompt, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
+    press(box.prompt, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
     qtbot.waitUntil(lambda: live.windows.main.page_name == "task", timeout=WAIT_MS)
     qtbot.waitUntil(lambda: "a\nb" in live.said(), timeout=WAIT_MS)
     assert box.prompt.toPlainText() == ""
@@ -117,7 +118,7 @@ def test_a_task_from_the_box_to_its_end(qtbot: QtBot, live: LiveDesk, tmp_path: 
     # the conversation goes on in a task of its own
     before = live.task.task_id
     live.task.reply.setPlainText("And now?")
-    qtbot.mouseClick(live.task.send, Qt.MouseButton.LeftButton)
+    click(live.task.send)
     qtbot.waitUntil(lambda: live.task.task_id != before, timeout=WAIT_MS)
     qtbot.waitUntil(lambda: "You said: And now?" in live.said(), timeout=WAIT_MS)
     live.windows.main.open_page("now")
@@ -129,7 +130,7 @@ def test_a_question_is_answered_on_the_page(qtbot: QtBot, live: LiveDesk) -> Non
     qtbot.waitUntil(lambda: bool(live.now.needing.findChildren(RequestRow)), timeout=WAIT_MS)
     row = live.now.needing.findChildren(RequestRow)[0]
     button = next(each for each in row.findChildren(QPushButton) if each.text() == "Allow once")
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    click(button)
     qtbot.waitUntil(lambda: task in live.now.ended.lines, timeout=WAIT_MS)
     assert live.home.task(task)["status"] == "completed"
     assert "allow" in live.home.text(task)
@@ -210,7 +211,7 @@ def test_history_is_paged_searched_and_filtered(qtbot: QtBot, live: LiveDesk) ->
     qtbot.waitUntil(lambda: len(live.history.model.tasks) == 8, timeout=WAIT_MS)
     index = live.history.model.index(0)
     live.history.list.setCurrentIndex(index)
-    qtbot.keyClick(live.history.list, Qt.Key.Key_Return)
+    press(live.history.list, Qt.Key.Key_Return)
     qtbot.waitUntil(lambda: live.windows.main.page_name == "task", timeout=WAIT_MS)
     assert live.task.task_id == failing
 

@@ -15,7 +15,6 @@ from PySide6.QtWidgets import (
     QPlainTextEdit,
     QPushButton,
 )
-from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
 from daemon_core.control.views import Condition
@@ -30,10 +29,11 @@ from desktop.windows.requests import RequestRow, decode_answer, encode_answer
 from desktop.windows.task import CHANGES, TRANSCRIPT, TaskPage
 from tests.desktop import canned
 from tests.desktop.conftest import Desk
+from tests.desktop.hands import click, press
 
 pytestmark = [
     pytest.mark.qt_log_level_fail("WARNING"),
-    pytest.mark.qt_log_ignore("propagateSizeHints"),  # the offscreen platform has no window manager to tell
+    pytest.mark.qt_log_ignore("This plugin does not support"),  # the offscreen platform has no window manager
 ]
 CTRL = Qt.KeyboardModifier.ControlModifier
 
@@ -57,17 +57,17 @@ def now_page(window: MainWindow) -> NowPage:
 def test_pages_are_made_when_they_are_first_shown(qtbot: QtBot, window: MainWindow) -> None:
     assert list(window._pages) == ["now"]
     for number, page in enumerate(PAGES, 1):
-        qtbot.keyClick(window, Qt.Key(int(Qt.Key.Key_0) + number), CTRL)
+        press(window, Qt.Key(int(Qt.Key.Key_0) + number), CTRL)
         assert window.page_name == page.name
         assert window.rail.buttons[page.name].isChecked()
     assert set(window._pages) == {page.name for page in PAGES}
-    qtbot.keyClick(window, Qt.Key.Key_Escape)
+    press(window, Qt.Key.Key_Escape)
     assert window.page_name == "now"
 
 
 def test_ctrl_n_is_ready_to_be_told(qtbot: QtBot, window: MainWindow) -> None:
     window.open_page("history")
-    qtbot.keyClick(window, Qt.Key.Key_N, CTRL)
+    press(window, Qt.Key.Key_N, CTRL)
     assert window.page_name == "now"
     assert window.focusWidget() is now_page(window).new_task.prompt
 
@@ -99,6 +99,7 @@ def test_everything_that_can_be_focused_has_a_name(desk: Desk, window: MainWindo
         for kind in kinds
         for found in window.findChildren(kind)
         if found.focusPolicy() != Qt.FocusPolicy.NoFocus
+        and not found.isHidden()
         and not found.accessibleName()
         and not (isinstance(found, QAbstractButton) and found.text())
         and found.objectName() not in ("qt_spinbox_lineedit", "ScrollLeftButton", "ScrollRightButton")
@@ -115,11 +116,11 @@ def test_an_answer_is_one_click(qtbot: QtBot, desk: Desk, window: MainWindow) ->
     permission, question = page.needing.findChildren(RequestRow)
     buttons = {button.text(): button for button in permission.findChildren(QPushButton)}
     assert list(buttons) == ["Allow once", "For this task", "Deny"]
-    qtbot.mouseClick(buttons["For this task"], Qt.MouseButton.LeftButton)
+    click(buttons["For this task"])
     assert desk.asked[-1] == Command("answer", "a1", "q1", "allow-task")
     assert not buttons["Deny"].isEnabled()  # an answer is given once
     option = question.findChildren(QPushButton)[1]
-    qtbot.mouseClick(option, Qt.MouseButton.LeftButton)
+    click(option)
     assert decode_answer(desk.asked[-1].choice) == ("allow", "Postgres in a container")
     page.needing.show_requests(canned.asking_view())
     assert not page.needing._requests["a1"].isVisible()
@@ -149,8 +150,8 @@ def test_rows_are_changed_and_not_made_anew(desk: Desk, window: MainWindow) -> N
 def test_a_row_is_opened_and_cancelled_by_keys(qtbot: QtBot, desk: Desk, window: MainWindow) -> None:
     desk.link.tell(**canned.connected(*canned.busy_rows()))
     line = now_page(window).active.lines["b1"]
-    qtbot.keyClick(line, Qt.Key.Key_Return)
-    qtbot.keyClick(line, Qt.Key.Key_Delete)
+    press(line, Qt.Key.Key_Return)
+    press(line, Qt.Key.Key_Delete)
     assert desk.asked == [Command("open_task", "b1"), Command("cancel_task", "b1")]
 
 
@@ -192,7 +193,7 @@ def test_a_daemon_that_is_away_has_a_reason_and_one_action(
         assert strip._sentence.text() == sentence
         assert strip.act.isVisible() == (action is not None)
     if action is not None:
-        qtbot.mouseClick(strip.act, Qt.MouseButton.LeftButton)
+        click(strip.act)
         assert desk.asked == [action]
     desk.link.tell(**canned.connected(supervision=Supervision.NONE))
     assert not strip.isVisible()
@@ -211,7 +212,7 @@ def test_health_says_what_is_wrong_and_what_to_do(desk: Desk, window: MainWindow
 
 
 def test_history_holds_to_the_rules_of_models(
-    qtbot: QtBot, qtmodeltester: ModelTester, desk: Desk, window: MainWindow
+    qtbot: QtBot, qtmodeltester: Any, desk: Desk, window: MainWindow
 ) -> None:
     window.open_page("history")
     page = window.page("history")
@@ -230,19 +231,19 @@ def test_history_holds_to_the_rules_of_models(
     assert page.empty.isVisible()
 
 
-def test_fifty_thousand_tasks_scroll(desk: Desk, window: MainWindow) -> None:
+def test_fifty_thousand_tasks_scroll(qtbot: QtBot, desk: Desk, window: MainWindow) -> None:
     window.open_page("history")
     page = window.page("history")
     assert isinstance(page, HistoryPage)
     page.model.show_tasks([canned.row(str(number), f"Task {number}", "failed") for number in range(50_000)])
     bar = page.list.verticalScrollBar()
-    assert bar.maximum() > 2_000_000
+    qtbot.waitUntil(lambda: bar.maximum() > 2_000_000)
     for place in range(0, bar.maximum(), bar.maximum() // 20):
         bar.setValue(place)
         page.list.viewport().grab()
 
 
-def test_changes_are_a_list_and_a_diff(qtbot: QtBot, qtmodeltester: ModelTester, desk: Desk) -> None:
+def test_changes_are_a_list_and_a_diff(qtbot: QtBot, qtmodeltester: Any, desk: Desk) -> None:
     pane = ChangesPane(desk.context.colours)
     qtbot.addWidget(pane)
     pane.resize(800, 400)
@@ -268,12 +269,12 @@ def test_a_task_shows_what_it_asks_and_goes_back(qtbot: QtBot, desk: Desk, windo
     assert page.requests.isVisible()
     assert window.windowTitle() == "Fix login redirect · Ostler"
     page.tabs.setCurrentIndex(CHANGES)
-    qtbot.keyClick(window, Qt.Key.Key_F, CTRL)
+    press(window, Qt.Key.Key_F, CTRL)
     assert page.tabs.currentIndex() == TRANSCRIPT
     assert window.focusWidget() is page.search.field
-    qtbot.keyClick(page.search.field, Qt.Key.Key_Escape)
+    press(page.search.field, Qt.Key.Key_Escape)
     assert not page.search.isVisible()
-    qtbot.keyClick(page.transcript, Qt.Key.Key_Escape)
+    press(page.transcript, Qt.Key.Key_Escape)
     assert window.page_name == "history"
 
 

@@ -12,10 +12,11 @@ from desktop.models.transcript import Kind, Transcript
 from desktop.theme.palette import Theme
 from desktop.windows.transcript_view import KEPT, TranscriptView
 from tests.desktop import canned
+from tests.desktop.hands import click, press
 
 pytestmark = [
     pytest.mark.qt_log_level_fail("WARNING"),
-    pytest.mark.qt_log_ignore("propagateSizeHints"),  # the offscreen platform has no window manager to tell
+    pytest.mark.qt_log_ignore("This plugin does not support"),  # the offscreen platform has no window manager
 ]
 
 
@@ -127,9 +128,9 @@ def test_a_click_opens_a_run_of_calls_and_then_one(qtbot: QtBot, view: Transcrip
                 return QPoint(200, y + 14 + number * 28)
         raise AssertionError("not on the screen")
 
-    qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=row_of(0))
+    click(view.viewport(), row_of(0))
     assert steps.open
-    qtbot.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=row_of(1))
+    click(view.viewport(), row_of(1))
     assert steps.steps[0].open
     view.grab()
 
@@ -161,8 +162,8 @@ def test_errors_are_gone_through_in_turn(view: TranscriptView) -> None:
 
 def test_the_current_item_is_copied(qtbot: QtBot, view: TranscriptView) -> None:
     filled(view, 10)
-    qtbot.keyClick(view, Qt.Key.Key_Up)
-    qtbot.keyClick(view, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)
+    press(view, Qt.Key.Key_Up)
+    press(view, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)
     assert "c1" in QGuiApplication.clipboard().text()
 
 

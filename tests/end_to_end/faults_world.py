@@ -93,7 +93,7 @@ class FaultsWorld(ServersWorld):
     async def every_state_has_a_reason(self) -> None:
         """What is not green says why, since when, and what comes next."""
         for each in await aside(lambda: self.home.call("GET", "/v1/connections")):
-            assert each["status"] in ("connected", "starting") or each["reason"], each
+            assert each["status"] in ("connected", "connecting") or each["reason"], each
             assert each["since"], each
         for runtime in await aside(lambda: self.home.call("GET", "/v1/runtimes")):
             assert runtime["status"] in ("online", "starting") or runtime["reason"], runtime

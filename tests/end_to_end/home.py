@@ -26,6 +26,8 @@ from daemon_core.settings.directories import Directories, resolve
 from tests.support.scripted_agent import install_scripted_agent
 
 PATIENCE_S = 60.0
+PATIENT = {"OSTLER_DISCOVERY_TIMEOUT": "60s"}
+"""For programs that take seconds to tell their version where everybody wants the processor."""
 TERMINAL = ("completed", "failed", "cancelled")
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tests.end_to_end.home import PATIENCE_S, OstlerHome, wait_until
 from tests.support.fake_server import TOKEN, FakeRuntime, FakeServer, FakeTask
+from tests.support.fault_proxy import FaultProxy
 
 T = TypeVar("T")
 
@@ -121,6 +122,6 @@ class ServersWorld:
         await server.until(lambda: task.status in ("completed", "failed"), PATIENCE_S)
 
 
-def name_of(server: FakeServer) -> str:
-    """What the connection to a server of the tests is called."""
+def name_of(server: FakeServer | FaultProxy) -> str:
+    """What the connection to a server of the tests, or to what stands before it, is called."""
     return "127.0.0.1-" + server.url.rpartition(":")[2]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.home import OstlerHome, check_transcript, holding, wait_gone, wait_until
+from tests.end_to_end.home import PATIENT, OstlerHome, check_transcript, holding, wait_gone, wait_until
 from tests.support import npm_clis
 from tests.support.acp_clis import AGENTS, AcpCli
 from tests.support.model_server import ModelServer, Say
@@ -294,6 +294,6 @@ class AcpHomeOf(AcpHome):
 
     def __init__(self, root: Path, cli: AcpCli, environ: dict[str, str], path: str) -> None:
         super().__init__(root)
-        self.environ |= environ
+        self.environ |= {**environ, **PATIENT}
         self.environ["PATH"] = f"{self.bin}:{path}"
         npm_clis.link(cli.name, self.bin)

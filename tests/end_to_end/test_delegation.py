@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,18 +61,19 @@ def notices(home: OstlerHome) -> list[tuple[Any, ...]]:
     return home.journal("SELECT state, body FROM notices WHERE kind = 'child_ended'")
 
 
-def woken(home: OstlerHome, parent: str) -> str:
-    """The text of the turn that the parent's conversation was woken for."""
+def hears(home: OstlerHome, parent: str) -> str:
+    """What the parent's conversation said once it was told of an end: in the same turn, or woken for it."""
     (conversation,) = home.hub("SELECT conversation_id FROM task WHERE id = ?", parent)[0]
+    wait_until(lambda: [state for state, _ in notices(home)] == ["delivered"], "the end to be told")
 
-    def turn() -> list[tuple[Any, ...]]:
+    def quiet() -> bool:
         return home.hub(
-            "SELECT id FROM task WHERE conversation_id = ? AND id <> ? AND status = 'completed'",
-            conversation, parent,
-        )  # fmt: skip
+            "SELECT count(*) FROM task WHERE conversation_id = ? AND status <> 'completed'", conversation
+        ) == [(0,)]
 
-    (later,) = wait_until(turn, "the parent to be woken")
-    return said(home, later[0])
+    wait_until(quiet, "the parent's turns to end")
+    turns = home.hub("SELECT id FROM task WHERE conversation_id = ? ORDER BY no", conversation)
+    return "".join(home.text(turn) for (turn,) in turns)
 
 
 def most_at_once(log: Path) -> int:
@@ -105,10 +107,8 @@ def test_the_end_of_what_was_handed_on_in_the_background_wakes_the_parent_once(m
     home.start()
     parent = home.add(handing_on(home, "echo found it", "--runtime shell"))
     assert home.wait(parent)["status"] == "completed"
-    text = woken(home, parent)
-    assert "is completed" in text
-    assert "found it" in text
-    wait_until(lambda: [state for state, _ in notices(home)] == ["delivered"], "the notice to be delivered")
+    text = hears(home, parent)
+    assert text.count("is completed. Its result:\n\nfound it") == 1
     assert row(home)[0] == "notice"
 
 
@@ -116,7 +116,7 @@ def test_a_failure_is_told_in_words(make_home: MakeHome) -> None:
     home = make_home()
     home.start()
     parent = home.add(handing_on(home, "echo bad >&2; exit 3", "--runtime shell"))
-    assert "failed" in woken(home, parent)
+    assert "failed" in hears(home, parent)
 
 
 @pytest.mark.parametrize(
@@ -165,22 +165,18 @@ def test_the_numbers_are_limited(make_home: MakeHome) -> None:
     home = make_home(OSTLER_DELEGATION_AT_ONCE="2", OSTLER_DELEGATION_PER_TASK="3")
     home.start()
     gate = home.root / "gate"
-    wait = f"while [ ! -e {gate} ]; do sleep 0.05; done"
-    (home.root / "wait.sh").write_text(wait)
-    more = f"ostler task delegate 'sh {home.root}/wait.sh' --runtime shell 2>&1 || echo refused $?"
-    parent = home.add(
-        f"{more}; {more}; {more}; touch {gate}; "
-        "until ostler task delegate list --json | grep -c '\"over\":true' | grep -q 2; do sleep 0.1; done; "
-        f"{more}; {more}",
-        "shell",
-    )
-    # JSON is pretty-printed; what counts is what the commands said.
-    wait_until(lambda: len(children(home, parent)) >= 2, "two children")
-    wait_until(lambda: "not over yet" in said(home, parent) or home.task(parent)["status"] != "running", "it")
-    home.call("POST", f"/v1/tasks/{parent}/cancel")
-    text = said(home, parent)
-    assert text.count("refused 6") >= 1, text
-    assert len(children(home, parent)) <= 3
+    (home.root / "wait.sh").write_text(f"while [ ! -e {gate} ]; do sleep 0.05; done")
+    more = f"ostler task delegate 'sh {home.root}/wait.sh' --runtime shell"
+    ready = f"until [ -e {home.root}/over ]; do sleep 0.05; done"
+    parent = home.add(f"({more}; {more}; {more}; {ready}; {more}; {more}) 2>&1", "shell")
+    wait_until(lambda: "2 tasks that were handed on" in said(home, parent), "the third to be refused")
+    assert len(children(home, parent)) == 2
+    gate.touch()
+    wait_until(lambda: all(child["over"] for child in children(home, parent)), "both to end")
+    (home.root / "over").touch()
+    home.wait(parent)
+    assert "This task has handed on 3 tasks" in said(home, parent)
+    assert len(children(home, parent)) == 3
 
 
 def test_a_time_out_lets_the_child_go_on_and_its_end_is_told_then(make_home: MakeHome) -> None:
@@ -188,14 +184,12 @@ def test_a_time_out_lets_the_child_go_on_and_its_end_is_told_then(make_home: Mak
     home.start()
     gate = home.root / "gate"
     (home.root / "wait.sh").write_text(f"while [ ! -e {gate} ]; do sleep 0.05; done; echo at last")
-    parent = home.add(
-        handing_on(home, f"sh {home.root}/wait.sh", "--runtime shell", "--wait", "--timeout 1")
-    )
+    parent = home.add(handing_on(home, f"sh {home.root}/wait.sh", "--runtime shell", "--wait", "--timeout 1"))
     assert home.wait(parent)["status"] == "completed"
     assert "exit 124" in said(home, parent)
     assert home.task(the_child(home, parent))["status"] == "running"
     gate.touch()
-    assert "at last" in woken(home, parent)
+    assert "at last" in hears(home, parent)
 
 
 @pytest.mark.parametrize("how", ["cancel", "delete"])
@@ -210,7 +204,8 @@ def test_what_was_handed_on_ends_with_its_parent(make_home: MakeHome, how: str) 
     else:
         home.call("DELETE", f"/v1/tasks/{parent}")
     assert home.wait(child)["status"] == "cancelled"
-    wait_until(lambda: row(home)[0] == "dropped", "the end of it")
+    # Who waited may have heard of it before it was ended itself.
+    wait_until(lambda: row(home)[0] in ("dropped", "answer"), "the end of it")
     assert notices(home) == []
     if how == "cancel":
         assert [each["id"] for each in children(home, parent)] == [child]
@@ -220,18 +215,13 @@ def test_what_was_handed_on_ends_with_its_parent(make_home: MakeHome, how: str) 
 def test_the_parent_cancels_a_child_and_hears_of_it(make_home: MakeHome) -> None:
     home = make_home()
     home.start()
-    parent = home.add(
-        handing_on(
-            home, "sleep 600", "--runtime shell",
-            then=(
-                {"run": ["sh", "-c", "ostler task delegate cancel $(ostler task delegate list --json"
-                         f" | {sys.executable} -c 'import json, sys; print(json.load(sys.stdin)[0][\"id\"])')"]},
-            ),
-        )
-    )  # fmt: skip
+    first = f"{sys.executable} -c 'import json, sys; print(json.load(sys.stdin)[0][\"id\"])'"
+    command = f"ostler task delegate cancel $(ostler task delegate list --json | {first})"
+    then = ({"run": ["sh", "-c", command]},)
+    parent = home.add(handing_on(home, "sleep 600", "--runtime shell", then=then))
     home.wait(parent)
     assert home.wait(the_child(home, parent))["status"] == "cancelled"
-    assert "was cancelled" in woken(home, parent)
+    assert "was cancelled" in hears(home, parent)
 
 
 def test_a_list_that_is_not_done_makes_a_child_go_on(make_home: MakeHome) -> None:
@@ -281,11 +271,20 @@ def test_the_end_of_a_background_child_is_told_once_whenever_the_daemon_is_kille
 ) -> None:
     home = make_home()
     home.start(kill_at=place)
-    parent = home.add(handing_on(home, "echo from the child", "--runtime shell"))
-    home.wait_dead()
-    home.start()
-    assert "from the child" in woken(home, parent)
-    wait_until(lambda: [state for state, _ in notices(home)] == ["delivered"], "the notice to be delivered")
+    gate = home.root / "gate"
+    (home.root / "wait.sh").write_text(f"while [ ! -e {gate} ]; do sleep 0.05; done; echo from the child")
+    parent = home.add(handing_on(home, f"sh {home.root}/wait.sh", "--runtime shell"))
+    if place.startswith("delegation"):
+        home.wait_dead()
+        home.start()
+        home.wait(parent)
+        gate.touch()
+    else:
+        home.wait(parent)
+        gate.touch()
+        home.wait_dead()
+        home.start()
+    assert hears(home, parent).count("from the child") == 1
     assert len(children(home, parent)) == 1
 
 
@@ -338,3 +337,37 @@ def test_a_tool_hands_on_and_waits(make_home: MakeHome) -> None:
     assert lines[2] == "1"
     assert lines[3] == "You have handed on no task 00000000."
     assert row(home)[0] == "answer"
+
+
+def git(directory: Path, *arguments: str) -> str:
+    name = ("-c", "user.name=T", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *name, *arguments], cwd=directory, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def test_a_child_works_in_a_work_tree_of_its_parents_repository(make_home: MakeHome) -> None:
+    home = make_home(GIT_CONFIG_NOSYSTEM="1")
+    project = home.root / "project"
+    project.mkdir()
+    git(project, "init", "-q", "-b", "trunk")
+    (project / "file").write_text("committed\n")
+    git(project, "add", "file")
+    git(project, "commit", "-q", "-m", "first")
+    home.start()
+    taken = f'ostler task delegate "echo no" --runtime shell --dir {project} 2>&1; echo refused $?'
+    parent = home.add(
+        f"ostler task delegate 'pwd; cat */file' --runtime shell --wait; {taken}",
+        "shell",
+        directory=str(project),
+    )
+    done = home.wait(parent)
+    assert done["status"] == "completed", done["error"]
+    text = said(home, parent)
+    assert "committed" in text
+    assert "is in use by another task" in text
+    assert "refused 6" in text
+    (child,) = children(home, parent)
+    assert Path(child["work_dir"]).is_relative_to(home.directories.workspaces)
+    assert git(project, "status", "--porcelain") == ""

@@ -349,7 +349,7 @@ def test_deleting_a_conversation_ends_its_jobs_and_cancelling_a_task_asks(home: 
     script = "ostler job run -- 'sleep 600' > {}; sleep 600"
     first = home.add(script.format(home.root / "first"), "shell")
     second = home.add(script.format(home.root / "second"), "shell")
-    jobs = [wait_until(lambda p=home.root / n: _text(p), n) for n in ("first", "second")]
+    jobs = [_written(home.root / name) for name in ("first", "second")]
     pids = [job(home, ident)["pid"] for ident in jobs]
     assert "1 job of its conversation goes on" in ostler(home, "task", "cancel", first)[1]
     home.wait(first)
@@ -362,6 +362,23 @@ def test_deleting_a_conversation_ends_its_jobs_and_cancelling_a_task_asks(home: 
     with pytest.raises(ControlError):
         job(home, jobs[0])
     assert [row["id"] for row in home.call("GET", "/v1/jobs")] == [jobs[1]]
+
+
+def test_killed_in_the_middle_of_deleting_a_conversation_its_jobs_end(home: OstlerHome) -> None:
+    home.start(kill_at="conversation_deleted")
+    task = home.add("ostler job run -- 'sleep 600'", "shell")
+    home.wait(task)
+    ident = home.text(task).split()[0]
+    pid = job(home, ident)["pid"]
+    ostler(home, "task", "delete", task, expect=None)
+    home.wait_dead()
+    home.start()
+    wait_gone(pid)
+    wait_until(lambda: not (home.directories.jobs / ident).exists(), "its files to go")
+
+
+def _written(path: Path) -> str:
+    return str(wait_until(lambda: _text(path), str(path)))
 
 
 def _text(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.end_to_end.home import OstlerHome, check_transcript, holding, wait_until
+from tests.end_to_end.home import PATIENT, OstlerHome, check_transcript, holding, wait_until
 from tests.support import npm_clis
 from tests.support.acp_clis import AGENTS
 from tests.support.claude_cli import claude_env
@@ -21,6 +21,8 @@ from tests.support.git_server import make_repository
 from tests.support.model_responses import ResponsesServer
 from tests.support.model_server import CallTool, ModelServer, Say
 from tests.support.stream_clis import environ_of
+
+pytestmark = pytest.mark.timeout(240)
 
 Environ = Callable[[Path, str], dict[str, str]]
 
@@ -93,7 +95,7 @@ def model(cli: Cli) -> Iterator[ModelServer]:
 def home(cli: Cli, model: ModelServer, tmp_path: Path) -> Iterator[OstlerHome]:
     environ = cli.environ(tmp_path / "user", model.url("own"))
     del environ["PATH"]
-    made = OstlerHome(tmp_path, environ={**environ, "GIT_CONFIG_NOSYSTEM": "1"}, claude=False)
+    made = OstlerHome(tmp_path, environ={**environ, **PATIENT, "GIT_CONFIG_NOSYSTEM": "1"}, claude=False)
     npm_clis.link(cli.name, made.bin)
     node = shutil.which("node")
     assert node is not None

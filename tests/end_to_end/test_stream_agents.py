@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.home import OstlerHome, check_transcript, wait_gone, wait_until
+from tests.end_to_end.home import PATIENT, OstlerHome, check_transcript, wait_gone, wait_until
 from tests.support import npm_clis
 from tests.support.acp_clis import AGENTS, AcpCli
 from tests.support.model_server import ModelServer, Say, Step
 from tests.support.stream_clis import NAMES, environ_of
 
-pytestmark = pytest.mark.streams
+pytestmark = [pytest.mark.streams, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -42,7 +42,7 @@ class StreamHome(OstlerHome):
         self.cli, self.model, self.name = cli, model, name
         environ = environ_of(cli.name, root / "user", model.url(name))
         del environ["PATH"]
-        super().__init__(root, environ=environ, claude=False)
+        super().__init__(root, environ={**environ, **PATIENT}, claude=False)
         npm_clis.link(cli.name, self.bin)
         # Two of them are scripts, which look their interpreter up.
         node = shutil.which("node")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon_core.hub import AgentSpec, NewTask, NotFoundError
+from tests.hub.test_parking import at, park
 from tests.hub.world import World
 
 NEWS = "Your background job has ended."
@@ -109,3 +110,17 @@ async def test_an_agent_of_the_users_stays_the_one_that_is_told(world: World) ->
     assert woken is not None
     assert woken.agent == "Reviewer"
     assert (await world.claim())["agent"]["instructions"] == "be strict"
+
+
+async def test_a_turn_that_the_user_has_cancelled_is_not_begun_again_for_the_same_news(world: World) -> None:
+    first = await ended(world)
+    woken = await world.hub.wake(first, NEWS)
+    assert woken is not None
+    await world.hub.cancel(woken.id)
+    assert await world.hub.wake(first, NEWS) is None
+    assert await world.hub.wake(first, f"{NEWS} And another one.") is not None
+
+
+async def test_what_is_parked_is_told_when_it_goes_on(world: World) -> None:
+    parked = await park(world, at(world, 3600), goes_on=False)
+    assert await world.hub.wake(parked, NEWS) is None

@@ -301,3 +301,10 @@ def test_when_a_build_is_due(tmp_path: Path) -> None:
     assert second not in (None, first)
     write(tmp_path, "Makefile", "all:")
     assert building.due(found, second or "", asked=False)
+
+
+def test_the_example_is_one() -> None:
+    found = read(Path(__file__).parents[2] / "resources" / "resident.example.yaml")
+    assert isinstance(found, Resident), found
+    assert found.id == "watcher"
+    assert found.build is not None

@@ -101,13 +101,12 @@ async def test_nothing_starts_while_an_update_is_due(village: Village) -> None:
         assert first is not None
         os.kill(first, signal.SIGKILL)
         await until(one, lambda: one.record.reason == "barrier")
-        assert one.machine.at_work
         with pytest.raises(HeldBackError):
             await one.restart()
         await one.stop()
         with pytest.raises(HeldBackError):
             await one.start()
-        assert not one.machine.at_work
+        assert one.machine.phase is Phase.STOPPED
         village.barrier.let_go("update")
         await one.start()
         village.barrier.hold("update")
@@ -262,3 +261,38 @@ async def test_many_crash_at_once_and_nothing_is_left(village: Village) -> None:
             assert keeper.record.start == 25
             assert len(keeper.place.starts()) <= 21
             assert keeper.pid is None
+
+
+async def test_two_of_one_program_are_two(village: Village) -> None:
+    """The same command in the same directory: told apart by what they are given."""
+    village.describe("one", "sleep 999")
+    text = (village.files / "one.yaml").read_text()
+    (village.files / "two.yaml").write_text(text.replace("id: one", "id: two"))
+    async with village.house() as house:
+        for keeper in house.keepers.values():
+            await phase(keeper, Phase.RUNNING)
+            assert (await house.statistics(keeper.ident)).instances == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_build_goes_on_while_no_daemon_lives(village: Village, killed: bool) -> None:
+    """And is done again if what kept it was killed: then nobody knows what it left."""
+    build = "build: [sh, -c, 'echo building >> built; echo begun; until [ -e go ]; do sleep 0.02; done']\n"
+    village.describe("one", "sleep 999", f"restart: {{policy: always, from: 10ms}}\n{build}")
+    built = village.work / "one" / "built"
+    async with village.house() as house:
+        one = house.keepers["one"]
+        await phase(one, Phase.RUNNING)
+        assert one.record.building
+        shim = one.shim
+        assert shim is not None
+        await shim.watch(0, 0)
+        first = shim.info
+    if killed:
+        os.kill(first.pid, signal.SIGKILL)
+    (village.work / "one" / "go").touch()
+    async with village.house() as house:
+        one = house.keepers["one"]
+        await until(one, lambda: one.machine.phase is Phase.RUNNING and bool(one.record.built))
+        assert one.record.start == (3 if killed else 2)
+        assert built.read_text().count("building") == (2 if killed else 1)

@@ -23,6 +23,7 @@ import socket
 import struct
 import time
 import uuid
+import weakref
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -295,6 +296,7 @@ class FakeServer:
         self._scripts: dict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
         self._runner: web.AppRunner | None = None
+        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
         self._port = 0
         self._over = asyncio.Event()
         self._happened = asyncio.Event()
@@ -344,6 +346,9 @@ class FakeServer:
         for open_socket in list(self.sockets):
             await open_socket.socket.close(code=1001)
         await runner.cleanup()
+        for transport in list(self._transports):
+            transport.abort()  # accepted while it stopped: the runner does not know of them
+        await asyncio.sleep(0)  # they are closed in the next round of the loop
         self._note()
 
     # --- script ------------------------------------------------------------------------------------
@@ -553,6 +558,8 @@ class FakeServer:
         return web.Response(status=status, body=body, content_type="application/json")
 
     def _unauthorised(self, request: web.Request) -> web.Response | None:
+        if request.transport is not None:
+            self._transports.add(request.transport)
         given = request.headers.get("Authorization", "")
         if not given:
             return _json(401, {"error": "missing authorization header"})

@@ -123,3 +123,58 @@ async def test_comments_that_came_together_reach_the_agent(world: World) -> None
         )  # fmt: skip
         await world.finished(task)
     assert world.server.check(task.id).body["output"] == "first\nsecond\nthird"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (html_502(), "skill_bundle_unavailable"),
+        (refuse(400, "invalid skill ref"), "agent_error.missing_config"),
+    ],
+)
+async def test_a_skill_that_is_not_to_be_had_fails_the_task_with_its_reason(
+    world: World, fault: Any, reason: str
+) -> None:
+    world.server.always("skills", fault)
+    ref = {
+        "id": "s1",
+        "source": "workspace",
+        "name": "deploy",
+        "hash": "sha256:ab",
+        "size_bytes": 4,
+        "file_count": 0,
+    }
+    async with world.life():
+        task = world.add(HELLO, agent={"id": "a", "name": "A", "skill_refs": [ref]})
+
+        def failed() -> bool:
+            world.engine.reconcile("srv")  # no pause between two tries is waited out
+            return task.status == "failed"
+
+        await world.until(failed)
+        await world.settled(task)
+    assert world.server.check(task.id).body["failure_reason"] == reason
+    assert "deploy" in task.reports[0].body["error"]
+
+
+async def test_every_kind_of_task_reaches_its_agent(world: World, tmp_path: Path) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "comment": {"issue_id": "i1", "trigger_comment_id": "c1", "trigger_comment_content": "echo comment"},
+        "chat": {"chat_session_id": "s1", "chat_message": "echo chat"},
+        "autopilot": {
+            "autopilot_run_id": "r1",
+            "autopilot_id": "a1",
+            "autopilot_description": "echo autopilot",
+        },
+        "quick_create": {"quick_create_prompt": "echo quick_create"},
+        "direct": {"issue_id": "i2", "handoff_note": "echo direct"},
+    }
+    async with world.life():
+        tasks = {
+            kind: world.server.add_task("shell", hint=False, kind=kind, **fields)
+            for kind, fields in kinds.items()
+        }
+        for kind, task in tasks.items():
+            await world.finished(task)
+            assert world.server.check(task.id).body["output"] == kind
+            assert (await world.record(task)).kind == kind

@@ -55,8 +55,8 @@ class _DelegateGroup(Group):
 def delegate() -> None:
     """Inside a task: hand on a part of the work to another agent of this machine.
 
-    `ostler task delegate PROMPT [--agent NAME] [--wait]` starts it as a task of its own, which knows nothing but
-    PROMPT. Without --wait you are told of its end when it comes.
+    `ostler task delegate PROMPT [--agent NAME] [--wait]` starts it as a task of its own, which knows nothing
+    but PROMPT. Without --wait you are told of its end when it comes.
     """
 
 
@@ -203,9 +203,7 @@ def _waited(session: Session, link: JobLink, found: DelegationView, deadline: fl
             if left_s <= 0:
                 break
             wanted = f"{min(left_s, WAIT_S):.3f}"
-            found = link.ask(
-                DelegationView, "GET", pages(f"{path}/wait", seconds=wanted), deadline=deadline
-            )
+            found = link.ask(DelegationView, "GET", pages(f"{path}/wait", seconds=wanted), deadline=deadline)
             if found.over:
                 return _over(session, link, found)
             if time.monotonic() - told_at >= TELL_EVERY_S:

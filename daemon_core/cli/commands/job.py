@@ -22,6 +22,8 @@ from daemon_core.control.views import JobView
 
 WAIT_S: Final = 20.0
 """How long one question waits for news; then it is asked again."""
+_PAUSE_S: Final = 0.05
+"""Before the next question: an answer without news may come at once, as from a daemon that stops."""
 _SIGNAL_BASE: Final = 128
 
 job = LazyGroup(
@@ -96,7 +98,7 @@ def run(
         raise CliError("invalid_input", "The command is not UTF-8 text", "Convert it", EXIT_USAGE) from error
     # From here on: a Ctrl-C ends the waiting, never the job.
     made = link.ask(JobView, "POST", "/jobs", wanted)
-    if made.ended_at is not None and made.started_at is None:
+    if made.status == "failed" and made.started_at is None:
         link.ask(JobView, "POST", f"/jobs/{made.id}/heard")
         raise CliError("job_not_started", f"The job could not be started: {made.error}", "", EXIT_FAILED)
     try:
@@ -190,6 +192,7 @@ def _until_ended(link: JobLink, ident: str, deadline: float | None) -> JobView |
             return found
         if deadline is not None and time.monotonic() >= deadline:
             return None
+        time.sleep(_PAUSE_S)
 
 
 def _follow(
@@ -226,6 +229,8 @@ def _follow(
                 return False
             if deadline is not None and time.monotonic() >= deadline:
                 return False
+            if not found.data:
+                time.sleep(_PAUSE_S)
     finally:
         if printer is not None:
             printer.end()

@@ -312,7 +312,7 @@ class Keeper:
                 await self._woken.wait()
         if self.machine.phase is Phase.WAITING and time.time() >= self.machine.next_at:
             self.machine.due()
-            self.record.restarts += 1
+            self.record.restarts += self.record.reason != "elsewhere"
             self._save_quietly()
             self._tell()
 
@@ -615,7 +615,7 @@ class Keeper:
                     "env_file", file=error.path, line=error.line, what=error.what
                 ) from error
         env.update(self._around.own_environment)
-        env["OSTLER_RESIDENT_ID"] = self.ident
+        env[trees.RESIDENT_VARIABLE] = self.ident
         return env
 
     def _note(self, reason: str = "", /, **params: Any) -> None:

@@ -16,6 +16,8 @@ from daemon_core.jobs.residents.places import Outside
 from daemon_core.processes import tree
 from daemon_core.processes.tree import Identity
 
+RESIDENT_VARIABLE: Final = "OSTLER_RESIDENT_ID"
+"""In the environment of every resident: which one it is."""
 SAMPLE_S: Final = 0.2
 """Between two looks at the processor time, where there was none before to compare with."""
 SAMPLE_GOOD_FOR_S: Final = 300.0
@@ -111,9 +113,9 @@ def find_outside(resident: Resident, argv: tuple[str, ...], ours: Collection[Ide
     """
     known = {who.pid for who in ours} | {os.getpid()}
     found: dict[int, psutil.Process] = {}
-    named = _of_pid_file(resident.pid_file)
-    if named is not None and named.pid not in known:
-        found[named.pid] = named
+    written = _of_pid_file(resident.pid_file)
+    if written is not None and written.pid not in known:
+        found[written.pid] = written
     directory = os.path.realpath(resident.directory)
     wanted = _variants(argv, directory)
     for process in psutil.process_iter():
@@ -124,7 +126,9 @@ def find_outside(resident: Resident, argv: tuple[str, ...], ours: Collection[Ide
                 continue
             line = tuple(process.cmdline())
             here = _is_it(line, wanted, argv) and os.path.realpath(process.cwd()) == directory
-            if here and process.status() != psutil.STATUS_ZOMBIE:
+            # Another resident may be the same program in the same directory, with other variables.
+            named = process.environ().get(RESIDENT_VARIABLE, resident.id) if here else ""
+            if here and named == resident.id and process.status() != psutil.STATUS_ZOMBIE:
                 found[process.pid] = process
         except (psutil.Error, OSError):
             continue  # gone, or not to be looked at: not this user's
