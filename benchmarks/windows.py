@@ -161,7 +161,7 @@ def _history() -> list[Row]:
         page.show()
         at = "2026-01-01T10:00:00Z"
         tasks = [
-            TaskRow(id=str(number), title=f"Task {number}", status="completed", runtime="claude", created_at=at,
+            TaskRow(id=str(number), title=f"Task {number}", status="completed", runtime="x", created_at=at,
                     started_at=at, ended_at=at)
             for number in range(TASKS)
         ]  # fmt: skip

@@ -154,7 +154,7 @@ class Desktop(QObject):
         name, _space, subject = wish.partition(" ")
         if name == "open_task":
             self.do(Command("open_task", subject))
-        else:
+        elif name != "background":  # a start at login finds one that runs: nothing comes up for that
             self.do(Command("open", "now"))
 
     def _on_changed(self, before: DesktopState, state: DesktopState) -> None:

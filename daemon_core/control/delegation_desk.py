@@ -164,7 +164,7 @@ class DelegationDesk:
         if not parent_key and not open_now:
             return row
         return msgspec.structs.replace(
-            row, parent_id=(parent_key or "").partition("/")[2], depth=depth, children=open_now
+            row, parent_id=(parent_key or "").partition("/")[2], depth=depth, open_children=open_now
         )
 
     async def view(self, view: TaskView, parent_key: str | None, depth: int) -> TaskView:

@@ -355,7 +355,7 @@ class TaskRow(View, frozen=True, kw_only=True):
     """The task that has handed it on; empty: none has."""
     depth: int = 0
     """How deep it was handed on."""
-    children: int = 0
+    open_children: int = 0
     """Tasks that its conversation has handed on and that are not over."""
 
 
@@ -567,7 +567,7 @@ class DiskRepository(View, frozen=True, kw_only=True):
 
 
 class DiskArea(View, frozen=True, kw_only=True):
-    """One of journal, hub, logs, runs (raw output), changes, skills, trash."""
+    """One of journal, hub, logs, runs (raw output), changes, skills, jobs, homes, trash."""
 
     name: str
     path: str

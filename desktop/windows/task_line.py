@@ -173,7 +173,8 @@ def detail_text(task: TaskRow) -> str:
         parts.append(_("silent for a while, and ended soon unless it gets more time"))
     elif task.status in ENDED:
         parts.append(state_text(task))
-        parts.append(span(seconds_between(task.started_at, task.ended_at)))
+        took = seconds_between(task.started_at, task.ended_at)
+        parts.append(span(took) if took is not None and took >= 1 else "")
     elif task.status in ACTIVE:
         said = task.notice is not None and task.notice.code == "agent"
         parts.append(condition_text(task.notice) if said and task.notice is not None else task.last_action)

@@ -23,7 +23,6 @@ import socket
 import struct
 import time
 import uuid
-import weakref
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -296,7 +295,7 @@ class FakeServer:
         self._scripts: dict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
         self._runner: web.AppRunner | None = None
-        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+        self._listener: socket.socket
         self._port = 0
         self._over = asyncio.Event()
         self._happened = asyncio.Event()
@@ -333,9 +332,9 @@ class FakeServer:
         self._over = asyncio.Event()
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        self._listener = socket.create_server(("127.0.0.1", self._port), backlog=128)
+        await web.SockSite(self._runner, self._listener).start()
+        self._port = self._listener.getsockname()[1]
 
     async def stop(self) -> None:
         """Stop listening and drop every connection."""
@@ -345,10 +344,8 @@ class FakeServer:
         self._over.set()
         for open_socket in list(self.sockets):
             await open_socket.socket.close(code=1001)
+        await stop_accepting(self._listener.fileno())
         await runner.cleanup()
-        for transport in list(self._transports):
-            transport.abort()  # accepted while it stopped: the runner does not know of them
-        await asyncio.sleep(0)  # they are closed in the next round of the loop
         self._note()
 
     # --- script ------------------------------------------------------------------------------------
@@ -558,8 +555,6 @@ class FakeServer:
         return web.Response(status=status, body=body, content_type="application/json")
 
     def _unauthorised(self, request: web.Request) -> web.Response | None:
-        if request.transport is not None:
-            self._transports.add(request.transport)
         given = request.headers.get("Authorization", "")
         if not given:
             return _json(401, {"error": "missing authorization header"})
@@ -921,6 +916,13 @@ class FakeServer:
         task.status = status
         task.story.append(status)
         self._note()
+
+
+async def stop_accepting(descriptor: int) -> None:
+    """Before a server is closed: asyncio leaks the connections that it has accepted in the same moment."""
+    asyncio.get_running_loop().remove_reader(descriptor)
+    for _ in range(5):
+        await asyncio.sleep(0)  # those that it has accepted reach their server
 
 
 async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:

@@ -27,6 +27,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
+from tests.support.fake_server import stop_accepting
+
 LIMIT_BYTES: Final = 16 * 1024 * 1024
 
 _ROUTES: Final = (
@@ -198,6 +200,8 @@ class FaultProxy:
         """Stop listening and reset everything that is open."""
         server, self._server = self._server, None
         if server is not None:
+            for listener in server.sockets:
+                await stop_accepting(listener.fileno())
             server.close()
         self.cut()
         waiting = list(self._pairs)

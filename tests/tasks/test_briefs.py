@@ -103,7 +103,7 @@ def test_the_hubs_brief_is_short_and_names_what_there_is() -> None:
     assert "Be kind." in brief
     assert "ostler task list" in brief
     assert "ostler job run" in brief
-    for absent in ("ostler issue", "delegate", "Checked out already"):
+    for absent in ("ostler issue", "Checked out already"):
         assert absent not in brief
     assert len(brief) < 1500
     assert "Checked out already" in brief_of(msgspec.structs.replace(plain, repos=[Repo(url="/r")]), HUB)

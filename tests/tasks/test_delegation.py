@@ -59,6 +59,9 @@ class Handing:
         await self.hub.store.write(lambda tx: service.complete(tx, task.id, report))
         self.delegations._look(row.conversation_id)
 
+    def lent(self) -> bool:
+        return self.life.slot.lent
+
     async def notices(self) -> list[str]:
         found = await self.engine.journal.transact(
             lambda db: db.execute("SELECT body FROM notices WHERE kind = 'child_ended'").fetchall()
@@ -108,10 +111,10 @@ async def test_an_end_is_told_once_by_a_notice(handing: Handing) -> None:
 async def test_who_waits_lends_its_slot_and_has_it_back_with_the_answer(handing: Handing) -> None:
     row = await handing.child()
     assert not await handing.delegations.wait(handing.life, row, 0.02)
-    assert handing.life.slot.lent
+    assert handing.lent()
     await handing.finish(row)
     assert await handing.delegations.wait(handing.life, row, 5)
-    assert not handing.life.slot.lent
+    assert not handing.lent()
     await handing.delegations.acknowledge(row)
     assert row.told == "answer"
     await handing.again()
@@ -122,7 +125,7 @@ async def test_a_call_that_does_not_come_back_is_told_by_a_notice(handing: Handi
     row = await handing.child()
     assert not await handing.delegations.wait(handing.life, row, 0.02)
     assert row.waiting_key == handing.life.record.key
-    await handing.world.until(lambda: not handing.life.slot.lent)
+    await handing.world.until(lambda: not handing.lent())
     await handing.finish(row)
     await handing.world.until(lambda: row.told == "notice")
     assert len(await handing.notices()) == 1
@@ -152,7 +155,7 @@ async def test_a_restart_lends_the_slot_again_until_the_call_comes_back(handing:
     handing.life.slot.take_back()  # a new life begins with slots that nobody has lent
     after = await handing.again()
     (row,) = after.rows.values()
-    assert handing.life.slot.lent
+    assert handing.lent()
     await handing.finish(row)
     assert await after.wait(handing.life, row, 5)
     await after.acknowledge(row)

@@ -23,6 +23,7 @@ _AREAS: Final = {
     "logs": "logs",
     "homes": "agents' homes for your directories",
     "skills": "cached skills",
+    "jobs": "jobs and their output",
     "trash": "being removed",
 }
 

@@ -27,7 +27,7 @@ from daemon_core.cli.words import (
     verb,
 )
 from daemon_core.control.client import WORK_TIMEOUT_S
-from daemon_core.control.views import Deleted, JobView, TaskAdd, TaskReply, TaskRow, TaskView
+from daemon_core.control.views import DelegationView, Deleted, JobView, TaskAdd, TaskReply, TaskRow, TaskView
 
 _PROMPT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 
@@ -277,6 +277,8 @@ def show_(session: Session, ident: str) -> None:
                 ("Directory", found.work_dir or found.directory),
                 ("Session", found.session_id),
                 ("Server", found.server),
+                ("Handed on by", found.parent_id),
+                *(("Handed on", _child_line(child)) for child in found.children),
                 *live_facts(found),
                 *(("Usage", _usage_line(entry)) for entry in found.usage),
                 *(("Run", _run_line(run)) for run in found.runs),
@@ -287,6 +289,11 @@ def show_(session: Session, ident: str) -> None:
         click.echo(line)
     if found.result.strip():
         click.echo("\n" + show.safe(found.result, colours=found.runtime == "shell").rstrip("\n"))
+
+
+def _child_line(child: DelegationView) -> str:
+    tools = f", {plural(child.tool_calls, 'tool call')}" if child.tool_calls else ""
+    return f"{child.id} to {show.safe(child.agent or child.runtime)}: {task_state(child.status)}{tools}"
 
 
 def _usage_line(entry: object) -> str:
@@ -365,9 +372,9 @@ def _jobs_of_cancelled(session: Session, task_id: str, end: bool) -> tuple[str, 
             return (f"{plural(len(ended), 'job')} of it ended, too", "") if ended else None
         jobs = session.call(list[JobView], "GET", pages("/v1/jobs", task=task_id))
     except ControlError as error:
-        if not end and error.code in ("refused_from_run", "not_found"):
-            return None  # a task that cancels another one, or one that never began here
-        if end and error.code == "not_found":
+        # The task is cancelled, and that has worked. (A run may not look at jobs that are not its own; a task
+        # that never began here has none.)
+        if not end or error.code == "not_found":
             return None
         raise
     going = [job for job in jobs if job.ended_at is None]
