@@ -220,6 +220,8 @@ def run(arguments: Sequence[str]) -> int:
     single.asked.connect(desktop.asked)
     _keep = _end_on_signals(app)
     desktop.start()
+    if not options.background or not desktop.tray.available:
+        desktop.asked("open")
     code = app.exec()
     desktop.close()
     single.close()

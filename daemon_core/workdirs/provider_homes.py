@@ -13,7 +13,8 @@ Codex (its variable ``CODEX_HOME``), as the protocol has it:
   user's entries for single skills are left out (their paths are of another home), the sandbox lets it write
   in the work directory and use the network (on macOS, whose sandbox cannot do that, there is none), and both
   several agents at once and memories are off: a task is one agent's, and what it learns is not for other
-  tasks; so are its copies of the shell's environment, which would hold the run's secrets. The task's MCP servers are in it, in place of the user's where they are managed;
+  tasks; so are its copies of the shell's environment, which would hold the run's secrets. The task's MCP
+  servers are in it, in place of the user's where they are managed;
 - that copy can hold secrets, so it is a file of the run (``spec.…``, gone with it), and the home links to it;
 - skills of the agent, and beside them links to the user's own; where names are alike, the agent's.
 """

@@ -63,7 +63,7 @@ def desktop(home: OstlerHome, **environ: str) -> Iterator[subprocess.Popen[bytes
     wanted.setdefault("DBUS_SESSION_BUS_ADDRESS", "disabled:")
     with open(home.root / "desktop.out", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "desktop.app"],
+            [sys.executable, "-m", "desktop.app", "--background"],
             env=wanted,
             stdin=subprocess.DEVNULL,
             stdout=log,

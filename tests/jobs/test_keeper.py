@@ -286,14 +286,13 @@ async def test_a_stall_outlasts_the_daemon_and_is_not_told_twice(world: JobWorld
 
 
 async def test_the_input_ends_for_a_program_without_a_terminal(world: JobWorld) -> None:
-    job = await world.start("wc -c", terminal=False)
+    job = await world.start("wc -c; sleep 600", terminal=False)
     life = world.keeper.lives[job.id]
     await life.say(b"12345")
     await life.say(None)
     with pytest.raises(ValueError):
         await life.say(b"more")
-    await world.ended(job.id)
-    assert world.output(job.id).strip() == b"5"
+    await world.until(lambda: world.output(job.id).strip() == b"5", "the count")
 
 
 # --- deaths of the daemon and of the shim ----------------------------------------------------------
