@@ -310,6 +310,7 @@ def test_no_secret_is_an_argument_and_what_cannot_be_is_said(provider: str) -> N
     found = plan(provider, mcp_servers=SERVERS)
     assert not any(SECRET in arg for arg in found.argv)
     told = [*found.files, *found.env.values(), *([found.stdin.decode()] if found.stdin else ())]
+    told += [json.dumps(value) for value in found.json_env.values()]
     takes = any(SECRET in each for each in told) or any(
         SECRET.encode() in data for data in found.files.values()
     )
