@@ -21,7 +21,7 @@ from daemon_core.agents.writes import whole
 from daemon_core.tasks import launch
 
 MARK_VARIABLE = "OSTLER_TEST_MARK"
-STEP_S = 20.0
+STEP_S = 60.0
 """How long anything a test waits for may take."""
 LINGER_S = 3.0
 """How long an agent that is done may stay."""
