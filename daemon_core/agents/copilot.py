@@ -28,7 +28,7 @@ from daemon_core.agents.jsonl import (
 from daemon_core.agents.launching import (
     allowed_args,
     check_mode,
-    option,
+    chosen,
     prompt_argument,
     warn_without_mcp,
 )
@@ -72,9 +72,7 @@ class CopilotFamily:
         argv += ["--output-format", "json"]
         argv += ["--allow-all"] if allow else []
         argv += ["--no-ask-user"]
-        argv += option(drive.model, request.model, "model", warnings)
-        argv += option(drive.thinking, request.thinking_level, "thinking level", warnings)
-        argv += option(drive.resume, request.resume_session_id, "earlier session", warnings)
+        argv += chosen(request, warnings)
         warn_without_mcp(request, warnings)
         return LaunchPlan(
             argv=tuple(argv),

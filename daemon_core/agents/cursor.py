@@ -27,7 +27,7 @@ from daemon_core.agents.jsonl import (
     json_text,
     output_text,
 )
-from daemon_core.agents.launching import allowed_args, check_mode, option, prompt_bytes, warn_without_mcp
+from daemon_core.agents.launching import allowed_args, check_mode, chosen, prompt_bytes, warn_without_mcp
 
 FAMILY_NAME: Final = "cursor-json"
 
@@ -67,9 +67,7 @@ class CursorFamily:
         argv = [request.executable, *drive.args, *extra, "-p", "--output-format", "stream-json"]
         argv += ["--yolo"] if allow else []
         argv += ["--workspace", request.work_dir]
-        argv += option(drive.model, request.model, "model", warnings)
-        argv += option(drive.thinking, request.thinking_level, "thinking level", warnings)
-        argv += option(drive.resume, request.resume_session_id, "earlier session", warnings)
+        argv += chosen(request, warnings)
         warn_without_mcp(request, warnings)
         return LaunchPlan(
             argv=tuple(argv),

@@ -36,7 +36,7 @@ from daemon_core.agents.jsonl import (
     a_text,
     output_text,
 )
-from daemon_core.agents.launching import allowed_args, check_mode, option, prompt_bytes, warn_without_mcp
+from daemon_core.agents.launching import allowed_args, check_mode, chosen, prompt_bytes, warn_without_mcp
 from daemon_core.agents.verdicts import Said
 from daemon_core.protocol import failures
 
@@ -94,9 +94,7 @@ class GeminiFamily:
         extra, dropped = allowed_args(request.extra_args, drive.blocked, BLOCKED_ARGS)
         argv = [request.executable, *drive.args, *extra, "-o", "stream-json"]
         argv += ["--yolo"] if allow else ["--approval-mode", "default"]
-        argv += option(drive.model, request.model, "model", warnings)
-        argv += option(drive.thinking, request.thinking_level, "thinking level", warnings)
-        argv += option(drive.resume, request.resume_session_id, "earlier session", warnings)
+        argv += chosen(request, warnings)
         warn_without_mcp(request, warnings)
         return LaunchPlan(
             argv=tuple(argv),

@@ -69,6 +69,16 @@ def option(way: str, value: str, what: str, warnings: list[str]) -> list[str]:
     return [f"{way}={value}"] if value.startswith("-") else [way, value]
 
 
+def chosen(request: LaunchRequest, warnings: list[str]) -> list[str]:
+    """Model, thinking level and earlier session, by the options that the provider's entry has for them."""
+    drive = request.drive
+    return [
+        *option(drive.model, request.model, "model", warnings),
+        *option(drive.thinking, request.thinking_level, "thinking level", warnings),
+        *option(drive.resume, request.resume_session_id, "earlier session", warnings),
+    ]
+
+
 def check_mode(request: LaunchRequest, *possible: str) -> bool:
     """Whether everything is allowed. Raises ``LaunchError`` for a policy that the program cannot follow."""
     if request.permission_mode not in possible:

@@ -37,8 +37,8 @@ from daemon_core.agents.launching import (
     McpServer,
     allowed_args,
     check_mode,
+    chosen,
     mcp_servers,
-    option,
     prompt_argument,
     prompt_bytes,
     warn_without_mcp,
@@ -115,9 +115,7 @@ class OpencodeFamily:
         if drive.options.get("thinking", True):
             argv.append("--thinking")
         argv += ["--dir", request.work_dir]
-        argv += option(drive.model, request.model, "model", warnings)
-        argv += option(drive.thinking, request.thinking_level, "thinking level", warnings)
-        argv += option(drive.resume, request.resume_session_id, "earlier session", warnings)
+        argv += chosen(request, warnings)
         settings: dict[str, dict[str, object]] = {}
         if drive.mcp:
             servers = mcp_servers(request, warnings)

@@ -40,8 +40,8 @@ from daemon_core.agents.jsonl import (
 from daemon_core.agents.launching import (
     allowed_args,
     check_mode,
+    chosen,
     mcp_servers,
-    option,
     prompt_bytes,
     settings_form,
     warn_without_mcp,
@@ -79,9 +79,7 @@ class QwenFamily:
         extra, dropped = allowed_args(request.extra_args, drive.blocked, BLOCKED_ARGS)
         argv = [request.executable, *drive.args, *extra, "-o", "stream-json"]
         argv += ["--yolo"] if allow else ["--approval-mode", "default"]
-        argv += option(drive.model, request.model, "model", warnings)
-        argv += option(drive.thinking, request.thinking_level, "thinking level", warnings)
-        argv += option(drive.resume, request.resume_session_id, "earlier session", warnings)
+        argv += chosen(request, warnings)
         files: dict[str, bytes] = {}
         if drive.mcp:
             servers = mcp_servers(request, warnings)

@@ -21,7 +21,7 @@ from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest, Re
 from daemon_core.agents.launching import (
     allowed_args,
     check_mode,
-    option,
+    chosen,
     prompt_argument,
     prompt_bytes,
     prompt_text,
@@ -55,9 +55,7 @@ class TextFamily:
         extra, dropped = allowed_args(request.extra_args, drive.blocked)
         led = msgspec.structs.replace(request, prompt=prompt_text(request), instructions="")
         argv = [request.executable, *extra, *filled(drive.args, led)]
-        argv += option(drive.model, request.model, "model", warnings)
-        argv += option(drive.thinking, request.thinking_level, "thinking level", warnings)
-        argv += option(drive.resume, request.resume_session_id, "earlier session", warnings)
+        argv += chosen(request, warnings)
         warn_without_mcp(request, warnings)
         return LaunchPlan(
             argv=tuple(argv),
