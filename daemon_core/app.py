@@ -549,9 +549,8 @@ class Daemon:
     async def _outstanding(self, conversation: str) -> int:
         """How much of a conversation goes on that wakes it when it ends."""
         assert self.jobs is not None
-        jobs = await self.jobs.store.of_conversation(conversation)
         handed_on = self.delegations.open_of(conversation) if self.delegations is not None else 0
-        return handed_on + sum(1 for job in jobs if job.wake and job.status == "running" and not job.ended)
+        return handed_on + await self.jobs.outstanding(conversation)
 
     def _delegation_rules(self) -> DelegationRules:
         chosen = self.settings.delegation

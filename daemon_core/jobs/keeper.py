@@ -304,13 +304,10 @@ class JobKeeper:
                     await life.grown(stdout_beyond, stderr_beyond)
 
     async def outstanding(self, conversation: str) -> int:
-        """How many jobs of a conversation go on that will wake it."""
-        jobs = (life.job for life in self.lives.values())
-        return sum(
-            1
-            for job in jobs
-            if job.conversation == conversation and job.wake and job.status == "running" and not job.removed
-        )
+        """How many jobs of a conversation go on that will wake it; asked of the journal, so that it is right
+        before they have been taken up again, too."""
+        jobs = await self.store.of_conversation(conversation)
+        return sum(1 for job in jobs if job.wake and job.status == "running" and not job.ended)
 
     async def heard(self, job_id: str) -> None:
         """Whoever started it knows of its end: it is not told once more."""
