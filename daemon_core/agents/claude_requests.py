@@ -55,7 +55,7 @@ def asked_of(request_id: str, request: Mapping[str, Any]) -> Asked:
         if questions:
             found.kind = "question"
             found.title = _text(" / ".join(questions), TITLE_LIMIT_CHARS)
-            found.options = _options(found.input) if len(questions) == 1 else ()
+            found.options = _options(found.input, questions[0]) if len(questions) == 1 else ()
             return found
     title = request.get("title") or request.get("description") or ""
     found.title = " ".join(_text(title, TITLE_LIMIT_CHARS).split())
@@ -90,9 +90,10 @@ def _questions(given: Mapping[str, Any]) -> list[str]:
     return [text for text in texts if isinstance(text, str) and text]
 
 
-def _options(given: Mapping[str, Any]) -> tuple[str, ...]:
-    (question,) = [entry for entry in given["questions"] if isinstance(entry, dict) and entry.get("question")]
-    options = question.get("options")
+def _options(given: Mapping[str, Any], asked: str) -> tuple[str, ...]:
+    """The labels offered for the only question that asks anything."""
+    entries = (entry for entry in given["questions"] if isinstance(entry, dict))
+    options = next(entry.get("options") for entry in entries if entry.get("question") == asked)
     labels = [entry.get("label") for entry in options or () if isinstance(entry, dict)] if isinstance(
         options, list
     ) else []  # fmt: skip

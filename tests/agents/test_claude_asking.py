@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daemon_core.agents import events as ev
@@ -105,6 +105,7 @@ def test_more_requests_than_anybody_answers_are_refused() -> None:
     assert [answer["response"]["behavior"] for answer in answers(reader)] == ["deny"] * 5
 
 
+@example({"questions": [{"question": "0"}, {"question": 1, "options": [{"label": "x"}]}]})
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
     st.sampled_from(["questions", "question", "options", "label", "x"]), inner)))  # fmt: skip
 def test_no_question_makes_it_fail(given: Any) -> None:

@@ -43,6 +43,7 @@ from tests.support.fake_server import (
 )
 
 KEY = "srv/t1"
+# Where something hangs on purpose; a busy machine alone can use this up, so nothing else has it.
 FAST = Timeouts(control_s=0.4, connect_s=0.3, messages_s=0.4, pin_s=0.4)
 
 
@@ -128,7 +129,8 @@ FAIL = ("fail", FailRequest(error="broken", failure_reason="agent_error.unknown"
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+async def desk(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
+    timeouts: Timeouts = getattr(request, "param", Timeouts())
     journal = await Journal.open(tmp_path / "journal.db")
     await journal.add_task(
         TaskRecord(
@@ -139,7 +141,10 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     )  # fmt: skip
     nursery = Nursery("test")
     token = [TOKEN]
-    async with FakeServer() as server, ServerClient(server.url, lambda: token[0], timeouts=FAST) as client:
+    async with (
+        FakeServer() as server,
+        ServerClient(server.url, lambda: token[0], timeouts=timeouts) as client,
+    ):
         task = server.add_task("r1", id_="t1")
         task.status = "running"
         yield Desk(journal, server, client, task, nursery, token)
@@ -181,6 +186,7 @@ FAULTS: dict[str, Callable[[], Sequence[Fault]]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("desk", [FAST], indirect=True, ids=["short patience"])
 async def test_no_fault_loses_or_doubles_anything(desk: Desk, fault: str) -> None:
     for route in ("messages", "session", "usage", "complete"):
         desk.server.script(route, *FAULTS[fault]())
@@ -371,7 +377,7 @@ async def test_one_line_that_the_server_refuses_takes_no_other_with_it(desk: Des
                 return 400, {"error": "line 4 is not to be had"}
             return super()._messages(request)
 
-    async with Picky() as server, ServerClient(server.url, TOKEN, timeouts=FAST) as client:
+    async with Picky() as server, ServerClient(server.url, TOKEN) as client:
         desk.server, desk.client = server, client
         desk.task = server.add_task("r1", id_="t1")
         desk.task.status = "running"
