@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check lint format bench screenshots conformance lock clean setup setup-dev
+.PHONY: run test coverage check lint format bench screenshots conformance lock clean setup setup-dev
 
 run: setup
 	@packaging/first-run
@@ -17,6 +17,10 @@ setup-dev:
 
 test: setup-dev lint
 	@packaging/run-tests
+
+# The tests again, with what they reach.
+coverage: setup-dev
+	@COVERAGE=1 packaging/run-tests
 
 lint: setup-dev
 	@$(BIN)/ruff check .
