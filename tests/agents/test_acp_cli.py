@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -282,8 +283,21 @@ def test_a_session_is_resumed_or_refused(machine: Machine) -> None:
 def test_an_mcp_server_is_used_and_does_not_keep_the_run(machine: Machine) -> None:
     server = {"command": "python3", "args": [str(Path(__file__).parent.parent / "support" / "mcp_echo.py")]}
     tool = machine.cli.mcp_tool("lab", "echo")
-    steps: list[Step] = [CallTool(tool, {"text": "through"}, deferred=True), Say("Echoed.")]
-    driven = machine.run("echo", steps, mcp_servers={"lab": {**server, "env": {"LAB_WORD": "secret-word"}}})
+    # Some agents ask their model while they still ask their servers what they can do.
+    listed = machine.root / "listed"
+    gate = machine.model.gate()
+
+    def release() -> None:
+        gate.wait_reached()
+        wait_for(listed.exists, "the tools to be known")
+        gate.release()
+
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    steps: list[Step] = [CallTool(tool, {"text": "through"}, gate=gate, deferred=True), Say("Echoed.")]
+    env = {"LAB_WORD": "secret-word", "LAB_LISTED": str(listed)}
+    driven = machine.run("echo", steps, mcp_servers={"lab": {**server, "env": env}})
+    releasing.join()
 
     assert driven.outcome.success, driven.outcome
     assert driven.outcome.output == "Echoed."

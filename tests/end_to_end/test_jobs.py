@@ -333,7 +333,7 @@ def test_a_command_in_a_task_waits_for_the_daemon_to_come_back(home: OstlerHome)
     home.kill()
     go.touch()
     time.sleep(0.5)  # the command asks while nobody listens
-    home.start(kill_at="job_spawned")
+    home.launch(kill_at="job_spawned")  # the command asks again at once: it may be over before it "runs"
     home.wait_dead()
     home.start()
     assert home.wait(task)["status"] == "completed"

@@ -242,4 +242,7 @@ async def test_many_runtimes_at_several_servers_for_a_while(tmp_path: Path) -> N
         assert after.threads <= before.threads + 2, said
         # Pooled connections come and go; one a task, a restart or a sign-in would be hundreds.
         assert after.sockets <= before.sockets + 25, said
-        assert len(home.journal("SELECT 1 FROM tasks")) == len(soak.tasks) + len(soak.own)
+        known = {row[0] for row in home.journal("SELECT task_id FROM tasks")}
+        unknown = [(task.id, task.story) for _, task in soak.tasks if task.id not in known]
+        assert unknown == [], said
+        assert len(known) == len(soak.tasks) + len(soak.own)

@@ -1,11 +1,13 @@
 """A tiny MCP server on standard input and output with one tool, ``echo``: it gives back its text and the word
-that is in its environment as ``LAB_WORD``. Run as a program; stays until its input is closed."""
+that is in its environment as ``LAB_WORD``. Run as a program; stays until its input is closed. The file named in
+``LAB_LISTED`` is there once somebody knows its tools."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 TOOL = {
@@ -40,6 +42,8 @@ def main() -> None:
             reply = {"jsonrpc": "2.0", "id": message["id"], "result": result}
             sys.stdout.write(json.dumps(reply) + "\n")
             sys.stdout.flush()
+            if message["method"] == "tools/list" and (listed := os.environ.get("LAB_LISTED")):
+                Path(listed).touch()
 
 
 if __name__ == "__main__":
