@@ -1,6 +1,6 @@
 """A tiny MCP server on standard input and output with one tool, ``echo``: it gives back its text and the word
-that is in its environment as ``LAB_WORD``. Run as a program; stays until its input is closed. The file named in
-``LAB_LISTED`` is there once somebody knows its tools."""
+that is in its environment as ``LAB_WORD``. Run as a program; stays until its input is closed. The file that
+``LAB_LISTED`` names is there once somebody knows its tools."""
 
 from __future__ import annotations
 
