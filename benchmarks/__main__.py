@@ -14,6 +14,7 @@ import msgspec
 
 from benchmarks import (
     cleanup,
+    desktop,
     environments,
     followup,
     idle,
@@ -64,6 +65,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "environments": (environments.measure, "preparing a task's directory: brief, skills, manifest"),
     "cleanup": (cleanup.measure, "clean-up over 5,000 work directories"),
     "servers": (servers.measure, "claims a second at the hub, hint to claim, 200 idle runtimes"),
+    "desktop": (desktop.measure, "the desktop: start to icon, click to window, an idle minute"),
     "windows": (windows.measure, "the desktop's windows: frames of long transcripts and lists"),
     "shim": (_shim, "memory, start and relaying of a shim"),
 }
