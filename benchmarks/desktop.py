@@ -164,7 +164,7 @@ async def _second_start(place: BenchHome, display: str, address: str, maps: Maps
 
 
 def _keys(display: str, keys: str) -> None:
-    window = ["search", "--onlyvisible", "--name", "^Ostler$", "windowfocus"]  # nobody else gives it the focus
+    window = ["search", "--onlyvisible", "--name", "^Ostler$", "windowfocus"]  # nobody else gives it
     subprocess.run(["xdotool", *window, "key", keys], env={**os.environ, "DISPLAY": display}, check=True)
 
 
