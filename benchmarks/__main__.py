@@ -14,12 +14,14 @@ import msgspec
 
 from benchmarks import (
     cleanup,
+    deltas,
     desktop,
     environments,
     followup,
     idle,
     jobs,
     overhead,
+    packaged,
     parsing,
     processes,
     repositories,
@@ -52,6 +54,8 @@ def _shim() -> list[Row]:
 
 BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "start": (start.measure, "daemon start to running, 1, 5 and 20 agents, cold and warm cache"),
+    "packaged": (packaged.measure, "sizes of installers; packaged programs against the same from source"),
+    "deltas": (deltas.measure, "size of an update after a small change, time and memory of applying it"),
     "status": (status.measure, "ostler daemon status as a whole command"),
     "wakeup": (wakeup.measure, "task added to process started"),
     "followup": (followup.measure, "job ended to its agent's next turn"),

@@ -1,0 +1,114 @@
+"""One build for all tests of a session, and what can be made of it: other versions, packages, users.
+
+The build is kept in ``.cache/bundle`` by a hash of what went in, so workers share it, as does the next run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from building import payload, stamping
+from building.installers import layout, linux, making
+from tests.packaging.machine import DebPackages, Tarball, User, a_user
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root to install a package and to make a user"
+)
+Stamp = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def bundle() -> layout.Source:
+    """Payload and launcher of this source; they are not told of any updates.
+
+    ``OSTLER_TEST_BUNDLE`` names a build to use instead, while one works on the tests alone.
+    """
+    given = os.environ.get("OSTLER_TEST_BUNDLE")
+    built = Path(given).resolve() if given else payload.build()
+    return layout.Source(payload=built / "payload", launcher=built / "launcher")
+
+
+@pytest.fixture(scope="session")
+def stamped(bundle: layout.Source, tmp_path_factory: pytest.TempPathFactory) -> Stamp:
+    """``stamped(version, broken=None, after_s=…)``: the payload under another version, made once each."""
+    made: dict[tuple[str, str | None, float], Path] = {}
+
+    def stamp(version: str, broken: str | None = None, after_s: float = stamping.LATE_S) -> Path:
+        wanted = (version, broken, after_s)
+        if wanted not in made:
+            # Beside the build: so the files can be shared with it.
+            place = tmp_path_factory.mktemp("stamped") / version
+            made[wanted] = stamping.stamp(bundle.payload, version, place, broken=broken, after_s=after_s)
+        return made[wanted]
+
+    return stamp
+
+
+@dataclass(slots=True)
+class Made:
+    """All installers of the bundle, what was said while they were made, and what could not be made."""
+
+    files: list[Path]
+    could_not: list[str]
+    said: list[str]
+
+    def of(self, ending: str) -> Path:
+        """The one with this ending of its name."""
+        (found,) = [path for path in self.files if path.name.endswith(ending)]
+        return found
+
+
+@pytest.fixture(scope="session")
+def installers(bundle: layout.Source, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Every installer that can be made here, quickly made."""
+    said: list[str] = []
+    files, could_not = making.make_all(
+        bundle, tmp_path_factory.mktemp("installers"), fast=True, say=said.append
+    )
+    return Made(files, could_not, said)
+
+
+@pytest.fixture
+def user() -> Iterator[User]:
+    """Somebody new on this machine, who is not root."""
+    with a_user() as made:
+        yield made
+
+
+@pytest.fixture
+def debs(bundle: layout.Source, tmp_path: Path) -> Iterator[DebPackages]:
+    """Makes, installs and removes .deb packages; none is left at the end. For tests of one group alone
+    (``xdist_group("dpkg")``), since there is one package manager."""
+    packages = DebPackages(bundle, tmp_path / "debs")
+    assert not packages.installed(), "this machine has Ostler installed: tests would take it away"
+    try:
+        yield packages
+    finally:
+        if packages.installed():
+            packages.purge()
+
+
+@pytest.fixture
+def installed_deb(debs: DebPackages) -> DebPackages:
+    """Ostler, installed from its .deb."""
+    debs.install(debs.make())
+    return debs
+
+
+@pytest.fixture(scope="session")
+def archive(bundle: layout.Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive with the install script, not compressed."""
+    return linux.tarball(bundle, tmp_path_factory.mktemp("archive"), fast=True)
+
+
+@pytest.fixture
+def installed_tarball(archive: Path, user: User) -> Tarball:
+    """Ostler, installed by a user from its archive."""
+    tarball = Tarball(user, archive)
+    tarball.install()
+    return tarball
