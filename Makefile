@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test coverage check lint format bench screenshots conformance lock clean setup setup-dev
+.PHONY: run test coverage check lint format bench screenshots conformance lock bundle installers clean setup setup-dev
 
 run: setup
 	@packaging/first-run
@@ -35,7 +35,8 @@ format: setup-dev
 bench: setup-dev
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-# Every window and state as a picture, light and dark, at 100 and 200 %: build/screenshots.
+# Every window and state as a picture: light and dark, 100 and 200 %, English, German, Chinese, right to left.
+# Into build/screenshots; Chinese needs a font (fonts-noto-cjk on Debian).
 screenshots: setup-dev
 	@$(BIN)/python -m tests.desktop.screens $(ARGS)
 
@@ -48,6 +49,14 @@ conformance: setup-dev
 
 lock: setup-dev
 	@packaging/lock
+
+# What people run, built from this source: prints the directory with payload and launcher.
+bundle: setup-dev
+	@packaging/bundle
+
+# The installers that this machine can make, into dist; says which ones it cannot.
+installers: setup-dev
+	@packaging/installers dist $(ARGS)
 
 clean:
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

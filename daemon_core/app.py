@@ -24,13 +24,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 from daemon_core import __version__
 from daemon_core.agents.families import families
+from daemon_core.changeover import GIVEN_VARIABLES, Changeover, Given, take_given
 from daemon_core.connections.connection import Connection
 from daemon_core.control.checkout import checkout_route
 from daemon_core.control.delegation_routes import task_delegation_routes
@@ -45,6 +46,7 @@ from daemon_core.control.mcp_tools import CheckoutTool, VerbTools
 from daemon_core.control.models_desk import ModelsDesk
 from daemon_core.control.resident_desk import BarrierGate
 from daemon_core.control.server import ControlServer
+from daemon_core.control.settings_desk import SettingsDesk
 from daemon_core.control.views import ReloadAnswer
 from daemon_core.hub import Hub, HubChange
 from daemon_core.hub import routes as hub_routes
@@ -79,18 +81,22 @@ from daemon_core.tasks import accounts, clock
 from daemon_core.tasks.accounts import AccountLimits
 from daemon_core.tasks.barrier import Barrier
 from daemon_core.tasks.delegation import DelegationRules, Delegations
-from daemon_core.tasks.engine import Engine
+from daemon_core.tasks.engine import SETTLE_S, Engine
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.followup import FollowUp
 from daemon_core.tasks.homes import HOMES
 from daemon_core.tasks.housekeeping import CleanRules, Housekeeper
 from daemon_core.tasks.launch import Launcher
 from daemon_core.tasks.owned import Nursery, keep_going
+from daemon_core.tasks.prices import Prices, PricesError
 from daemon_core.tasks.repositories import OwnRepositories, TaskRepositories
 from daemon_core.tasks.room import RoomGuard
 from daemon_core.tasks.skills import CACHE_NAME, SkillCache, forget_unused
 from daemon_core.tasks.slots import Slots
+from daemon_core.tasks.spend_store import SpendStore
+from daemon_core.tasks.spending import ALLOWED_META, SpendBook
 from daemon_core.tasks.watchdog import WatchLimits
+from daemon_core.upkeep import Upkeep
 from daemon_core.workdirs import DirectoryLocks, TaskDirectories
 from daemon_core.workdirs.changes import ChangeStore
 from daemon_core.workdirs.disk import Room, Space
@@ -104,6 +110,8 @@ EXIT_USAGE = 2
 EXIT_CONFLICT = 6
 END_RUNS_S = 30.0
 """How long `stop --runs` waits for runs to end: each is asked, then told, then killed, well within this."""
+UPDATE_DELIVER_S = 0.5
+"""How long reports on their way are waited for when another version follows at once: it goes on with them."""
 CLOSE_LIMIT_S = 5.0
 """Each step of the end may take this long; then the next one begins all the same."""
 HOUSEKEEPING_S = 6 * 3600.0
@@ -132,7 +140,14 @@ class StartError(Exception):
 class Daemon:
     """One daemon of one profile, from its lock to its end."""
 
-    def __init__(self, directories: Directories, settings: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directories: Directories,
+        settings: Settings,
+        environ: Mapping[str, str],
+        given: Given = Given(),  # noqa: B008 - a tuple
+        not_ours: Sequence[SettingsError] = (),
+    ) -> None:
         self.directories = directories
         self.settings = settings
         self.environ = dict(environ)
@@ -147,12 +162,25 @@ class Daemon:
             started_at=dt.datetime.now(dt.UTC),
             owns_mark=lambda mark: not mark.startswith(PERSON_MARK),
         )
+        self._not_ours = {mistake.key for mistake in not_ours}
+        """Settings of the file that this version does not know and has left out."""
+        for mistake in not_ours:
+            self.facade.set_condition("settings_invalid", what=str(mistake))
         self.nursery = Nursery("daemon")
         self.jobs: JobKeeper | None = None
         self.residents: House | None = None
         self.job_desk = self.facade.job_desk = JobDesk(self.facade.changes)
         self.job_desk.time_limit_s = lambda: self.settings.jobs.time_limit
         self.job_desk.environment = self._base_environment
+        self.settings_desk = self.facade.settings_desk = SettingsDesk(
+            directories.config_file,
+            self.environ,
+            self.facade.changes,
+            in_force=lambda: self.settings,
+            reload=self.reload,
+            providers=lambda: _provider_names(self.providers),
+            present=lambda: [found.provider for found in self.facade.found if found.path],
+        )
         self.delegations: Delegations | None = None
         self.engine: Engine | None = None
         self.housekeeper: Housekeeper | None = None
@@ -187,6 +215,29 @@ class Daemon:
         self._restart = False
         self.anew = False
         """Whether this process is to be followed by another one at once."""
+        self.gives_way = False
+        """Whether the launcher is to follow in this process's place: another version is to run."""
+        self.changeover = Changeover(
+            directories,
+            self.barrier,
+            given,
+            version=__version__,
+            end=self._end_for_update,
+            told=self.facade.status_changed,
+        )
+        self.upkeep = Upkeep(
+            directories,
+            self.environ,
+            self.facade,
+            self.changeover,
+            self.nursery,
+            version=__version__,
+            settings=lambda: self.settings,
+            connections=self.servers.connections,
+        )
+        self.servers.on_network = self.upkeep.network_changed
+        self._for_update = False
+        """It ends for the sake of an update: the switch has waited for what is worth waiting for."""
         self._tidied_at = float("-inf")
 
     # --- what the facade may ask for -------------------------------------------------------------
@@ -198,7 +249,15 @@ class Daemon:
         """
         self._end_runs = self._end_runs or end_runs
         self._restart = restart
+        self.gives_way = False
         self._stop.set()
+
+    def _end_for_update(self, follow: bool) -> None:
+        """End in order, runs going on; ``follow``: the launcher takes this process's place."""
+        if not self._stop.is_set():
+            self.request_stop(end_runs=False, restart=True)
+            self.gives_way = follow
+            self._for_update = True
 
     def begin_anew(self) -> None:
         """The journal turned out to be damaged: the next start sets it aside, so there has to be one."""
@@ -216,7 +275,14 @@ class Daemon:
     async def reload(self) -> ReloadAnswer:
         """Read the settings again; what is damaged leaves the old ones in force."""
         old = self.settings
-        new = await asyncio.to_thread(_load_settings, self.directories, self.environ)
+        try:
+            new = await asyncio.to_thread(
+                _load_settings, self.directories, self.environ, lambda error: error.key in self._not_ours
+            )
+        except SettingsError as error:
+            self.facade.set_condition("settings_invalid", what=str(error))
+            self.settings_desk.taken_over(error)
+            raise
         changed = _changed(old, new)
         live = {entry.name for entry in settings_file.entries() if entry.key.live}
         needs_restart = [name for name in changed if not _is_live(name, live)]
@@ -227,15 +293,21 @@ class Daemon:
             self.engine.watch_by(_watch_limits(new))
             self.engine.accept_claims(new.daemon.claim)
             self.engine.base_environment = self._base_environment()
+        if self.engine is not None and self.engine.spending is not None:
+            await self._take_prices(self.engine.spending)
+            self.engine.spending.set_limit(new.spend.daily_limit, new.spend.warn_at / 100)
         self.room.room.floor_bytes = new.workdirs.free_floor
         self.room.look_again()
         if self.hub is not None:
             self.hub.retention = dt.timedelta(days=new.retention.days)
-        self.facade.clear_condition("settings_invalid")
+        if not self._not_ours:
+            self.facade.clear_condition("settings_invalid")
         if any(name.startswith(("agents.", "discovery.", "environment.")) for name in changed) or (
             await asyncio.to_thread(providers.load, self.directories.providers) != self.providers
         ):
             self.nursery.start(self.discover(refresh=False), "discovery after a change of settings")
+        self.settings_desk.taken_over()
+        self.upkeep.look()
         return ReloadAnswer(
             applied=[name for name in changed if name not in needs_restart], needs_restart=needs_restart
         )
@@ -319,7 +391,7 @@ class Daemon:
         facade = self.facade
         servers = self.servers
         engine = self._build_engine(journal, servers.connections, identity.daemon_id, port)
-        self.engine = facade.engine = engine
+        self.engine = facade.engine = self.changeover.engine = engine
         self.jobs = engine.jobs = self._build_jobs(engine)
         stack.push_async_callback(_limited, self.jobs.close, "the jobs")
         await self.jobs.recover()
@@ -334,6 +406,7 @@ class Daemon:
         )
         engine.accounts.restore(await journal.get_meta(accounts.META_NAME))
         stack.callback(engine.accounts.close)
+        await self._open_spending(engine, stack)
         await facade.restore_pause()
         stack.push_async_callback(_limited, self._close_delegations, "what was handed on")
         stack.push_async_callback(_limited, engine.detach, "the tasks")
@@ -362,6 +435,10 @@ class Daemon:
             facade.delegation_desk.delegations = self.delegations
         await follow_up.start()
         await self._open_residents(stack)
+        self.nursery.start(self.changeover.prove(engine, journal), "trial")
+        updater = await self.upkeep.open(identity.daemon_id, engine, hub)
+        stack.callback(self.upkeep.close)
+        group.create_task(keep_going(updater.run, "the updater"), name="updater")
         servers.begin(engine, lambda connection: self._join(connection, identity))
         facade.servers = servers
         group.create_task(self._housekeeping(), name="housekeeping")
@@ -647,7 +724,12 @@ class Daemon:
         )
         connection.add_listener(self.watch)
         act = RuntimeActions(
-            registration.runtime, self.environ, self._skill_places, self.list_models, disk=self._action_disk
+            registration.runtime,
+            self.environ,
+            self._skill_places,
+            self.list_models,
+            disk=self._action_disk,
+            update=self.upkeep.asked if connection.name == HUB_NAME else None,
         )
         heartbeat = Heartbeat(
             connection, gone=registration.runtime_gone, act=act, ticked=lambda: self.watch.look()
@@ -668,12 +750,14 @@ class Daemon:
     async def _wind_down(self) -> None:
         facade, engine = self.facade, self.engine
         facade.set_phase("stopping")
+        await self.changeover.stopping(by_somebody=not self._for_update and not self.anew)
         left = 0
         if engine is not None:
             left = await engine.stop(
                 end_runs=self._end_runs,
                 deadline_s=END_RUNS_S,
-                deliver_s=self.settings.daemon.stop_timeout,
+                deliver_s=UPDATE_DELIVER_S if self._for_update else self.settings.daemon.stop_timeout,
+                settle_s=0.0 if self._for_update else SETTLE_S,
             )
         if self._end_runs and self.residents is not None:
             with contextlib.suppress(TimeoutError):
@@ -693,7 +777,6 @@ class Daemon:
             await self.reload()
         except SettingsError as error:
             log.error("the settings are not valid: %s", error)
-            self.facade.set_condition("settings_invalid", what=str(error))
 
     # --- agents ----------------------------------------------------------------------------------
 
@@ -832,6 +915,39 @@ class Daemon:
             log.exception("tidying up failed and is tried again later")
         self.room.look_again()
 
+    async def _open_spending(self, engine: Engine, stack: AsyncExitStack) -> None:
+        """What was spent today holds claims from the first one on."""
+        journal, desk = engine.journal, self.facade.spend_desk
+        book = SpendBook(
+            SpendStore(journal),
+            carry=engine.patience.carry,
+            keep_allowed=lambda day: engine.patience.carry(lambda: journal.set_meta(ALLOWED_META, day)),
+            on_change=desk.on_change,
+            on_booked=desk.on_booked,
+        )
+        stack.push_async_callback(_limited, book.close, "what was spent")
+        await self._take_prices(book)
+        book.set_limit(self.settings.spend.daily_limit, self.settings.spend.warn_at / 100)
+        await book.open(await journal.get_meta(ALLOWED_META))
+        engine.spending = desk.book = book
+
+    async def _take_prices(self, book: SpendBook) -> None:
+        """The shipped prices with the user's over them; with a mistake in the user's, those before."""
+        wrong: PricesError | None = None
+        for own in (self.directories.config / "prices.toml", None):
+            try:
+                book.set_prices(await asyncio.to_thread(Prices.load, own))
+                break
+            except PricesError as error:
+                log.error("prices are not used: %s", error)
+                wrong = wrong or error
+                if book.prices.models:
+                    break
+        if wrong is None:
+            self.facade.clear_condition("prices_invalid")
+        else:
+            self.facade.set_condition("prices_invalid", path=str(wrong.path), what=wrong.what)
+
     def _room_changed(self, space: Space | None) -> None:
         """A disk is nearly full, or not any more: say so, and see what can go."""
         if space is None:
@@ -911,11 +1027,16 @@ def _is_live(name: str, live: set[str]) -> bool:
     return ".".join(parts) in live
 
 
-def _load_settings(directories: Directories, environ: Mapping[str, str]) -> Settings:
-    known = providers.load(directories.providers)
+def _load_settings(
+    directories: Directories, environ: Mapping[str, str], unknown: settings_file.Unknown | None = None
+) -> Settings:
+    named = _provider_names(providers.load(directories.providers))
+    return settings_file.load(directories.config_file, environ, named, unknown)
+
+
+def _provider_names(known: Registry) -> list[str]:
     # One whose file has a mistake at present is no reason to refuse the settings.
-    named = [*known.ids, *(Path(mistake.file).stem for mistake in known.mistakes)]
-    return settings_file.load(directories.config_file, environ, providers=named)
+    return [*known.ids, *(Path(mistake.file).stem for mistake in known.mistakes)]
 
 
 def _any_run_alive(runs: Path) -> bool:
@@ -997,6 +1118,8 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
 
     _spare_memory()
     began = time.monotonic()
+    given = take_given(os.environ)
+    environ = {name: value for name, value in environ.items() if name not in GIVEN_VARIABLES}
     parser = argparse.ArgumentParser(prog="ostlerd", description="Ostler's daemon.")
     parser.add_argument("--profile", help="a second, separate daemon with its own settings and tasks")
     parser.add_argument("--foreground", action="store_true", help="log to standard error as well")
@@ -1015,7 +1138,15 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
         return _say(f"the daemon cannot start: {error}.", EXIT_FAILED)
     with lock:
         try:
-            settings = _load_settings(directories, environ)
+            # After an update was taken back the file may have settings of the newer version; without a
+            # daemon nobody could be told.
+            not_ours: list[SettingsError] = []
+
+            def left_out(mistake: SettingsError) -> bool:
+                not_ours.append(mistake)
+                return True
+
+            settings = _load_settings(directories, environ, left_out)
             set_up_logging(directories, settings, foreground=options.foreground)
         except SettingsError as error:
             return _say(str(error), EXIT_USAGE)
@@ -1025,18 +1156,29 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
             "Ostler %s starts (pid %d, Python %s, profile %s)",
             __version__, os.getpid(), platform.python_version(), directories.profile,
         )  # fmt: skip
-        daemon = Daemon(directories, settings, environ)
+        for mistake in not_ours:
+            log.warning("left out: %s", mistake)
+        daemon = Daemon(directories, settings, environ, given, not_ours)
+        changeover = daemon.changeover
         try:
             asyncio.run(daemon.run())
         except StartError as error:
             log.error("%s", error)
+            changeover.broken(str(error))
             return _say(str(error), error.exit_code)
         except BaseException as error:  # the boundary of the process: whatever it is, the log has it
             log.critical("the daemon ends because of an error", exc_info=error)
+            changeover.broken(f"{type(error).__name__}: {error}")
             return _say(f"the daemon ends because of an error: {error!r}. The log has more.", EXIT_FAILED)
-        if daemon.anew and time.monotonic() - began > ANEW_MIN_S:
+        if changeover.failed:
+            return _say(f"this version does not work on this machine: {changeover.reason}.", EXIT_FAILED)
+        if daemon.gives_way or (daemon.anew and time.monotonic() - began > ANEW_MIN_S):
             # The lock is not inherited: the new one takes it again. Damage that shows at once, every time,
             # is the disk's, and no restart mends that.
+            if sys.platform == "win32":
+                lock.release()  # there the next one is started beside us
+            if changeover.execute(arguments):
+                return 0
             logging.shutdown()
             os.execv(sys.executable, _own_command(arguments))
     return EXIT_FAILED if daemon.anew else 0

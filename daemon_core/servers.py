@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime as dt
 import logging
 import os
 import time
@@ -128,6 +129,8 @@ class Servers:
         self._changing = asyncio.Lock()
         """One sign-in or sign-out at a time."""
         self._network = NetworkWatch(self._network_changed)
+        self.on_network: Callable[[], None] = lambda: None
+        """Hears that the network has changed."""
         self._settled = asyncio.Event()
         self._closing = False
 
@@ -227,6 +230,7 @@ class Servers:
         for server in self._servers.values():
             if server.connection.health.state in (State.WAITING_FOR_NETWORK, State.SERVER_UNREACHABLE):
                 server.connection.look_now()
+        self.on_network()
 
     # --- the control API -----------------------------------------------------------------------
 
@@ -541,6 +545,8 @@ class Servers:
             tasks=len(self._engine.known_tasks(entry.name)) if self._engine is not None else 0,
             undelivered=self._undelivered(entry.name),
             credential=credential,
+            renewed_at=_moment(connection.renewed_at),
+            expires_at=connection.expires_at,
             embedded=entry.name == HUB_NAME,
         )
 
@@ -590,6 +596,10 @@ def _keyring(error: CredentialError, action: str) -> ControlError:
 
 def _workspaces(found: Sequence[Any]) -> list[WorkspaceView]:
     return [WorkspaceView(id=each.id, name=each.name) for each in found]
+
+
+def _moment(wall: float) -> str:
+    return clock.text(dt.datetime.fromtimestamp(wall, dt.UTC)) if wall else ""
 
 
 async def _in_time(work: Any) -> None:

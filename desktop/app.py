@@ -13,31 +13,44 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
-from PySide6.QtCore import QLocale, QObject, QSocketNotifier, Qt, QTimer, QUrl
+from PySide6.QtCore import QObject, QSocketNotifier, Qt, QTimer, QUrl
 from PySide6.QtGui import QColor, QDesktopServices
 from PySide6.QtWidgets import QApplication, QMessageBox, QPushButton
 
 from daemon_core import __version__
 from daemon_core.control.views import Pause, TaskView
+from daemon_core.settings import installed
 from daemon_core.settings.directories import Directories, resolve
 from daemon_core.settings.errors import SettingsError
+from desktop.autostart import platform_autostart
 from desktop.commands import Command
 from desktop.daemon.link import Link
 from desktop.daemon.supervisor import Supervisor
-from desktop.models.state import DesktopState
+from desktop.language import Language
+from desktop.models.settings import SettingsStore
+from desktop.models.state import DesktopState, LinkPhase
+from desktop.notifications.platform import platform
+from desktop.notifications.teller import Teller
+from desktop.shortcuts.shortcut import GlobalShortcut
 from desktop.single import SingleInstance
-from desktop.text import _, choose_language, n_
+from desktop.text import _, n_
 from desktop.theme import mark
-from desktop.theme.palette import Theme
+from desktop.theme.palette import Choice, Theme
+from desktop.theme.tokens import colours
 from desktop.tray.icon import TrayIcon
 from desktop.tray.view import TrayView, tray_view
+from desktop.updates.asking import Updates
+from desktop.updates.renewal import EXIT_SAME, WISH, Renewal, TakingOver
+from desktop.windows import access
 from desktop.windows.opening import Windows
+from desktop.words import parse
 
 log = logging.getLogger("ostler.desktop")
 
 EXIT_USAGE: Final = 2
+VERSION: Final = installed.version(__version__)
 MENU_REFRESH_MS: Final = 250
 """A flood of changes moves the tray this often at most."""
 
@@ -48,9 +61,15 @@ class Desktop(QObject):
     def __init__(self, app: QApplication, directories: Directories) -> None:
         super().__init__(app)
         self.app = app
+        self.again = False
         self.directories = directories
         self.theme = Theme(app)
         self.link = Link(directories, self)
+        self.store = SettingsStore(self.link, directories.state / "desktop-settings.json", self)
+        self.language = Language(app)
+        self.language.choose(self.store.text("desktop.language"))
+        self.theme.choose(appearance(self.store))
+        self.store.changed.connect(self._on_settings)
         self.supervisor = Supervisor(self.link, directories, parent=self)
         self.tray = TrayIcon(self._tray_view, self._panel_colour, self)
         self.tray.chosen.connect(self.do)
@@ -62,17 +81,39 @@ class Desktop(QObject):
         self._refresh.timeout.connect(self._show_tray)
         self.link.changed.connect(self._on_changed)
         self.theme.changed.connect(self.tray.repaint)
-        self.windows = Windows(self.link, self.theme, directories, self.do, self)
+        self.shortcut = GlobalShortcut(app.platformName(), self)
+        self.shortcut.pressed.connect(lambda: self.do(Command("new_task")))
+        self.shortcut.refused.connect(self._on_no_shortcut)
+        self.windows = Windows(self.link, self.theme, directories, self.do, self, store=self.store)
+        self.windows.autostart = platform_autostart(directories)
+        self.platform = platform(self.tray.tell, directories.cache, self)
+        self.teller = Teller(
+            self.link, self.store, self.platform.service, self.platform.disturbance,
+            directories.state / "desktop-told.json", self.do, self.windows.looked_at, self,
+        )  # fmt: skip
+        self.windows.messages = self.teller.messages
+        self.updates = Updates(self.link, self.tray.tell, self)
+        launched = installed.launcher_directory() is not None
+        command = [*installed.program("ostler-desktop"), "--profile", directories.profile]
+        self.renewal = Renewal(
+            self.link, VERSION, command if launched else (), self.windows.shown_page, parent=self
+        )
+        self.teller.messages.changed.connect(self._on_messages)
 
     def start(self) -> None:
         """Show the icon, find the daemon or start one."""
         self._show_tray()
+        self.shortcut.hold(self.store.text("desktop.global_shortcut"))
         self.link.changed.connect(self._start_daemon_once)
         self.link.start()
 
     def close(self) -> None:
         """Let go of everything; the daemon and its tasks go on."""
+        self.shortcut.close()
         self._refresh.stop()
+        self.teller.close()
+        self.platform.close()
+        self.renewal.let_go()
         self.supervisor.let_go()
         self.link.stop()
         self.windows.close()
@@ -82,6 +123,8 @@ class Desktop(QObject):
 
     def do(self, command: Command) -> None:
         """Do what was chosen somewhere."""
+        if command.name == "open_task":
+            self.teller.handled(command.subject)
         match command.name:
             case "cancel_task":
                 self._post(TaskView, f"/v1/tasks/{command.subject}/cancel")
@@ -89,22 +132,36 @@ class Desktop(QObject):
                 self._post(object, "/v1/daemon/pause", Pause(until=pause_end(command.detail)))
             case "resume":
                 self._post(object, "/v1/daemon/resume")
+            case "spend_continue":
+                self._post(object, "/v1/spend/continue")
             case "runtime_on" | "runtime_off" | "runtime_restart":
                 self._post(object, f"/v1/runtimes/{command.subject}/{command.name.removeprefix('runtime_')}")
             case (
                 "open" | "open_task" | "new_task" | "open_directory" | "answer" | "extend_task" | "retry_task"
-            ):
+                | "open_terminal" | "open_editor" | "sign_in" | "retry_now" | "first_run"
+            ):  # fmt: skip
                 self.windows.do(command)
             case "start_daemon":
                 self.supervisor.start()
             case "restart_daemon":
                 self.supervisor.restart()
+            case "restart_desktop":
+                if not self.renewal.start():
+                    self.again = True
+                    self.app.quit()
+            case "reconnect":
+                self.link.connect_now()
+            case "snooze":
+                until = pause_end(command.detail) if command.detail != "off" else None
+                self.teller.snooze(parse(until))
             case "show_logs":
                 QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.directories.log_dir)))
+            case "update" | "update_later" | "update_check" | "update_rollback":
+                self.updates.do(command)
             case "quit":
                 self.ask_to_quit()
             case _:
-                log.warning("nothing here does %s yet", command.name)
+                assert_never(command.name)
 
     def ask_to_quit(self) -> None:
         """Ask once, in words that say what goes on; quit at once where nothing does."""
@@ -154,6 +211,9 @@ class Desktop(QObject):
         name, _space, subject = wish.partition(" ")
         if name == "open_task":
             self.do(Command("open_task", subject))
+        elif name == WISH:
+            log.info("another version of the desktop takes over")
+            self.app.quit()
         elif name != "background":  # a start at login finds one that runs: nothing comes up for that
             self.do(Command("open", "now"))
 
@@ -161,23 +221,69 @@ class Desktop(QObject):
         if not self._refresh.isActive():
             self._refresh.start()
 
+    def _on_messages(self) -> None:
+        if not self._refresh.isActive():
+            self._refresh.start()
+
+    def _on_settings(self, _keys: frozenset[str]) -> None:
+        """Look, language and shortcut follow at once, whoever has changed them."""
+        self.shortcut.hold(self.store.text("desktop.global_shortcut"))
+        self.theme.choose(appearance(self.store))
+        if self.language.choose(self.store.text("desktop.language")):
+            # Not from inside of a click into one of the windows that go.
+            QTimer.singleShot(0, self, self._speak_anew)
+
+    def _on_no_shortcut(self, keys: str, why: str) -> None:
+        """Said where the user is, if a window is open: most likely the setting was just changed there."""
+        if self.windows.made:
+            told = {
+                "not_keys": _("{keys} is not a shortcut. Write it like Ctrl+Alt+O."),
+                "taken": _("{keys} is in use by another program. Choose other keys in the settings."),
+                "no_such_key": _("This keyboard has no such key: {keys}."),
+            }.get(why, _("Your desktop does not give {keys} to programs."))
+            self.windows.main.tell(told.format(keys=keys))
+
+    def _speak_anew(self) -> None:
+        self._show_tray()
+        self.windows.make_anew()
+
     def _start_daemon_once(self, before: DesktopState, state: DesktopState) -> None:
         """What is found first decides: a daemon that is there is adopted, else one is started."""
         self.link.changed.disconnect(self._start_daemon_once)
-        if not state.connected:
+        if not state.connected and state.link not in (LinkPhase.HUNG, LinkPhase.TOO_OLD, LinkPhase.TOO_NEW):
             self.supervisor.start()
 
-    def _on_activated(self) -> None:
-        self.do(Command("open", "now"))
+    def _on_activated(self, twice: bool) -> None:
+        place = None if twice else self.tray.place()
+        if place is not None:
+            self.windows.toggle_panel(place)
+        else:
+            self.do(Command("open", "now"))
 
     def _show_tray(self) -> None:
         self.tray.show(self._tray_view())
 
     def _tray_view(self) -> TrayView:
-        return tray_view(self.link.state)
+        return tray_view(
+            self.link.state,
+            messages=len(self.teller.messages.news),
+            snoozed_until=self.teller.snooze_until,
+        )
 
     def _panel_colour(self) -> QColor:
-        return QColor(self.theme.colours.text)
+        dark = self.tray.rules.dark_bar
+        return QColor(self.theme.colours.text if dark is None else colours(dark=dark).text)
+
+
+def appearance(store: SettingsStore) -> Choice:
+    """What the user wants it to look like."""
+    match store.text("desktop.appearance"):
+        case "light":
+            return "light"
+        case "dark":
+            return "dark"
+        case _:
+            return "system"
 
 
 def pause_end(choice: str, now: dt.datetime | None = None) -> str | None:
@@ -198,34 +304,77 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="ostler-desktop", description="Ostler in the tray.")
     parser.add_argument("--profile", help="a second, separate daemon with its own settings and tasks")
     parser.add_argument("--background", action="store_true", help="show no window, only the icon")
-    parser.add_argument("--version", action="version", version=f"ostler-desktop {__version__}")
+    parser.add_argument("--version", action="version", version=f"ostler-desktop {VERSION}")
+    # Of the desktop that starts this one to be followed by it: its version, and the page that it shows.
+    parser.add_argument("--take-over", metavar="VERSION", help=argparse.SUPPRESS)
+    parser.add_argument("--page", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     try:
         directories = resolve(os.environ, options.profile)
         directories.ensure()
     except (SettingsError, OSError) as error:
         sys.stderr.write(f"ostler-desktop: {error}\n")
-        return EXIT_USAGE
-    app = QApplication(["ostler-desktop"])
-    app.setApplicationName("ostler")
-    app.setApplicationDisplayName("Ostler")
-    app.setDesktopFileName("ostler")
+        return _cannot_start(str(error))
+    taking_over = options.take_over is not None
+    if taking_over and options.take_over == VERSION:
+        return EXIT_SAME
+    app = _application()
     app.setQuitOnLastWindowClosed(False)
-    choose_language(QLocale.system().uiLanguages())
+    access.install()
     single = SingleInstance(directories)
-    if not single.first():
+    if not taking_over and not single.first():
         return 0 if single.tell_first("background" if options.background else "open") else 1
-    app.setWindowIcon(mark.app_icon(QColor("#8A5A2B"), QColor("#FFFFFF")))
+    app.setWindowIcon(mark.app_icon(*map(QColor, mark.APP_COLOURS)))
     desktop = Desktop(app, directories)
     single.asked.connect(desktop.asked)
     _keep = _end_on_signals(app)
     desktop.start()
-    if not options.background or not desktop.tray.available:
-        desktop.asked("open")
+    if not taking_over:
+        desktop.teller.begin()
+    else:
+        taking = TakingOver(single, desktop.link, desktop)
+        taking.taken.connect(desktop.teller.begin)
+        taking.refused.connect(lambda: app.exit(1))
+        if options.page:
+            taking.taken.connect(lambda: desktop.do(Command("open", options.page)))
+    if not taking_over and (not options.background or not desktop.tray.available):
+        desktop.do(Command("first_run") if desktop.windows.first_run_due else Command("open", "now"))
     code = app.exec()
     desktop.close()
     single.close()
+    if desktop.again:
+        command = [
+            *installed.program("ostler-desktop"),
+            *(["--profile", options.profile] if options.profile else []),
+        ]
+        os.execv(command[0], command)
     return code
+
+
+def _application() -> QApplication:
+    app = QApplication(["ostler-desktop"])
+    app.setApplicationName("ostler")
+    app.setApplicationDisplayName("Ostler")
+    app.setDesktopFileName("ostler")
+    return app
+
+
+def _cannot_start(why: str) -> int:
+    """Say it where somebody sees it: who starts this from a menu sees no terminal."""
+    app = _application()
+    _keep = _end_on_signals(app)
+    Language(app).choose("system")
+    Theme(app)
+    box = QMessageBox()
+    box.setWindowTitle("Ostler")
+    box.setText(_("Ostler cannot start"))
+    box.setInformativeText(_("Its own directories cannot be used: {why}", why=why))
+    box.addButton(_("Close"), QMessageBox.ButtonRole.AcceptRole)
+    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    box.finished.connect(app.quit)
+    box.open()
+    app.exec()
+    return EXIT_USAGE
 
 
 def _end_on_signals(app: QApplication) -> QSocketNotifier | None:

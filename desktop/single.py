@@ -2,27 +2,39 @@
 
 The first one listens on a local socket in the daemon's run directory (0700), so only this user reaches it. A
 socket that a killed desktop left behind is taken over: the lock beside it says whether somebody is there.
+
+A newer version takes the place of the first one while that still runs: it asks, the first one lets go and
+ends, and the end of the connection says that it is gone.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
-from PySide6.QtCore import QLockFile, QObject, Signal
+from PySide6.QtCore import QLockFile, QObject, QTimer, Signal
 from PySide6.QtNetwork import QLocalServer, QLocalSocket
 
 from daemon_core.settings.directories import Directories
 
+log = logging.getLogger("ostler.desktop")
+
 WAIT_MS: Final = 2_000
 LIMIT_BYTES: Final = 4096
+PLACE_MS: Final = 15_000
+"""So long the first one has to go."""
 
 
 class SingleInstance(QObject):
     """Signals:
-    asked(str): Another start wants this: ``open``, or ``open_task <id>``.
+    asked(str): Another start wants this: ``open``, ``open_task <id>``, or ``take_over``.
+    given(): The place that was asked for is ours.
+    kept(): The first one keeps its place.
     """
 
     asked = Signal(str)
+    given = Signal()
+    kept = Signal()
 
     def __init__(self, directories: Directories, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -30,15 +42,33 @@ class SingleInstance(QObject):
         self._lock = QLockFile(str(directories.state / "desktop.lock"))
         self._lock.setStaleLockTime(0)
         self._server = QLocalServer(self)
+        self._wish = ""
+        self._asking: QLocalSocket | None = None
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(PLACE_MS)
+        self._patience.timeout.connect(self._on_place)
 
     def first(self) -> bool:
         """Whether this is the only one; from then on the others come to it."""
-        if not self._lock.tryLock(0):
+        if not self._lock.tryLock(0) and self._lock.error() is QLockFile.LockError.LockFailedError:
+            return False
+        # A disk that is full or cannot be written takes no lock: there the socket alone tells who was first.
+        if not self._lock.isLocked() and self._answers():
             return False
         QLocalServer.removeServer(self._name)
         self._server.setSocketOptions(QLocalServer.SocketOption.UserAccessOption)
         self._server.newConnection.connect(self._on_connection)
-        return self._server.listen(self._name)
+        if not self._server.listen(self._name):
+            log.warning("no other start can reach this one: %s", self._server.errorString())
+        return True
+
+    def _answers(self) -> bool:
+        socket = QLocalSocket()
+        socket.connectToServer(self._name)
+        found = socket.waitForConnected(WAIT_MS)
+        socket.abort()
+        return found
 
     def tell_first(self, wish: str) -> bool:
         """Hand a wish to the one that is there (before any window: this may wait)."""
@@ -50,6 +80,35 @@ class SingleInstance(QObject):
         told = socket.waitForBytesWritten(WAIT_MS)
         socket.disconnectFromServer()
         return told
+
+    def ask_for_place(self, wish: str) -> None:
+        """Have the first one go; ``given`` or ``kept`` tells what came of it."""
+        self._wish = wish
+        self._asking = QLocalSocket(self)
+        self._asking.connected.connect(self._on_connected)
+        self._asking.disconnected.connect(self._on_place)
+        self._asking.errorOccurred.connect(self._on_place)
+        self._patience.start()
+        self._asking.connectToServer(self._name)
+
+    def _on_connected(self) -> None:
+        if self._asking is not None:
+            self._asking.write(self._wish.encode() + b"\n")
+
+    def _on_place(self) -> None:
+        """The first one has gone, was not there, or takes too long."""
+        if self._asking is None:
+            return
+        self._patience.stop()
+        # Closed by its end, later: this may be inside of one of its own signals.
+        asking, self._asking = self._asking, None
+        asking.disconnected.disconnect(self._on_place)
+        asking.errorOccurred.disconnect(self._on_place)
+        asking.deleteLater()
+        if self.first():
+            self.given.emit()
+        else:
+            self.kept.emit()
 
     def close(self) -> None:
         self._server.close()

@@ -17,6 +17,7 @@ CATALOGUES: Final = Path(__file__).resolve().parent / "locale"
 LANGUAGES: Final = ("en", "de", "zh_CN")
 
 _catalogue: gettext.NullTranslations = gettext.NullTranslations()
+_language = "en"
 
 
 def choose_language(wanted: Sequence[str]) -> str:
@@ -25,7 +26,7 @@ def choose_language(wanted: Sequence[str]) -> str:
     Args:
         wanted: Names as the system has them: ``de-AT``, ``zh_CN``, ``zh-Hans-CN``; the preferred one first.
     """
-    global _catalogue
+    global _catalogue, _language
     for name in wanted:
         known = _known(name)
         if known == "en":
@@ -34,10 +35,15 @@ def choose_language(wanted: Sequence[str]) -> str:
             found = gettext.translation(DOMAIN, CATALOGUES, [known], fallback=True)
             if not isinstance(found, gettext.GNUTranslations):
                 continue
-            _catalogue = found
+            _catalogue, _language = found, known
             return known
-    _catalogue = gettext.NullTranslations()
+    _catalogue, _language = gettext.NullTranslations(), "en"
     return "en"
+
+
+def language() -> str:
+    """The one in force: ``en``, ``de``, ``zh_CN``."""
+    return _language
 
 
 def _known(name: str) -> str:

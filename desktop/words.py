@@ -15,6 +15,26 @@ from desktop.commands import Command
 from desktop.models.state import DesktopState, LinkPhase, Supervision
 from desktop.text import _, mark, n_
 
+UPDATE_LONGEST_S: Final = 300.0
+"""No change of versions takes longer: what is not over by then is not shown as going on any more."""
+UPDATE_AWAY: Final = frozenset({"switching", "restarting", "verifying"})
+
+
+def updating(state: DesktopState, now: dt.datetime | None = None) -> str:
+    """The version that is being put in place at this moment; empty: none is.
+
+    The daemon is away for some seconds meanwhile, and that is no trouble.
+    """
+    update = state.update
+    if update is None or update.stage not in UPDATE_AWAY or update.version is None:
+        return ""
+    began = parse(update.since)
+    if began is not None:
+        age_s = ((now or dt.datetime.now(dt.UTC)) - began).total_seconds()
+        if age_s > UPDATE_LONGEST_S:
+            return ""
+    return update.version.version
+
 
 def status_sentence(state: DesktopState, now: dt.datetime | None = None) -> str:
     """The one sentence that says how things are: what needs somebody first, then what is wrong, then what
@@ -22,19 +42,25 @@ def status_sentence(state: DesktopState, now: dt.datetime | None = None) -> str:
     trouble = link_sentence(state)
     if trouble:
         return trouble
+    version = updating(state, now)
     needing, active = len(state.needing), len(state.active)
     waiting = len(state.waiting)
+    spent = any(condition.code == "spend_limit" for condition in state.conditions)
     if needing:
         return n_("{n} task needs you", "{n} tasks need you", needing)
+    if version:
+        return _("Updating to {version}; tasks go on", version=version)
     if active:
         running = n_("{n} task is running", "{n} tasks are running", active)
         if state.barrier is not None and state.barrier.reason == "user":
             return _("{running}; no new ones are taken", running=running)
-        return running
+        return _("{running}; no new ones are taken today", running=running) if spent else running
     if state.barrier is not None and state.barrier.reason == "user":
         if state.barrier.until:
             return _("Paused until {time}", time=clock(state.barrier.until, now))
         return _("Paused")
+    if spent:
+        return _("Today's spend limit is reached")
     if waiting:
         return n_("{n} task is waiting", "{n} tasks are waiting", waiting)
     return _("Nothing is running")
@@ -45,6 +71,9 @@ def link_sentence(state: DesktopState) -> str:
     match state.link:
         case LinkPhase.CONNECTED:
             return ""
+        case LinkPhase.ABSENT | LinkPhase.CONNECTING if updating(state):
+            if state.supervision not in (Supervision.GAVE_UP, Supervision.FAILED):
+                return _("Updating to {version}; tasks go on", version=updating(state))
         case LinkPhase.HUNG:
             return _("Ostler's daemon does not answer")
         case LinkPhase.FOREIGN:
@@ -75,6 +104,7 @@ def link_sentence(state: DesktopState) -> str:
 _CONDITIONS: Final[Mapping[str, str]] = {
     "paused": mark("Taking tasks is paused"),
     "update_barrier": mark("An update is being put in place"),
+    "update_blocked": mark("Ostler has not been able to look for updates for some time"),
     "signed_out": mark("Signed out of {server}; its results wait here"),
     "network_down": mark("Waiting for the network to reach {server}"),
     "server_unreachable": mark("{server} does not answer; tasks that run here go on"),
@@ -86,6 +116,9 @@ _CONDITIONS: Final[Mapping[str, str]] = {
     "disk_full": mark("The disk of {path} is full"),
     "disk_low": mark("The disk of {path} is nearly full: no tasks are taken"),
     "usage_limit": mark("{provider} has reached its usage limit"),
+    "spend_limit": mark("The limit of {limit} for today is reached; new tasks wait, what runs goes on"),
+    "spend_near": mark("{spent} of today's limit of {limit} are spent"),
+    "prices_invalid": mark("The prices in {path} cannot be used: {what}"),
     "port_in_use": mark("Port {port} is in use by another program"),
     "settings_invalid": mark("The settings are not valid: {what}"),
     "provider_invalid": mark("An agent of your own cannot be used: {what}"),
@@ -107,6 +140,8 @@ _CONDITIONS: Final[Mapping[str, str]] = {
 
 _ACTIONS: Final[Mapping[str, tuple[str, Command]]] = {
     "paused": (mark("Resume"), Command("resume")),
+    "spend_limit": (mark("Go on for today"), Command("spend_continue")),
+    "spend_near": (mark("Change the limit"), Command("open", "settings")),
     "signed_out": (mark("Sign in"), Command("sign_in")),
     "server_unreachable": (mark("Try now"), Command("retry_now")),
     "network_down": (mark("Try now"), Command("retry_now")),
@@ -114,6 +149,7 @@ _ACTIONS: Final[Mapping[str, tuple[str, Command]]] = {
     "agent_missing": (mark("Look again"), Command("open", "runtimes")),
     "agent_too_old": (mark("See how to update it"), Command("open", "runtimes")),
     "agent_not_signed_in": (mark("See how to sign in"), Command("open", "runtimes")),
+    "update_blocked": (mark("See why"), Command("open", "health")),
     "disk_full": (mark("See what takes room"), Command("open", "health")),
     "disk_low": (mark("See what takes room"), Command("open", "health")),
     "settings_invalid": (mark("Open the settings"), Command("open", "settings")),
@@ -130,7 +166,18 @@ def condition_text(condition: Condition) -> str:
     known = _CONDITIONS.get(condition.code)
     if known is None:
         return str(condition.params.get("text") or condition.code.replace("_", " ").capitalize())
-    return _(known).format_map(_Known(condition.params))
+    params: Mapping[str, Any] = condition.params
+    if condition.code in ("spend_limit", "spend_near"):
+        amounts: dict[str, Any] = {
+            name: f"${params[name]:,.2f}" for name in ("spent", "limit") if name in params
+        }
+        params = {**params, **amounts}
+    return _(known).format_map(_Known(params))
+
+
+def full_stop(sentence: str) -> str:
+    """With the mark that ends a sentence in the user's language."""
+    return _("{sentence}.", sentence=sentence)
 
 
 def condition_action(condition: Condition) -> tuple[str, Command] | None:
@@ -178,7 +225,21 @@ def clock(moment_text: str | None, now: dt.datetime | None = None) -> str:
         return ""
     local = moment.astimezone()
     today = (now or dt.datetime.now(dt.UTC)).astimezone()
-    return local.strftime("%H:%M" if local.date() == today.date() else "%Y-%m-%d %H:%M")
+    return _as_written_here(local, with_date=local.date() != today.date())
+
+
+def _as_written_here(local: dt.datetime, *, with_date: bool) -> str:
+    """In the form of the user's language and country."""
+    from PySide6.QtCore import QDate, QLocale, QTime
+
+    locale = QLocale()
+    if locale.language() is QLocale.Language.C:
+        return local.strftime("%Y-%m-%d %H:%M" if with_date else "%H:%M")
+    short = QLocale.FormatType.ShortFormat
+    time = locale.toString(QTime(local.hour, local.minute), short)
+    return (
+        f"{locale.toString(QDate(local.year, local.month, local.day), short)} {time}" if with_date else time
+    )
 
 
 def parse(moment_text: str | None) -> dt.datetime | None:

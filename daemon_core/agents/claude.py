@@ -40,6 +40,7 @@ import msgspec
 from daemon_core.agents import events as ev
 from daemon_core.agents.claude_live import Live
 from daemon_core.agents.claude_requests import QUESTION_TOOL, Asked, allowed, asked_of, denied
+from daemon_core.agents.costs import dollars
 from daemon_core.agents.ends import exit_text, signal_of
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest, Reader, StdinWrite
@@ -803,6 +804,7 @@ def _usage(models: dict[str, Any], provider: str) -> tuple[Usage, ...]:
             output_tokens=_count(counts.get("outputTokens")),
             cache_read_tokens=_count(counts.get("cacheReadInputTokens")),
             cache_write_tokens=_count(counts.get("cacheCreationInputTokens")),
+            cost_usd=dollars(counts.get("costUSD")),
         )
         if entry.input_tokens or entry.output_tokens or entry.cache_read_tokens or entry.cache_write_tokens:
             found.append(entry)

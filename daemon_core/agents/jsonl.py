@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 import msgspec
 
 from daemon_core.agents import events as ev
+from daemon_core.agents.costs import dollars
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import LaunchRequest, StdinWrite
 from daemon_core.agents.lines import LINE_LIMIT_BYTES, LineBuffer, OverlongLine, cut_output, raw_text
@@ -58,6 +59,8 @@ class Counts(msgspec.Struct):
     output: int = 0
     cache_read: int = 0
     cache_write: int = 0
+    cost: float = 0.0
+    """US dollars as the program states them; 0: it does not."""
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -317,6 +320,7 @@ class JsonReader(Generic[S]):
             before.output + counts.output,
             before.cache_read + counts.cache_read,
             before.cache_write + counts.cache_write,
+            before.cost + counts.cost,
         )
         seen = self.usage()
         if seen:
@@ -332,6 +336,7 @@ class JsonReader(Generic[S]):
                 output_tokens=min(counts.output, COUNT_LIMIT),
                 cache_read_tokens=min(counts.cache_read, COUNT_LIMIT),
                 cache_write_tokens=min(counts.cache_write, COUNT_LIMIT),
+                cost_usd=dollars(counts.cost),
             )
             for model, counts in self.state.usage.items()
             if counts.input or counts.output or counts.cache_read or counts.cache_write

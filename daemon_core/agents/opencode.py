@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from daemon_core.agents.costs import dollars
 from daemon_core.agents.events import Event
 from daemon_core.agents.family import LaunchPlan, LaunchRequest, Reader
 from daemon_core.agents.jsonl import (
@@ -206,6 +207,7 @@ class OpencodeReader(JsonReader[OpencodeState]):
             output=a_count(tokens.get("output")) + a_count(tokens.get("reasoning")),
             cache_read=a_count(cache.get("read")),
             cache_write=a_count(cache.get("write")),
+            cost=dollars(part.get("cost")) or 0.0,
         )
         self.used(state.model, counts, found)
         state.step_open = False

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from daemon_core.agents import events as ev
+from daemon_core.agents.costs import dollars
 from daemon_core.agents.events import Event
 from daemon_core.agents.family import LaunchPlan, LaunchRequest, Reader
 from daemon_core.agents.jsonl import (
@@ -143,6 +144,7 @@ class PiReader(JsonReader[PiState]):
             output=a_count(usage.get("output")),
             cache_read=a_count(usage.get("cacheRead")),
             cache_write=a_count(usage.get("cacheWrite")),
+            cost=dollars(a_dict(usage.get("cost")).get("total")) or 0.0,
         )
         if counts != Counts():
             self.used(a_text(message.get("model")), counts, found)

@@ -7,16 +7,13 @@ Whether a daemon is there is the lock's word alone (``settings.lock``); whether 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import daemon_core
 from daemon_core.cli.words import EXIT_CONFLICT, EXIT_FAILED, EXIT_USAGE, CliError
 from daemon_core.control.client import DaemonUnreachableError
 from daemon_core.control.views import Condition, DaemonStatus, Stop, StopAnswer
-from daemon_core.settings import lock
+from daemon_core.settings import installed, lock
 
 if TYPE_CHECKING:
     import subprocess
@@ -45,12 +42,7 @@ _RUN_VARIABLES: Final = (
 
 def command(directories: Directories, *options: str) -> list[str]:
     """How the daemon of this profile is called."""
-    return [sys.executable, "-m", "daemon_core.app", "--profile", directories.profile, *options]
-
-
-def package_root() -> Path:
-    """The directory that ``daemon_core`` is imported from, so that ``-m`` finds it in a checkout too."""
-    return Path(daemon_core.__file__).resolve().parents[1]
+    return [*installed.program("ostlerd"), "--profile", directories.profile, *options]
 
 
 def environment() -> dict[str, str]:
@@ -130,7 +122,7 @@ def _spawn(directories: Directories) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            cwd=package_root(),
+            cwd=installed.working_directory(),
             env=environment(),
             start_new_session=True,
         )

@@ -47,8 +47,11 @@ _COMMANDS: Final = {
     "connections": ("login:connections", "The servers and how each is."),
     "daemon": ("daemon:daemon", "Start, stop and watch the daemon."),
     "config": ("config:config", "Show and change settings."),
+    "spend": ("spend:spend", "What tasks cost, and going on beyond a day's limit."),
     "disk": ("disk:disk", "What is on the disk and why, and clean-up."),
+    "update": ("update:update", "Newer versions of Ostler."),
     "doctor": ("doctor:doctor", "Check what Ostler needs."),
+    "diagnostics": ("diagnostics:diagnostics", "One file for whoever helps you, without secrets."),
     "version": ("version:version", "Print the version."),
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from daemon_core.cli import resident_words
+from daemon_core.cli import resident_words, update_words
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -75,6 +75,8 @@ def _invalid(p: Mapping[str, Any]) -> tuple[str, str]:
         return f"This is no address of a server: {p.get('detail', '')}", "Give https://host"
     if why == "answer_missing":
         return "A question is answered in words", "Add --text ANSWER"
+    if why == "reminder":
+        return "A reminder is at most 90 days away", "Give less with --for"
     if why == "out_of_range":
         return f"The {field} cannot be that", "Give more than 0 and at most 7 days"
     if field == "permissions" and p.get("detail"):
@@ -430,6 +432,7 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
         ),
     ),
     **{code: (EXIT_CONFLICT, maker) for code, maker in resident_words.REFUSALS.items()},
+    **{code: (EXIT_CONFLICT, maker) for code, maker in update_words.REFUSALS.items()},
     "refused_from_run": (
         EXIT_REFUSED,
         lambda p: (
@@ -606,6 +609,7 @@ def connection_note(code: str) -> tuple[str, str]:
 _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = {
     "paused": (lambda p: "Taking tasks is paused", "`ostler daemon resume` goes on"),
     "update_barrier": (lambda p: "An update is being applied", ""),
+    "update_blocked": (update_words.blocked, "`ostler update status` says more"),
     "signed_out": (_signed_out, "Sign in again with `ostler login --server URL`"),
     "network_down": (_network_down, ""),
     "servers_damaged": (
@@ -651,6 +655,21 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
             + (f"; that resets at {_clock(p['until'])}" if p.get("until") else "")
         ),
         "",
+    ),
+    "spend_limit": (
+        lambda p: (
+            f"The spend limit of the day is reached (${p.get('spent', 0):.2f} of ${p.get('limit', 0):.2f});"
+            " no more tasks are taken before midnight, what runs goes on"
+        ),
+        "`ostler spend continue` takes tasks again today",
+    ),
+    "spend_near": (
+        lambda p: f"${p.get('spent', 0):.2f} of the day's limit of ${p.get('limit', 0):.2f} were spent",
+        "`ostler spend` shows by what",
+    ),
+    "prices_invalid": (
+        lambda p: f"{p.get('path', 'prices.toml')} cannot be used: {p.get('what', '')}",
+        "Correct it, then `ostler daemon restart`; runs go on",
     ),
     "crash_loop": (lambda p: "The daemon crashed several times", "`ostler daemon logs` shows the last lines"),
     "version_mismatch": (

@@ -99,6 +99,10 @@ class Connection:
         sleeps much, three days by the monotonic clock alone could be longer than a token's last days."""
         self._renewed = False
         """Whether the present token has had its renewal before the first other call."""
+        self.renewed_at = 0.0
+        """Wall clock of the last renewal that a server has answered; 0: there was none in this life."""
+        self.expires_at = ""
+        """When the token ends, as the server told with its renewal; empty: never, or it has not told."""
         self._token_at = float("-inf")
         """Monotonic: when the present credential came; refusals of earlier requests mean the one before."""
         self._slept = False
@@ -171,6 +175,7 @@ class Connection:
         self._token_at = self._clock.monotonic()
         self._renew_at = (0.0, 0.0)
         self._renewed = False
+        self.renewed_at, self.expires_at = 0.0, ""
         self._list.forget_way()
         self._backoff.reset()
         self._usable.set()
@@ -277,7 +282,8 @@ class Connection:
             return
         pause_s = self.timing.renew_s
         try:
-            await self.client.renew_token()
+            answer = await self.client.renew_token()
+            self.renewed_at, self.expires_at = wall, answer.expires_at
         except errors.UnauthorizedError:
             raise
         except errors.TransientError as error:

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from daemon_core.control.requests_desk import RequestsDesk
     from daemon_core.control.resident_desk import ResidentDesk
     from daemon_core.control.runtime_routes import RuntimeHost
+    from daemon_core.control.settings_desk import SettingsDesk
+    from daemon_core.control.spend_desk import SpendDesk
+    from daemon_core.control.stats_desk import StatsDesk
+    from daemon_core.control.turns_desk import TurnsDesk
+from daemon_core.control.update_routes import UpdateHost
 
 PREFIX_LEAST: Final = 4
 _CANDIDATES: Final = 10
@@ -102,6 +107,31 @@ class Backend(Protocol):
     @property
     def runtime_desk(self) -> RuntimeHost | None:
         """What can be done with one runtime."""
+        ...
+
+    @property
+    def update_desk(self) -> UpdateHost | None:
+        """The updater; None while the daemon starts."""
+        ...
+
+    @property
+    def settings_desk(self) -> SettingsDesk | None:
+        """The settings; None while the daemon starts."""
+        ...
+
+    @property
+    def spend_desk(self) -> SpendDesk | None:
+        """What tasks cost."""
+        ...
+
+    @property
+    def turns_desk(self) -> TurnsDesk | None:
+        """The tasks of a conversation."""
+        ...
+
+    @property
+    def stats_desk(self) -> StatsDesk | None:
+        """What tasks, jobs and residents use."""
         ...
 
     def owns_mark(self, mark: str) -> bool:

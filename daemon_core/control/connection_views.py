@@ -64,6 +64,10 @@ class ConnectionDetail(View, frozen=True, kw_only=True):
     """Tasks of this server here: worked on, or their reports on the way."""
     undelivered: int = 0
     credential: CredentialView = CredentialView()
+    renewed_at: str = ""
+    """When the server last prolonged the credential; empty: not since the daemon started."""
+    expires_at: str = ""
+    """When the credential ends unless it is prolonged; empty: it does not, or the server has not told."""
     embedded: bool = False
     """The hub: no credential, and nobody signs in or out there."""
 

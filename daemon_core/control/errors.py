@@ -39,6 +39,9 @@ STATUS: Final[dict[str, int]] = {
     "resident_clear": 409,  # id, path, why (outside, protected, link, not_a_directory, mount, unreadable)
     "sign_in_failed": 409,  # why (a code of connections.sign_in), server, and what the words need
     "credential_store": 409,  # why (a code of settings.credentials), detail, action (keep, remove)
+    "updates_off": 409,  # reason (a code of UpdateView.why_not), reason_params
+    "update_conflict": 409,  # stage: another step of an update goes on
+    "no_update": 409,  # why (none, not_known, passed_over, no_previous), version, reason, reason_params
     "settings_invalid": 400,  # what, hint, file, line, key
     "refused_from_run": 403,  # action
     "refused_peer": 403,  # why: "user" | "host" | "origin" | "credential"

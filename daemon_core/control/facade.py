@@ -36,6 +36,11 @@ from daemon_core.control.refusals import asked
 from daemon_core.control.requests_desk import RequestsDesk, waiting_tasks
 from daemon_core.control.resident_desk import ResidentDesk
 from daemon_core.control.runtime_desk import RuntimeDesk
+from daemon_core.control.settings_desk import SettingsDesk, settings_refusal
+from daemon_core.control.spend_desk import SpendDesk
+from daemon_core.control.stats_desk import StatsDesk
+from daemon_core.control.turns_desk import TurnsDesk
+from daemon_core.control.update_routes import UpdateHost
 from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
@@ -76,6 +81,7 @@ from daemon_core.protocol import wire
 from daemon_core.runtimes.discovery import FoundAgent
 from daemon_core.runtimes.providers import Mistake
 from daemon_core.runtimes.registration import Registration
+from daemon_core.settings.errors import SettingsError
 from daemon_core.tasks import clock, policy
 from daemon_core.tasks.accounts import Held
 from daemon_core.tasks.barrier import BarrierState
@@ -176,23 +182,34 @@ class Facade:
         self.servers: ConnectionHost | None = None
         self.models: ModelsDesk | None = None
         self.requests: RequestsDesk | None = RequestsDesk(self)
-        self.history: HistoryDesk | None = HistoryDesk(self, self._row, self._row_of_record)
+        self.spend_desk = SpendDesk(self._spending_changed, self._publish_task)
+        self.history: HistoryDesk | None = HistoryDesk(
+            self, self._row, self._row_of_record, self.spend_desk.rows
+        )
         self.delegation_desk = DelegationDesk(self)
         self.delegation_desk.publish = self._publish_delegation
         self.job_desk: JobDesk | None = JobDesk(self.changes)
         self.resident_desk: ResidentDesk | None = ResidentDesk(self)
+        self.stats_desk: StatsDesk | None = StatsDesk(self)
+        self.turns_desk: TurnsDesk | None = TurnsDesk(self, self.get_task, self.spend_desk.rows)
         self.follow_up: FollowUp | None = None
         self.connections: dict[str, Connection] = {}
         self.registrations: dict[str, Registration] = {}
         self.found: list[FoundAgent] = []
         self.provider_mistakes: Sequence[Mistake] = ()
         """What is wrong with the user's own kinds of agent."""
+        self.settings_desk: SettingsDesk | None = None
+        self._agents_told: set[str] = set()
+        """Ids of the named agents that somebody was told of, and not yet that they are gone."""
         self.conditions: dict[str, Condition] = {}
         self.runtime_desk = RuntimeDesk(self)
+        self.update_desk: UpdateHost | None = None
         self._owns_mark = owns_mark
         self._started = time.monotonic()
         self._pause: Barrier | None = None
         self._pause_timer: asyncio.TimerHandle | None = None
+        self._held_since = ""
+        """Since when something else than the user's pause holds claims back."""
         self._nursery = Nursery("control")
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._queued = 0
@@ -258,6 +275,7 @@ class Facade:
             undelivered=sum(1 for delivery in engine.deliveries.values() if delivery.trouble)
             if engine
             else 0,
+            spend=self.spend_desk.view(),
         )
 
     async def _count_queued(self) -> None:
@@ -268,7 +286,9 @@ class Facade:
         if self._pause is not None:
             return self._pause
         if self.engine is not None and self.engine.barrier.state is not BarrierState.DOWN:
-            return Barrier(reason="update")
+            self._held_since = self._held_since or clock.now_text()
+            return Barrier(reason="update", since=self._held_since)
+        self._held_since = ""
         return None
 
     def connection_view(self, connection: Connection) -> ConnectionView:
@@ -308,6 +328,7 @@ class Facade:
             found.append(
                 Condition(code="no_agents", since=clock.text(self.started_at), action="install_agent")
             )
+        found += self.spend_desk.conditions()
         return found
 
     async def health(self) -> Health:
@@ -420,7 +441,10 @@ class Facade:
     async def reload_settings(self) -> ReloadAnswer:
         if self.host is None:
             raise ControlError("not_ready")
-        return await self.host.reload()
+        try:
+            return await self.host.reload()
+        except SettingsError as error:
+            raise settings_refusal(error) from error
 
     # --- runtimes ------------------------------------------------------------------------------
 
@@ -620,7 +644,7 @@ class Facade:
             if record.connection != "hub" and record.task_id not in known
         ]
         rows.sort(key=lambda row: row.created_at, reverse=True)
-        return rows
+        return await self.spend_desk.rows(rows)
 
     async def get_task(self, task_id: str) -> TaskView:
         self._ready()
@@ -797,24 +821,25 @@ class Facade:
 
     def _row(self, task: HubTask) -> TaskRow:
         row = task_views.row(task, self._last_action(task.id), self._waiting_of(task, None))
-        row = live_row(row, self._life(task.id))
+        row = self.spend_desk.row(live_row(row, self._life(task.id)))
         return self.delegation_desk.row(row, task.parent_key, task.depth)
 
     def _row_of_record(self, record: TaskRecord) -> TaskRow:
         life = self._life(record.task_id, record.connection)
         last_action = self._last_action(record.task_id, record.connection)
-        row = live_row(task_views.row_of_record(record, last_action), life)
+        row = self.spend_desk.row(live_row(task_views.row_of_record(record, last_action), life))
         return self.delegation_desk.row(row, None, 0)
 
     async def _view(self, task: HubTask, record: TaskRecord | None) -> TaskView:
         runs = await self._runs(record) if record is not None else []
         view = task_views.view(task, record, runs, self._waiting_of(task, record))
-        view = live_view(view, record, self._life(task.id))
+        view = await self.spend_desk.task(live_view(view, record, self._life(task.id)))
         return await self.delegation_desk.view(view, task.parent_key, task.depth)
 
     async def _view_of_record(self, record: TaskRecord) -> TaskView:
         view = task_views.view_of_record(record, await self._runs(record))
         view = live_view(view, record, self._life(record.task_id, record.connection))
+        view = await self.spend_desk.task(view)
         return await self.delegation_desk.view(view, None, 0)
 
     async def _runs(self, record: TaskRecord) -> list[RunView]:
@@ -846,6 +871,8 @@ class Facade:
         engine = self.engine
         if self._pause is not None:
             return Condition(code="paused", params={"until": self._pause.until}, since=self._pause.since)
+        if (spent := self.spend_desk.waiting()) is not None:
+            return spent
         for code in ("disk_low", "disk_full"):
             if f"{code}:" in self.conditions:
                 return self.conditions[f"{code}:"]
@@ -872,7 +899,9 @@ class Facade:
     async def agents(self) -> list[AgentView]:
         if self.hub is None:
             return []
-        return [agent_view(agent) for agent in await asked(self.hub.list_agents())]
+        found = [agent_view(agent) for agent in await asked(self.hub.list_agents())]
+        self._agents_told |= {agent.id for agent in found}
+        return found
 
     async def add_agent(self, request: AgentAdd) -> AgentView:
         hub = self._hub()
@@ -930,9 +959,12 @@ class Facade:
         if made.chunks:
             data = {"task_id": task_id, "seq": made.next_seq - 1}
             self.changes.publish("transcript", f"transcript:{task_id}", data)
+        if made.usage is not None:
+            self.spend_desk.seen(life)
 
     def task_ended(self, record: TaskRecord, server_status: str) -> None:
         self._notify(record.task_id)
+        self.spend_desk.ended(record)
         if self.delegation_desk.delegations is not None:
             self.delegation_desk.delegations.task_ended(record)
         if record.connection != "hub":
@@ -972,6 +1004,17 @@ class Facade:
             )
         self.runtimes_changed()
 
+    def _spending_changed(self) -> None:
+        """How the day stands changed; at the limit, so does why tasks wait."""
+        self.status_changed()
+        if self.hub is not None and self.phase == "running":
+            self._nursery.start(self._publish_queued(self.hub), "spending")
+
+    async def _publish_queued(self, hub: Hub) -> None:
+        for task in await asked(hub.list(all=False, limit=RECENT_TASKS)):
+            if task.status == "queued":
+                self.changes.publish("task", f"task:{task.id}", self._row(task))
+
     def connection_changed(self) -> None:
         """Health of a connection changed."""
         self.status_changed()
@@ -998,7 +1041,11 @@ class Facade:
                 self._publish_record(life.record)
 
     async def _publish_agents(self) -> None:
-        for agent in await self.agents():
+        found = await self.agents()
+        for gone in self._agents_told - {agent.id for agent in found}:
+            self._agents_told.discard(gone)
+            self.changes.publish("agent_removed", f"agent:{gone}", {"id": gone})
+        for agent in found:
             self.changes.publish("agent", f"agent:{agent.id}", agent)
 
     # --- small ---------------------------------------------------------------------------------

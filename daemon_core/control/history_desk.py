@@ -7,7 +7,7 @@ that come meanwhile shift nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -73,6 +73,7 @@ class HistoryDesk:
     Args:
         row: How a task of the hub shows in a list, as it is at this moment.
         row_of_record: The same for another server's.
+        costs: Puts into rows what their tasks cost.
     """
 
     def __init__(
@@ -80,10 +81,12 @@ class HistoryDesk:
         source: Source,
         row: Callable[[HubTask], TaskRow],
         row_of_record: Callable[[TaskRecord], TaskRow],
+        costs: Callable[[list[TaskRow]], Awaitable[list[TaskRow]]],
     ) -> None:
         self._source = source
         self._row = row
         self._row_of_record = row_of_record
+        self._costs = costs
 
     async def page(
         self, *, before: str = "", limit: int = DEFAULT, words: str = "", statuses: tuple[str, ...] = ()
@@ -117,7 +120,7 @@ class HistoryDesk:
                 journal_before = no
         more = len(merged) > limit
         cursor = f"{_told(hub_before)}.{_told(journal_before)}" if more else ""
-        return HistoryPage(tasks=[row for *_rest, row in taken], next=cursor)
+        return HistoryPage(tasks=await self._costs([row for *_rest, row in taken]), next=cursor)
 
 
 _Found = tuple[str, str, int, TaskRow]

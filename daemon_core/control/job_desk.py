@@ -28,8 +28,8 @@ from daemon_core.tasks.barrier import BarrierUpError
 from daemon_core.tasks.environment import (
     MARK_NAME,
     child_environment,
-    command_directory,
     is_own_name,
+    search_path,
 )
 from daemon_core.tasks.repositories import lies_inside
 
@@ -274,8 +274,7 @@ class JobDesk:
     def _person_environment(self) -> dict[str, str]:
         base = self.environment()
         env = {name: value for name, value in base.items() if not is_own_name(name)}
-        parts = (str(command_directory()), base.get("PATH", os.defpath))
-        env["PATH"] = os.pathsep.join(part for part in parts if part)
+        env["PATH"] = search_path(base)
         return env
 
     def _task_environment(self, life: TaskLife) -> dict[str, str]:

@@ -14,6 +14,11 @@ from daemon_core.control.requests_desk import REQUEST_ROUTES
 from daemon_core.control.resident_routes import RESIDENT_ROUTES
 from daemon_core.control.route import Query, Route
 from daemon_core.control.runtime_routes import RUNTIME_ROUTES
+from daemon_core.control.settings_desk import SETTINGS_ROUTES
+from daemon_core.control.spend_desk import SPEND_ROUTES
+from daemon_core.control.stats_desk import STATS_ROUTES
+from daemon_core.control.turns_desk import TURN_ROUTES
+from daemon_core.control.update_routes import UPDATE_ROUTES
 
 __all__ = ["ROUTES", "Query", "Route"]
 
@@ -227,4 +232,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     *REQUEST_ROUTES,
     *RESIDENT_ROUTES,
     *RUNTIME_ROUTES,
+    *SETTINGS_ROUTES,
+    *SPEND_ROUTES,
+    *STATS_ROUTES,
+    *TURN_ROUTES,
+    *UPDATE_ROUTES,
 )

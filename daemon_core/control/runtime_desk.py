@@ -16,7 +16,7 @@ from daemon_core.connections.health import State
 from daemon_core.control.backend import PREFIX_LEAST, resolve_id
 from daemon_core.control.changes import ChangeLog
 from daemon_core.control.errors import ControlError
-from daemon_core.control.runtime_requests import ProfilePath, SetPath
+from daemon_core.control.runtime_requests import MissingAgent, ProfilePath, SetPath
 from daemon_core.control.runtime_views import found_view, mistake_view, with_facts
 from daemon_core.control.views import RuntimeView
 from daemon_core.runtimes.book import Off, RuntimeBook
@@ -78,6 +78,17 @@ class RuntimeDesk:
         """All that were found, the unusable ones and those that are switched off, too."""
         mistakes = [mistake_view(mistake) for mistake in self._source.provider_mistakes]
         return [*(row.view for row in self._rows()), *mistakes]
+
+    def missing(self) -> list[MissingAgent]:
+        """What was looked for and is not here; the kinds that were tried come first."""
+        found = [
+            MissingAgent(
+                provider=agent.provider, name=agent.name, install=agent.install_hint, verified=agent.verified
+            )
+            for agent in self._source.found
+            if agent.status == "missing"
+        ]
+        return sorted(found, key=lambda each: (not each.verified, not each.install, each.name.lower()))
 
     def publish(self) -> None:
         """Tell those who follow what is registered and what is not any more."""

@@ -23,3 +23,14 @@ class ProfilePath(View, frozen=True, kw_only=True):
     """Ids of its runtimes, of this machine."""
     reason: str = ""
     """Why it cannot be used here; empty where it can, or where that is not known yet."""
+
+
+class MissingAgent(View, frozen=True, kw_only=True):
+    """A kind of agent that is not on this machine. ``install``: the command that brings it, where there is a
+    short one."""
+
+    provider: str
+    name: str = ""
+    install: str = ""
+    verified: bool = False
+    """Whether this kind was tried with Ostler by its makers."""

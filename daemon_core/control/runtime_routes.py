@@ -10,13 +10,21 @@ from aiohttp.typedefs import Handler
 
 from daemon_core.control.errors import ControlError
 from daemon_core.control.route import Route
-from daemon_core.control.runtime_requests import ProfilePath, SetPath
+from daemon_core.control.runtime_requests import MissingAgent, ProfilePath, SetPath
 from daemon_core.control.views import RuntimeView
 from daemon_core.control.web import answer, body
 
 _NAMED: Final = ("unknown_runtime", "ambiguous_id", "not_ready")
 
 RUNTIME_ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        "missing_agents",
+        "GET",
+        "/v1/runtimes/missing",
+        "Kinds of agent that were looked for and are not on this machine.",
+        list[MissingAgent],
+        refusals=("not_ready",),
+    ),
     Route(
         "restart_runtime",
         "POST",
@@ -61,6 +69,8 @@ class RuntimeHost(Protocol):
     """Who answers them. A runtime is named by its id, the beginning of it, or its provider (then all of the
     provider are meant). Methods that refuse raise ``ControlError``."""
 
+    def missing(self) -> list[MissingAgent]: ...
+
     async def restart(self, name: str) -> list[RuntimeView]: ...
 
     async def switch(self, name: str, *, on: bool) -> list[RuntimeView]: ...
@@ -83,6 +93,9 @@ def runtime_handlers(backend: HasRuntimes) -> Mapping[str, Handler]:
             raise ControlError("not_ready")
         return backend.runtime_desk
 
+    async def missing(_request: web.Request) -> web.Response:
+        return answer(desk().missing())
+
     async def restart(request: web.Request) -> web.Response:
         return answer(await desk().restart(request.match_info["id"]))
 
@@ -97,6 +110,7 @@ def runtime_handlers(backend: HasRuntimes) -> Mapping[str, Handler]:
         return answer(await desk().set_path(request.match_info["id"], wanted))
 
     return {
+        "missing_agents": missing,
         "restart_runtime": restart,
         "switch_runtime_off": off,
         "switch_runtime_on": on,

@@ -33,6 +33,11 @@ from daemon_core.control.requests_desk import request_handlers
 from daemon_core.control.resident_routes import resident_handlers
 from daemon_core.control.routes import ROUTES, Route
 from daemon_core.control.runtime_routes import runtime_handlers
+from daemon_core.control.settings_desk import settings_handlers
+from daemon_core.control.spend_desk import spend_handlers
+from daemon_core.control.stats_desk import stats_handlers
+from daemon_core.control.turns_desk import turn_handlers
+from daemon_core.control.update_routes import update_handlers
 from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
@@ -81,6 +86,11 @@ class ControlServer:
             **request_handlers(backend),
             **resident_handlers(backend),
             **runtime_handlers(backend),
+            **settings_handlers(backend),
+            **spend_handlers(backend),
+            **stats_handlers(backend),
+            **turn_handlers(backend),
+            **update_handlers(backend),
         }
         """Answering functions that are in modules of their own, by the name of their route."""
         self.app = web.Application(
@@ -162,6 +172,7 @@ class ControlServer:
                 agents=await self._backend.agents(),
                 jobs=await self._backend.job_desk.snapshot() if self._backend.job_desk is not None else [],
                 residents=self._backend.resident_desk.snapshot() if self._backend.resident_desk else [],
+                update=self._backend.update_desk.view() if self._backend.update_desk else None,
             )
         )
 

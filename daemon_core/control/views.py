@@ -62,6 +62,24 @@ class ConnectionView(View, frozen=True, kw_only=True):
     next_try_at: str | None = None
 
 
+class SpendView(View, frozen=True, kw_only=True):
+    """What tasks have cost today, in US dollars. ``limit`` 0: there is none."""
+
+    day: str = ""
+    """As the clock of this machine has it."""
+    spent: float = 0.0
+    limit: float = 0.0
+    warn_at: float = 0.0
+    currency: str = "USD"
+    unknown_tasks: int = 0
+    """Tasks of whose cost something is not known: ``spent`` is at least that much."""
+    held: bool = False
+    """The limit is reached: no tasks are taken before ``resets_at``."""
+    allowed: bool = False
+    """The user lets this day go on beyond the limit."""
+    resets_at: str = ""
+
+
 class DaemonStatus(View, frozen=True, kw_only=True):
     status: Literal["starting", "running", "stopping", "stopped"]
     pid: int | None = None
@@ -84,6 +102,7 @@ class DaemonStatus(View, frozen=True, kw_only=True):
     undelivered: int = 0
     """Reports that no server has taken yet."""
     api: tuple[int, int] = API_VERSIONS
+    spend: SpendView | None = None
 
 
 class WorkspaceHealth(View, frozen=True, kw_only=True):
@@ -357,6 +376,11 @@ class TaskRow(View, frozen=True, kw_only=True):
     """How deep it was handed on."""
     open_children: int = 0
     """Tasks that its conversation has handed on and that are not over."""
+    cost: float | None = None
+    """US dollars so far; null: not known, or nothing was used."""
+    cost_how: str = ""
+    """stated by the agent, priced by a list, partial (at least so much), unknown; empty: nothing
+    was used that is told."""
 
 
 class TaskView(View, frozen=True, kw_only=True):
@@ -407,6 +431,9 @@ class TaskView(View, frozen=True, kw_only=True):
     depth: int = 0
     children: list[DelegationView] = []
     """What its conversation has handed on, and what those have."""
+    cost: float | None = None
+    """As in a list (``TaskRow``)."""
+    cost_how: str = ""
 
 
 class TaskAnswer(Request, frozen=True, kw_only=True):
@@ -709,6 +736,115 @@ class ResidentView(View, frozen=True, kw_only=True):
     """Where the output of its present start is."""
 
 
+# --- updates ---------------------------------------------------------------------------------------
+
+
+class UpdateVersion(View, frozen=True, kw_only=True):
+    """A version that can be had. ``notes``: what is new, by language, a line each ("en" is always there)."""
+
+    version: str
+    notes: dict[str, list[str]] = {}
+    released_at: str = ""
+    download_bytes: int = 0
+    """What is fetched: the whole, or what changed."""
+
+
+class UpdateProgress(View, frozen=True, kw_only=True):
+    """``phase``: download, or unpack (which checks, too). ``total_bytes`` 0: not known."""
+
+    phase: Literal["download", "unpack"] = "download"
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+class UpdateNotice(View, frozen=True, kw_only=True):
+    """What the user has not been told yet; told once, by whoever says so (``POST /v1/update/told``).
+
+    ``kind``: ready (it can be restarted into), updated (it runs now), rolled_back (it did not work here, or
+    the user wanted the one before: ``from_version`` runs), failed (it could not be put in place; nothing
+    changed).
+    """
+
+    kind: Literal["ready", "updated", "rolled_back", "failed"]
+    version: str
+    from_version: str = ""
+    notes: dict[str, list[str]] = {}
+    reason: Condition | None = None
+
+
+class UpdateResult(View, frozen=True, kw_only=True):
+    """A line of the history. ``asked_by``: automatic, user, server, or installer (a package was installed).
+
+    ``rolled_back``: ``version`` was left, and ``from_version`` is what runs again.
+    """
+
+    version: str
+    from_version: str
+    result: Literal["committed", "rolled_back", "failed"]
+    at: str
+    asked_by: str = "automatic"
+    reason: Condition | None = None
+
+
+class UpdateView(View, frozen=True, kw_only=True):
+    """How Ostler stands with its updates.
+
+    ``stage``: idle; checking (asks for the newest version); available (there is one; it is fetched next, or
+    again at ``next_try_at``); downloading (``progress`` says how far, unpacking included); staged (it is here
+    and checked; nothing happens by itself); waiting (the same, and it is applied by itself: see
+    ``waits_for``); switching (no task is taken for some seconds); restarting; verifying (the new version is
+    on trial); committed, rolled_back, failed (the last result, until the next check).
+    """
+
+    stage: Literal[
+        "idle",
+        "checking",
+        "available",
+        "downloading",
+        "staged",
+        "waiting",
+        "switching",
+        "restarting",
+        "verifying",
+        "committed",
+        "rolled_back",
+        "failed",
+    ] = "idle"
+    since: str = ""
+    current: str = ""
+    """The version that the daemon is."""
+    previous: str = ""
+    """The version that ``rollback`` goes to; empty: there is none."""
+    possible: bool = True
+    why_not: Condition | None = None
+    """Why there are no updates here: source (not run from an installation), package_manager, launcher_gone,
+    no_trust (the root of trust is missing), no_address."""
+    version: UpdateVersion | None = None
+    """The version that all this is about."""
+    ready: bool = False
+    """It is here and whole: a restart brings it."""
+    progress: UpdateProgress | None = None
+    asked_by: str = ""
+    """Who wanted it: automatic, user, server; empty where nothing goes on."""
+    automatic: bool = True
+    """Whether it is applied by itself (the setting ``updates.automatic``)."""
+    waits_for: Literal["", "quiet", "reminder"] = ""
+    """quiet: until no task runs, at the latest at ``applies_at``; reminder: until ``remind_at``."""
+    applies_at: str | None = None
+    remind_at: str | None = None
+    """The user wants to hear no more of it until then: nothing is shown before."""
+    next_try_at: str | None = None
+    """When what failed is tried again by itself."""
+    problem: Condition | None = None
+    """Why the last attempt did not succeed."""
+    checked_at: str | None = None
+    """The last check that was answered well."""
+    next_check_at: str | None = None
+    notices: list[UpdateNotice] = []
+    history: list[UpdateResult] = []
+    """The newest first."""
+
+
 # --- changes ---------------------------------------------------------------------------------------
 
 
@@ -726,6 +862,8 @@ class Snapshot(View, frozen=True, kw_only=True):
     agents: list[AgentView] = []
     jobs: list[JobView] = []
     residents: list[ResidentView] = []
+    update: UpdateView | None = None
+    """None from a daemon that has none yet."""
 
 
 def _no_data() -> msgspec.Raw:
@@ -738,8 +876,8 @@ class ChangeEvent(View, frozen=True, kw_only=True):
     ``kind`` and what ``data`` is: status (DaemonStatus), runtime (RuntimeView), runtime_removed ({id}),
     task (TaskRow), task_removed ({id}), agent (AgentView), agent_removed ({id}), job (JobView), job_removed
     ({id}), resident (ResidentView), resident_removed ({id}), delegation (DelegationView), transcript
-    ({task_id, seq}: there are lines up to seq), settings ({}), reset ({reason}: take a new snapshot), hello
-    ({}: first on every stream). Others are to be ignored.
+    ({task_id, seq}: there are lines up to seq), update (UpdateView), settings ({}), reset ({reason}: take a
+    new snapshot), hello ({}: first on every stream). Others are to be ignored.
     """
 
     revision: int

@@ -2,7 +2,7 @@
 
 A request waits until the runtime's next sign of life takes it along, and then for its result. Both have a
 time; what is late has timed out, and a result for what is over changes nothing. Nothing here is stored: a
-request does not outlive the hub, whoever asked asks again.
+request does not outlive the hub, whoever asked asks again. (An update ends the hub: the daemon remembers it.)
 """
 
 from __future__ import annotations
@@ -81,6 +81,12 @@ class Requests:
         made = Request(str(uuid.uuid4()), kind, runtime_id, asked, self._clock.now(), self._clock.monotonic())
         self._all[made.id] = made
         return made
+
+    def restore(self, kind: Kind, runtime_id: str, request_id: str, **asked: Any) -> None:
+        """A request of an earlier life of the hub, which the daemon has taken on and not answered yet."""
+        now = self._clock.monotonic()
+        made = Request(request_id, kind, runtime_id, asked, self._clock.now(), now, status="running")
+        self._all.setdefault(request_id, made)
 
     def get(self, kind: Kind, runtime_id: str, request_id: str) -> Request:
         """One of a runtime's.

@@ -155,6 +155,24 @@ MIGRATIONS: tuple[str, ...] = (
         ended_at TEXT NOT NULL DEFAULT ''
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE spend(
+        task_key TEXT NOT NULL,
+        day TEXT NOT NULL,
+        provider TEXT NOT NULL,
+        model TEXT NOT NULL,
+        connection TEXT NOT NULL DEFAULT '',
+        agent TEXT NOT NULL DEFAULT '',
+        input_tokens INTEGER NOT NULL DEFAULT 0,
+        output_tokens INTEGER NOT NULL DEFAULT 0,
+        cache_read_tokens INTEGER NOT NULL DEFAULT 0,
+        cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+        cost REAL NOT NULL DEFAULT 0,
+        how TEXT NOT NULL DEFAULT 'unknown',
+        PRIMARY KEY(task_key, day, provider, model)
+    ) WITHOUT ROWID;
+    CREATE INDEX spend_by_day ON spend(day);
+    """,
 )
 
 TABLES: tuple[str, ...] = (
@@ -167,6 +185,7 @@ TABLES: tuple[str, ...] = (
     "wakes",
     "jobs",
     "delegations",
+    "spend",
 )
 """In an order in which rows can be copied with foreign keys on."""
 

@@ -125,6 +125,15 @@ class StdinRecord(msgspec.Struct, frozen=True):
     data: bytes | None
 
 
+_kept_open: list[int] = []
+
+
+def keep_open(descriptor: int) -> None:
+    """From now on every shim has this open file description, too: the lease on the version that it runs
+    from, which must stay on the disk for as long as the shim lives."""
+    _kept_open.append(descriptor)
+
+
 def shim_command() -> list[str]:
     """The command that runs the shim, without its arguments."""
     if getattr(sys, "frozen", False):
@@ -533,7 +542,7 @@ class _Launch:
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
         # Copied here and now: if the wait for the thread is cancelled, the caller may close its own.
-        self._fds = [os.dup(fd) for fd in spec.lock_fds]
+        self._fds = [os.dup(fd) for fd in (*spec.lock_fds, *_kept_open)]
         self._turn = threading.Lock()
         self._taken = False
 

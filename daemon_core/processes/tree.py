@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +69,14 @@ def send(who: Identity, number: int) -> bool:
 def descendants(pid: int) -> set[Identity]:
     """The living processes below ``pid``, itself not included."""
     return _below({pid}, dict(_all()))
+
+
+def families(roots: Collection[int]) -> dict[int, set[Identity]]:
+    """Each of these processes with the living ones below it, by one walk over all; without those gone."""
+    everyone = dict(_all())
+    return {
+        pid: _below({pid}, everyone) | {Identity(pid, everyone[pid][1])} for pid in roots if pid in everyone
+    }
 
 
 def marked(mark: str) -> set[Identity]:

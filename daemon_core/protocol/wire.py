@@ -428,6 +428,10 @@ class Usage(WireFull):
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cost_usd: float | msgspec.UnsetType = msgspec.UNSET
+    """What the agent says that it cost. Ostler's own: kept and shown here, never reported."""
+    cost_partial: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether only some of the tokens are in ``cost_usd``."""
 
 
 class UsageRequest(WireFull):

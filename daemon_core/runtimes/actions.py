@@ -109,6 +109,7 @@ class RuntimeActions:
         skill_places: where a provider (by name) looks for its user's skills, best first; empty: nowhere.
         models: lists the models of a runtime; None: nobody can.
         disk: bounds what reads from the disk at once; the same for all connections.
+        update: has this machine updated; None: it is refused in words.
     """
 
     def __init__(
@@ -119,8 +120,10 @@ class RuntimeActions:
         models: ModelLister | None = None,
         *,
         disk: asyncio.Semaphore,
+        update: ActionHandler | None = None,
     ) -> None:
         self._runtime = runtime
+        self._update = update or refuse_action
         self._environ = environ
         self._skill_places = skill_places
         self._models = models
@@ -129,7 +132,7 @@ class RuntimeActions:
     async def __call__(self, action: PendingAction) -> dict[str, Any] | None:
         runtime = self._runtime(action.runtime_id)
         if action.kind == "update":
-            return await refuse_action(action)
+            return await self._update(action)
         if runtime is None:
             return None  # gone meanwhile, and whoever asked sees that it is offline
         match action.kind:
@@ -206,23 +209,29 @@ class ActionDesk:
                 log.exception("%s: %s failed", self._connection.name, action.kind)
                 result = {"status": "failed", "error": "This failed inside the daemon; its log has more."}
             if result is not None:
-                await self._report(action, result)
+                await report_result(self._connection, action, result)
         finally:
             self._acting -= 1
 
-    async def _report(self, action: PendingAction, result: dict[str, Any]) -> None:
-        """Attempts after 0, 0.5, 2 and 4 s; any 4xx ends them."""
-        for pause_s in RESULT_RETRIES_S:
-            if pause_s:
-                await asyncio.sleep(pause_s)
-            try:
-                await self._connection.client.report_action(
-                    action.runtime_id, _ROUTES[action.kind], action.request_id, result
-                )
-            except errors.ServerError as error:
-                log.info("%s: result of %s: %s", self._connection.name, action.kind, error)
-                if 400 <= error.status < 500:
-                    self._connection.report(error)
-                    return
-            else:
-                return
+
+async def report_result(connection: Connection, action: PendingAction, result: dict[str, Any]) -> bool:
+    """Tell a server what became of an action: attempts after 0, 0.5, 2 and 4 s; any 4xx ends them.
+
+    Returns:
+        Whether the server has heard it, or does not want to.
+    """
+    for pause_s in RESULT_RETRIES_S:
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        try:
+            await connection.client.report_action(
+                action.runtime_id, _ROUTES[action.kind], action.request_id, result
+            )
+        except errors.ServerError as error:
+            log.info("%s: result of %s: %s", connection.name, action.kind, error)
+            if 400 <= error.status < 500:
+                connection.report(error)
+                return True
+        else:
+            return True
+    return False

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
-def write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes, *, before: Callable[[], None] | None = None) -> None:
     """Replace ``path`` by a 0600 file with ``data``: temporary file, fsync, rename, fsync of the directory.
+
+    Args:
+        before: Called at the last moment before the rename; what it raises leaves the old content.
 
     Raises:
         OSError: The old content is then still there.
@@ -20,6 +24,8 @@ def write_private(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if before is not None:
+            before()
         os.replace(temporary, path)
     except BaseException:
         try:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from daemon_core.settings import installed
 from daemon_core.settings.atomic import write_private
 from daemon_core.settings.directories import make_private
 
@@ -179,10 +180,9 @@ class CredentialStore:
         if secret is not None:
             question["secret"] = secret
         limit_s = ASK_LIMIT_S if ask else QUIET_LIMIT_S
-        program = str(Path(__file__).with_name("keyring_child.py"))
         try:
             child = await asyncio.create_subprocess_exec(
-                sys.executable, "-P", program,
+                *_keyring_child(),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
@@ -207,3 +207,9 @@ class CredentialStore:
         if code != "ok":
             raise CredentialError(_CODES.get(code, "keyring_failed"), str(answer.get("detail", "")))
         return answer
+
+
+def _keyring_child() -> list[str]:
+    if installed.FROZEN:
+        return [installed.beside("ostler-helper"), "keyring"]
+    return [sys.executable, "-P", str(Path(__file__).with_name("keyring_child.py"))]

@@ -52,6 +52,12 @@ class Directories:
         return self.config / "providers"
 
     @property
+    def app(self) -> Path:
+        """The installed versions, which all profiles share (and the launcher finds by itself)."""
+        data = self.data if self.profile == DEFAULT_PROFILE else self.data.parent.parent
+        return data / "app"
+
+    @property
     def lock_file(self) -> Path:
         return self.state / "daemon.lock"
 

@@ -1,29 +1,40 @@
 """Changes to ``config.toml`` that keep comments, order and spelling of everything else.
 
 A change is checked as a whole before it replaces the file; what is refused leaves the file as it was. Two
-programs that change it at once take turns (a lock on the directory).
+programs that change it at once take turns (a lock on the directory). An editor takes no turns: what it saved
+while a change was being made is noticed right before the file is replaced, and the change is made anew on it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from daemon_core.settings import values
 from daemon_core.settings.atomic import write_private
 from daemon_core.settings.errors import SettingsError
-from daemon_core.settings.file import entries, find, load, override_name, parse
+from daemon_core.settings.file import content, entries, find, override_name, parse
 
 if TYPE_CHECKING:
     import tomlkit
 
+TRIES: Final = 10
+"""An editor that saves more often than this while one change is made is no editor."""
 
-def set_value(path: Path, name: str, text: str) -> None:
+
+class _SavedMeanwhileError(Exception):
+    """The file is another one than the change was made on."""
+
+
+def set_value(path: Path, name: str, text: str, providers: Collection[str] | None = None) -> None:
     """Set one setting from text, as ``ostler config set`` has it.
+
+    Args:
+        providers: Names that may stand below ``agents`` and ``limits.runtimes``; None: any.
 
     Raises:
         SettingsError: No such setting, or not a value for it, or the file was damaged before.
@@ -31,9 +42,21 @@ def set_value(path: Path, name: str, text: str) -> None:
     entry = find(name)
     try:
         plain = values.from_text(entry.key, text)
+    except ValueError as error:
+        raise _refused(name, error) from error
+    set_plain(path, name, plain, providers)
+
+
+def set_plain(path: Path, name: str, plain: Any, providers: Collection[str] | None = None) -> None:
+    """Set one setting to what is to stand in the file: "30m", 8, true, ["a"], {"claude": 2}.
+
+    Raises as ``set_value``.
+    """
+    entry = find(name)
+    try:
         values.from_toml(entry.key, plain)
     except ValueError as error:
-        raise SettingsError(f"{name} {error}", hint=entry.key.what.rstrip("."), key=name) from error
+        raise _refused(name, error) from error
 
     def change(document: tomlkit.TOMLDocument) -> None:
         import tomlkit
@@ -52,7 +75,11 @@ def set_value(path: Path, name: str, text: str) -> None:
         else:
             table[field] = plain
 
-    _change(path, change)
+    _change(path, change, providers)
+
+
+def _refused(name: str, error: ValueError) -> SettingsError:
+    return SettingsError(f"{name} {error}", hint=find(name).key.what.rstrip("."), key=name)
 
 
 def unset_value(path: Path, name: str) -> bool:
@@ -87,25 +114,39 @@ def replace_text(path: Path, text: str) -> None:
         _write(path, text)
 
 
-def _change(path: Path, change: Callable[[tomlkit.TOMLDocument], None]) -> None:
+def _change(
+    path: Path, change: Callable[[tomlkit.TOMLDocument], None], providers: Collection[str] | None = None
+) -> None:
     import tomlkit
 
     with _turn(path):
-        load(path, {})  # a file that is damaged already is told as such, with its line
-        try:
-            document = tomlkit.parse(path.read_text("utf-8-sig"))
-        except FileNotFoundError:
-            document = tomlkit.document()
-        change(document)
-        text = tomlkit.dumps(document)
-        parse(text.encode(), path)
-        _write(path, text)
+        for _ in range(TRIES):
+            raw = content(path)
+            parse(raw, path)  # a file that is damaged already is told as such, with its line
+            document = tomlkit.parse(raw.decode("utf-8-sig"))
+            change(document)
+            text = tomlkit.dumps(document)
+            parse(text.encode(), path, providers=providers)
+            try:
+                _write(path, text, instead_of=raw)
+            except _SavedMeanwhileError:
+                continue
+            return
+    raise SettingsError(
+        "the file is being changed by another program all the time", hint="Try again", file=path
+    )
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, instead_of: bytes | None = None) -> None:
+    """Replace the file; where ``instead_of`` is given, only while that is its content."""
+
+    def unchanged() -> None:
+        if instead_of is not None and content(path) != instead_of:
+            raise _SavedMeanwhileError
+
     try:
         # A link is kept and its target replaced: settings often live in a repository of dot files.
-        write_private(Path(os.path.realpath(path)), text.encode())
+        write_private(Path(os.path.realpath(path)), text.encode(), before=unchanged)
     except OSError as error:
         raise SettingsError(
             f"the settings cannot be written: {error.strerror}",

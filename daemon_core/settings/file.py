@@ -3,7 +3,8 @@
 ``Settings`` is read once at the edge and handed on. Precedence: environment (``OSTLER_DAEMON_SLOTS`` for
 ``daemon.slots``, ``OSTLER_AGENTS_CLAUDE_PATH`` for ``agents.claude.path``), file, default. A misspelt key,
 a wrong type and a syntax error are refused with file, line, key and what to write instead: nothing is
-ignored in silence.
+ignored in silence. A daemon that starts may leave out keys that it does not know (``unknown``): they may be
+those of a newer version that it takes the place of.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import tomllib
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,13 +22,16 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from daemon_core.settings import values
+from daemon_core.settings import quiet, values
 from daemon_core.settings.errors import SettingsError
 from daemon_core.settings.ports import FOREIGN_PORTS
 from daemon_core.settings.toml_lines import line_of
 from daemon_core.settings.values import Key
 
 SIZE_LIMIT_BYTES: Final = 1024 * 1024
+
+Unknown = Callable[[SettingsError], bool]
+"""Whether a setting that there is not may be left out."""
 MINUTE_S: Final = 60.0
 HOUR_S: Final = 3600.0
 
@@ -197,6 +201,28 @@ class JobSettings(Section, frozen=True, kw_only=True):
             "What ended first goes first; a job that goes on never goes",
         ),
     ] = 2 * 2**30
+
+
+class SpendSettings(Section, frozen=True, kw_only=True):
+    daily_limit: Annotated[
+        float,
+        Key(
+            "amount",
+            "Most that tasks may cost in a day, in US dollars; then none is taken until midnight. 0: any.",
+            "What a day may cost is yours to say; costs are what the agents state, else by list prices",
+            most=1_000_000,
+        ),
+    ] = 0.0
+    warn_at: Annotated[
+        int,
+        Key(
+            "count",
+            "Per cent of the limit at which you are told that it is near.",
+            "Time enough to decide before tasks wait",
+            least=1,
+            most=100,
+        ),
+    ] = 80
 
 
 class WatchdogSettings(Section, frozen=True, kw_only=True):
@@ -383,6 +409,174 @@ class LogSettings(Section, frozen=True, kw_only=True):
     files: Annotated[int, Key("count", "How many rotated log files are kept.", most=100, live=False)] = 3
 
 
+class DesktopSettings(Section, frozen=True, kw_only=True):
+    """Read by the desktop, over the control API; the daemon only keeps them."""
+
+    appearance: Annotated[
+        str,
+        Key(
+            "choice",
+            "Whether the window is light or dark; system: as your desktop is, also when that changes.",
+            choices=("system", "light", "dark"),
+        ),
+    ] = "system"
+    language: Annotated[
+        str,
+        Key(
+            "choice",
+            "Language of the tray and the window; system: that of your desktop where Ostler knows it.",
+            choices=("system", "en", "de", "zh_CN"),
+        ),
+    ] = "system"
+    explain_close: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether closing the window says that Ostler goes on in the tray.",
+            "Said once: it is switched off by itself after that",
+        ),
+    ] = True
+    terminal: Annotated[
+        str,
+        Key(
+            "text",
+            "Command that opens a terminal, {directory} being where; empty: that of your desktop.",
+        ),
+    ] = ""
+    editor: Annotated[
+        str,
+        Key(
+            "text",
+            "Command that opens an editor, {directory} being what; empty: one that is found.",
+        ),
+    ] = ""
+    global_shortcut: Annotated[
+        str,
+        Key(
+            "text",
+            "Keys that open the box for a new task from anywhere, such as Ctrl+Alt+O; empty: none.",
+            "Keys belong to you: none are taken without being asked",
+        ),
+    ] = ""
+
+
+class NotificationSettings(Section, frozen=True, kw_only=True):
+    """Read by the desktop, over the control API; the daemon only keeps them."""
+
+    enabled: Annotated[
+        bool,
+        Key("flag", "Whether notifications are shown at all.", "What they would say is listed in any case"),
+    ] = True
+    needs_you: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether a task that waits for your answer is notified, also in quiet hours.",
+            "Without an answer nothing goes on",
+        ),
+    ] = True
+    finished: Annotated[bool, Key("flag", "Whether a task that is done is notified.")] = True
+    failed: Annotated[bool, Key("flag", "Whether a task that failed is notified.")] = True
+    stalled: Annotated[
+        bool, Key("flag", "Whether a task that has been silent for long is notified before it is ended.")
+    ] = True
+    parked: Annotated[bool, Key("flag", "Whether a task that waits for a usage limit is notified.")] = True
+    update: Annotated[bool, Key("flag", "Whether an update that is ready is notified.")] = True
+    trouble: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether trouble with Ostler itself is notified, also in quiet hours.",
+            "Tasks may not be taken meanwhile",
+        ),
+    ] = True
+    sound: Annotated[
+        bool,
+        Key("flag", "Whether notifications may make the sound that your desktop gives them."),
+    ] = True
+    respect_do_not_disturb: Annotated[
+        bool,
+        Key(
+            "flag",
+            'Whether notifications wait while your desktop is on "do not disturb".',
+            "What waited is told in one summary afterwards",
+        ),
+    ] = True
+    quiet_hours: Annotated[
+        dict[str, str],
+        Key(
+            "texts",
+            'When notifications wait: { daily = "22:00-07:00", sat = "23:00-10:00", sun = "off" }.',
+            "Days are mon to sun; daily stands for those not named. What waited is told in one summary",
+        ),
+    ] = {}
+    per_minute: Annotated[
+        int,
+        Key(
+            "count",
+            "How many notifications may come in a minute; more become one summary.",
+            "Ten tasks that end at once are one piece of news",
+            least=1,
+            most=60,
+        ),
+    ] = 5
+
+
+class UpdateSettings(Section, frozen=True, kw_only=True):
+    check: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether newer versions are looked for and fetched by themselves.",
+            "Off: `ostler update check` and the tray's own entry do it when you want",
+        ),
+    ] = True
+    automatic: Annotated[
+        bool,
+        Key(
+            "flag",
+            "Whether a version that is ready is put in place by itself, when no task runs.",
+            "It takes seconds, and runs go on. Off: it waits for you",
+        ),
+    ] = True
+    interval: Annotated[
+        float,
+        Key(
+            "duration",
+            "How often newer versions are looked for.",
+            "Each look spreads itself, so that not all machines come at once",
+            least=15 * MINUTE_S,
+            most=30 * 24 * HOUR_S,
+        ),
+    ] = 6 * HOUR_S
+    quiet_limit: Annotated[
+        float,
+        Key(
+            "duration",
+            "How long a moment without tasks is waited for, before it is put in place anyway; 0: not.",
+            "Runs go on over it in any case; a machine that is never idle would never be updated",
+            most=30 * 24 * HOUR_S,
+        ),
+    ] = 24 * HOUR_S
+    size_limit: Annotated[
+        int,
+        Key(
+            "size",
+            "A larger file than this is not fetched.",
+            "Some times what Ostler takes",
+            least=2**20,
+        ),
+    ] = 512 * 2**20
+    url: Annotated[
+        str,
+        Key(
+            "text",
+            "Where newer versions are looked for, in place of the installer's own address; empty: there.",
+            "A mirror: what comes from it has to have the same signatures",
+        ),
+    ] = ""
+
+
 class AgentSettings(Section, frozen=True, kw_only=True):
     """``[agents.<provider>]``: how one provider is started on this machine."""
 
@@ -429,6 +623,7 @@ class Settings(Section, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     delegation: DelegationSettings = DelegationSettings()
     jobs: JobSettings = JobSettings()
+    spend: SpendSettings = SpendSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     permissions: PermissionSettings = PermissionSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -439,6 +634,9 @@ class Settings(Section, frozen=True, kw_only=True):
     discovery: DiscoverySettings = DiscoverySettings()
     environment: EnvironmentSettings = EnvironmentSettings()
     log: LogSettings = LogSettings()
+    desktop: DesktopSettings = DesktopSettings()
+    notifications: NotificationSettings = NotificationSettings()
+    updates: UpdateSettings = UpdateSettings()
     agents: dict[str, AgentSettings] = {}
 
     def agent(self, provider: str) -> AgentSettings:
@@ -525,35 +723,58 @@ def override_name(name: str) -> str:
     return "OSTLER_" + re.sub(r"[.-]", "_", name).upper()
 
 
-def load(path: Path, environ: Mapping[str, str], providers: Collection[str] | None = None) -> Settings:
+def load(
+    path: Path,
+    environ: Mapping[str, str],
+    providers: Collection[str] | None = None,
+    unknown: Unknown | None = None,
+) -> Settings:
     """The settings of the file at ``path`` (which need not exist) and the overrides in ``environ``.
 
     Args:
         providers: Names that may stand below ``agents``, ``limits.runtimes``; None: any.
+        unknown: Asked for each setting that there is not; what it answers with True is left out.
 
     Raises:
         SettingsError: With file, line and key where they can be told.
     """
+    return parse(content(path), path, environ, providers, unknown)
+
+
+def content(path: Path) -> bytes:
+    """What stands in the file; nothing where there is none.
+
+    Raises:
+        SettingsError: It cannot be read.
+    """
     try:
         with open(path, "rb") as file:
-            raw = file.read(SIZE_LIMIT_BYTES + 1)
+            return file.read(SIZE_LIMIT_BYTES + 1)
     except FileNotFoundError:
-        raw = b""
+        return b""
     except OSError as error:
         raise SettingsError(
             f"the settings cannot be read: {error.strerror}", hint="Check the file's permissions", file=path
         ) from error
-    return parse(raw, path, environ, providers)
 
 
 def parse(
-    raw: bytes, path: Path, environ: Mapping[str, str] | None = None, providers: Collection[str] | None = None
+    raw: bytes,
+    path: Path,
+    environ: Mapping[str, str] | None = None,
+    providers: Collection[str] | None = None,
+    unknown: Unknown | None = None,
 ) -> Settings:
     """The settings in ``raw``, the content of the file ``path``. Raises as ``load``."""
     text = _decode(raw, path)
     found: dict[str, Any] = {}
-    for name, value in _flatten(_tree(text, path), text, path):
-        entry = find(name, file=path, line=line_of(text, name))
+    for name, value in _flatten(_tree(text, path), text, path, unknown):
+        try:
+            entry = find(name, file=path, line=line_of(text, name))
+        except SettingsError as error:
+            if unknown is not None and unknown(error):
+                continue
+            raise
         try:
             found[name] = values.from_toml(entry.key, value)
             _check(name, found[name])
@@ -577,6 +798,16 @@ def parse(
                 f"{variable} {error}", hint="Correct or unset this environment variable", key=variable
             ) from error
     return _build(found)
+
+
+def set_in(raw: bytes, path: Path) -> dict[str, Any]:
+    """What the file itself sets, also where that is the default: the plain values by dotted name.
+
+    Raises:
+        SettingsError: It is not TOML, or has sections that are none. Values are not looked at.
+    """
+    text = _decode(raw, path)
+    return dict(_flatten(_tree(text, path), text, path))
 
 
 def overrides(environ: Mapping[str, str]) -> Iterator[tuple[str, Entry, str]]:
@@ -641,18 +872,23 @@ def _tree(text: str, path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _flatten(tree: dict[str, Any], text: str, path: Path) -> Iterator[tuple[str, Any]]:
+def _flatten(
+    tree: dict[str, Any], text: str, path: Path, unknown: Unknown | None = None
+) -> Iterator[tuple[str, Any]]:
     for section, content in tree.items():
         if section != "agents" and section not in _sections():
             known = [*_sections(), "agents"]
             near = difflib.get_close_matches(section, known, 1, 0.6)
-            raise SettingsError(
+            error = SettingsError(
                 f"there is no section {section}",
                 hint=f"Did you mean {near[0]}?" if near else f"The sections are {', '.join(known)}",
                 file=path,
                 line=line_of(text, section),
                 key=section,
             )
+            if unknown is not None and unknown(error):
+                continue
+            raise error
         if not isinstance(content, dict):
             raise SettingsError(
                 f"{section} must be a section, written [{section}]",
@@ -685,6 +921,8 @@ def _check(name: str, value: Any) -> None:
             f"must be 0 or from 1024 to 65535 without {FOREIGN_PORTS.start} to {FOREIGN_PORTS.stop - 1} "
             f"(another program's), not {value}"
         )
+    if name == "notifications.quiet_hours":
+        quiet.check(value)
     if name == "environment.set":
         for variable in value:
             if not variable or "=" in variable:

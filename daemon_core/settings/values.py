@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-Kind = Literal["flag", "count", "text", "choice", "duration", "size", "words", "counts", "texts"]
+Kind = Literal["flag", "count", "amount", "text", "choice", "duration", "size", "words", "counts", "texts"]
 
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -94,6 +94,8 @@ def from_toml(key: Key, value: Any) -> Any:
             return value
         case "count":
             return _count(key, value)
+        case "amount":
+            return _amount(key, value)
         case "text":
             return _text(value)
         case "choice":
@@ -128,6 +130,11 @@ def from_text(key: Key, text: str) -> Any:
                 return int(stripped)
             except ValueError:
                 return _count(key, text)  # raises, with the range in its text
+        case "amount":
+            try:
+                return float(stripped)
+            except ValueError:
+                return _amount(key, text)  # raises, with the range in its text
         case "size":
             return int(stripped) if stripped.isdigit() else stripped
         case "words":
@@ -165,6 +172,13 @@ def _count(key: Key, value: Any) -> int:
         upper = f" to {key.most:.0f}" if key.most < 2**53 else " upwards"
         raise ValueError(f"must be a whole number from {key.least:.0f}{upper}, not {_shown(value)}")
     return value
+
+
+def _amount(key: Key, value: Any) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not key.least <= value <= key.most:
+        raise ValueError(f"must be a number from {key.least:g} to {key.most:g}, not {_shown(value)}")
+    return float(value)
 
 
 def _within(key: Key, value: Any, show: Any) -> Any:

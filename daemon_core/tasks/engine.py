@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -20,6 +21,7 @@ from daemon_core.agents.family import Family
 from daemon_core.connections.connection import Connection
 from daemon_core.jobs.keeper import JobKeeper
 from daemon_core.journal import Journal, JournalError, RunRecord, TaskRecord
+from daemon_core.processes.state import RunPhase, read_state
 from daemon_core.protocol.wire import Task
 from daemon_core.runtimes.registration import LivingRuntime, RegisteredRuntime
 from daemon_core.tasks import clock, prompts
@@ -41,6 +43,7 @@ from daemon_core.tasks.run import StopReason
 from daemon_core.tasks.secrets import ClaimFile, new_run_id
 from daemon_core.tasks.skills import SkillCache
 from daemon_core.tasks.slots import Slot, Slots
+from daemon_core.tasks.spending import SpendBook
 from daemon_core.tasks.translate import Digest
 from daemon_core.tasks.watchdog import WatchLimits
 from daemon_core.workdirs import DirectoryLock, DirectoryLocks, TaskDirectories
@@ -110,6 +113,7 @@ class Engine:
     agent_missing: Callable[[str], None] = lambda provider: None
     """Hears that the program of a provider was not there when it was to be started."""
     room: RoomGuard | None = None
+    spending: SpendBook | None = None
     """Holds claims while a disk is nearly full; None: nothing does."""
 
     jobs: JobKeeper | None = None
@@ -230,13 +234,17 @@ class Engine:
         return self.patience.troubled or self._stopping or self._claims_off
 
     async def claims_possible(self) -> None:
-        """Wait while the barrier is up, claims are held, or there is no room on the disk."""
+        """Wait while the barrier is up, claims are held, enough was spent today, or there is no room on the
+        disk."""
         while True:
             while self.claims_held or self.barrier.state is not BarrierState.DOWN:
                 self._hold_claims.clear()
                 if self.claims_held:
                     await self._hold_claims.wait()
                 await self.barrier.wait_down()
+            if self.spending is not None and self.spending.held:
+                await self.spending.wait()
+                continue
             if self.room is None or await self.room.enough():
                 return
             await self.room.wait()
@@ -426,14 +434,53 @@ class Engine:
             if record.connection == connection
         ]
 
+    # --- moments -------------------------------------------------------------------------------
+
+    async def quiet(self) -> None:
+        """Until no task is worked on here (one that is kept open for its jobs needs nothing)."""
+        await self._until(lambda: not any(not life.waiting for life in self.lives.values()))
+
+    async def between_stretches(self) -> None:
+        """Until no task is in one of the short stretches before its spawn or after its exit."""
+        await self._until(lambda: not any(life.between for life in self.lives.values()))
+
+    async def attached(self) -> None:
+        """Until every run that lives is read and watched again after a start."""
+
+        def living() -> list[TaskLife]:
+            return [
+                life
+                for life in self.lives.values()
+                if read_state(life.run_dir).phase is RunPhase.ALIVE and not life.waiting
+            ]
+
+        for life in await asyncio.to_thread(living):
+            await self._until(functools.partial(self._is_attached, life))
+
+    def _is_attached(self, life: TaskLife) -> bool:
+        return life.driver is not None or life.waiting != "" or self.lives.get(life.record.key) is not life
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        while not reached():
+            self._settled.clear()
+            await self._settled.wait()
+
     # --- stop ----------------------------------------------------------------------------------
 
-    async def stop(self, *, end_runs: bool, deadline_s: float, deliver_s: float = SETTLE_S) -> int:
+    async def stop(
+        self,
+        *,
+        end_runs: bool,
+        deadline_s: float,
+        deliver_s: float = SETTLE_S,
+        settle_s: float = SETTLE_S,
+    ) -> int:
         """Stop in order; gives the number of runs that go on without the daemon.
 
         Args:
             end_runs: end them, too, and wait up to ``deadline_s`` for it.
             deliver_s: how long reports that are on their way are waited for; the rest goes after a start.
+            settle_s: how long tasks between claim and spawn and between exit and outbox are waited for.
         """
         self._stopping = True
         self.barrier.hold("stop")
@@ -446,7 +493,7 @@ class Engine:
             for life in list(self.lives.values()):
                 life.stop(StopReason.DAEMON)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(deadline_s if end_runs else SETTLE_S):
+            async with asyncio.timeout(deadline_s if end_runs else settle_s):
                 while any(life.between or end_runs for life in self.lives.values()):
                     self._settled.clear()
                     await self._settled.wait()

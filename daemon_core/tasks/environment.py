@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from daemon_core.protocol.wire import Agent, Task
+from daemon_core.settings import installed
 
 MARK_NAME = "OSTLER_MARK"
 """Unique per run and inherited by everything it starts: what is left over is found by it."""
@@ -37,9 +38,21 @@ _KEPT = frozenset({"OSTLER_HOME", "OSTLER_PROFILE"})
 """Own names that go on to a child: `ostler` inside a run must find the same daemon."""
 
 
-def command_directory() -> Path:
-    """The directory that holds the ``ostler`` command."""
-    return Path(sys.executable).parent
+def command_directories() -> list[Path]:
+    """The directories that hold the ``ostler`` command, the one that lasts longest first.
+
+    Installed, that is the launcher's, whose ``ostler`` is always the current version's; the payload's own
+    comes after it, for a run that goes on when the launcher has been uninstalled.
+    """
+    launcher = installed.launcher_directory()
+    return [*([launcher] if launcher is not None else []), Path(sys.executable).parent]
+
+
+def search_path(base: Mapping[str, str]) -> str:
+    """The daemon's search path with the ``ostler`` command in front."""
+    return os.pathsep.join(
+        part for part in (*map(str, command_directories()), base.get("PATH", os.defpath)) if part
+    )
 
 
 def child_environment(
@@ -63,9 +76,7 @@ def child_environment(
     for name, value in (agent.custom_env or {}).items():
         if name and "=" not in name and "\0" not in name + value and not is_blocked(name):
             env[name] = value
-    env["PATH"] = os.pathsep.join(
-        part for part in (str(command_directory()), base.get("PATH", os.defpath)) if part
-    )
+    env["PATH"] = search_path(base)
     env.update(
         {
             "OSTLER_TASK_ID": task.id,

@@ -169,6 +169,8 @@ class Poller:
         try:
             if engine.claims_held or (engine.accounts is not None and engine.accounts.held(runtime.provider)):
                 return True  # since the wait for the slot began
+            if engine.spending is not None and engine.spending.held:
+                return True
             with engine.barrier.claiming():
                 reach("before_claim")
                 answer = await runtime.connection.client.claim_of_hub(runtime.runtime_id, wish)

@@ -123,7 +123,7 @@ def reports_of(result: Result, work_dir: str, branch: str = "") -> list[tuple[st
         branch: What the task has worked on, where that is one thing; "" else.
     """
     reports: list[tuple[str, bytes]] = []
-    counted = [entry for entry in result.usage if _tokens(entry)]
+    counted = [without_cost(entry) for entry in result.usage if _tokens(entry)]
     if counted:
         reports.append(("usage", msgspec.json.encode(UsageRequest(usage=counted))))
     session, where = result.session or None, work_dir or None
@@ -146,18 +146,39 @@ def reports_of(result: Result, work_dir: str, branch: str = "") -> list[tuple[st
     return reports
 
 
+def without_cost(usage: Usage) -> Usage:
+    """As a server is told it: what it cost is for this machine alone."""
+    return msgspec.structs.replace(usage, cost_usd=msgspec.UNSET, cost_partial=msgspec.UNSET)
+
+
 def add_usage(first: Sequence[Usage], second: Sequence[Usage]) -> list[Usage]:
-    """The sum per provider and model, never below zero."""
+    """The sum per provider and model, never below zero. A cost that is known of some of it alone is kept as
+    such."""
     total: dict[tuple[str, str], Usage] = {}
     for entry in (*first, *second):
         found = total.setdefault(
             (entry.provider, entry.model), Usage(provider=entry.provider, model=entry.model)
         )
+        found_before = _tokens(found)
         found.input_tokens += max(0, entry.input_tokens)
         found.output_tokens += max(0, entry.output_tokens)
         found.cache_read_tokens += max(0, entry.cache_read_tokens)
         found.cache_write_tokens += max(0, entry.cache_write_tokens)
+        _add_cost(found, entry, first=found_before == 0)
     return list(total.values())
+
+
+def _add_cost(total: Usage, entry: Usage, *, first: bool) -> None:
+    """``total`` has the tokens of ``entry`` already; ``first``: and no others."""
+    if entry.cost_usd is not msgspec.UNSET:
+        known = 0.0 if total.cost_usd is msgspec.UNSET else total.cost_usd
+        if total.cost_usd is msgspec.UNSET and not first:
+            total.cost_partial = True
+        total.cost_usd = known + max(0.0, entry.cost_usd)
+        if entry.cost_partial:
+            total.cost_partial = True
+    elif total.cost_usd is not msgspec.UNSET and _tokens(entry):
+        total.cost_partial = True
 
 
 def _explain_stop(outcome: Outcome, end: RunEnd, limits: WatchLimits) -> Outcome:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -38,6 +39,8 @@ FIRST_PAUSE_MS: Final = 250
 LAST_PAUSE_MS: Final = 30_000
 HUNG_AFTER: Final = 2
 """Answers that did not come in time, one after the other, before the daemon is said to hang."""
+FOREIGN_AFTER: Final = 3
+"""Connections that break off or say what makes no sense, one after the other: it is not our daemon."""
 SILENCE_MS: Final = 150_000
 """A stream says once a minute that it is there; one that does not belongs to a daemon that hangs."""
 HINT_MS: Final = 5_000
@@ -58,11 +61,13 @@ class Link(QObject):
         changed(DesktopState, DesktopState): The state before and the state now.
         transcript(str, int): A task has lines up to this number.
         happened(ChangeEvent): Every change as it came, for those who want more than the state.
+        fresh(): A snapshot was taken: what was told before it by ``happened`` may have been missed.
     """
 
     changed = Signal(object, object)
     transcript = Signal(str, int)
     happened = Signal(object)
+    fresh = Signal()
 
     def __init__(self, directories: Directories, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -77,6 +82,7 @@ class Link(QObject):
         self._events: list[ChangeEvent] = []
         self._pause_ms = FIRST_PAUSE_MS
         self._unanswered = 0
+        self._nonsense = 0
         self._hint = QElapsedTimer()
         self._untold: deque[tuple[DesktopState, DesktopState]] = deque()
         self._batch = _timer(self, BATCH_MS, self._on_batch)
@@ -109,9 +115,25 @@ class Link(QObject):
                 Snapshot, "GET", "/v1/snapshot", done=self._on_snapshot, failed=self._on_no_snapshot
             )
 
-    def call(self, kind: type[T], method: str, path: str, body: Any = None, **options: Any) -> Call[T]:
-        """``LocalHttp.call``."""
-        return self.http.call(kind, method, path, body, **options)
+    def call(
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        failed: Callable[[Failure], None] | None = None,
+        **options: Any,
+    ) -> Call[T]:
+        """``LocalHttp.call``. An answer that does not come in time has the daemon looked at: it may hang."""
+
+        def tell(failure: Failure) -> None:
+            if isinstance(failure, Unreachable) and failure.why == "timeout" and self.state.connected:
+                self._on_silence()
+            if failed is not None:
+                failed(failure)
+
+        return self.http.call(kind, method, path, body, failed=tell, **options)
 
     def tell(self, **changes: Any) -> None:
         """What the supervisor knows goes into the state through here."""
@@ -121,7 +143,7 @@ class Link(QObject):
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._snapshot = None
-        self._unanswered = 0
+        self._unanswered = self._nonsense = 0
         oldest, newest = snapshot.status.api
         if oldest > API_VERSIONS[1] or newest < API_VERSIONS[0]:
             phase = LinkPhase.TOO_NEW if oldest > API_VERSIONS[1] else LinkPhase.TOO_OLD
@@ -135,6 +157,7 @@ class Link(QObject):
         since = self.state.since if self.state.connected else now_text()
         fresh = replace(self.state, link=LinkPhase.CONNECTED, since=since, next_try_at="", detail="")
         self._become(from_snapshot(fresh, snapshot))
+        self.fresh.emit()
 
     def _on_no_snapshot(self, failure: Failure) -> None:
         self._snapshot = None
@@ -145,8 +168,12 @@ class Link(QObject):
             self._unanswered += 1
             hung = self._unanswered >= HUNG_AFTER or self.state.link is LinkPhase.HUNG
             self._lost(LinkPhase.HUNG if hung else LinkPhase.CONNECTING, failure.detail)
+        elif failure.why == "broken":
+            self._nonsense += 1
+            strange = self._nonsense >= FOREIGN_AFTER
+            self._lost(LinkPhase.FOREIGN if strange else LinkPhase.CONNECTING, failure.detail)
         else:
-            self._lost(_PHASES.get(failure.why, LinkPhase.CONNECTING), failure.detail)
+            self._lost(_PHASES[failure.why], failure.detail)
 
     def _lost(self, phase: LinkPhase, detail: str) -> None:
         """No link now: say so, and try again when something hints at a daemon, or after a pause."""

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from PySide6.QtCore import QObject, QSocketNotifier, QTimer, Signal
 
 from daemon_core.control.views import Stop, StopAnswer
+from daemon_core.settings import installed, lock
 from daemon_core.settings.directories import Directories
 from desktop.daemon.link import Link, now_text
-from desktop.daemon.restarts import Adopt, GiveUp, LeaveIt, Restarts, Wait
+from desktop.daemon.restarts import EXIT_CONFLICT, EXIT_USAGE, Adopt, GiveUp, LeaveIt, Restarts, Wait
 from desktop.models.state import DesktopState, LinkPhase, Supervision
 
 ERROR_TAIL_BYTES: Final = 4096
@@ -31,10 +30,7 @@ RUN_VARIABLES: Final = ("OSTLER_TASK_ID", "OSTLER_RUN_ID", "OSTLER_TOKEN", "OSTL
 
 def daemon_command(profile: str) -> list[str]:
     """How the daemon of a profile is started from here."""
-    if getattr(sys, "frozen", False):
-        beside = Path(sys.executable).with_name("ostlerd.exe" if sys.platform == "win32" else "ostlerd")
-        return [str(beside), "--profile", profile]
-    return [sys.executable, "-m", "daemon_core.app", "--profile", profile]
+    return [*installed.program("ostlerd"), "--profile", profile]
 
 
 class Supervisor(QObject):
@@ -65,6 +61,7 @@ class Supervisor(QObject):
         self._watched = 0
         self._handle: QSocketNotifier | None = None
         self._wanted_down = False
+        self._again = False
         self._pause = QTimer(self)
         self._pause.setSingleShot(True)
         self._pause.timeout.connect(self._start)
@@ -92,16 +89,32 @@ class Supervisor(QObject):
         self._link.call(StopAnswer, "POST", "/v1/daemon/stop", Stop(runs=runs))
 
     def restart(self) -> None:
-        """Stop it and start this version's; tasks go on. One that hangs is ended only if it is our child."""
-        child = self._child
+        """Stop it and start this version's; tasks go on. One that hangs is ended: its runs do not need it.
+
+        Only the process that holds this profile's lock is, whoever started it: the user has asked for it.
+        """
         if self._link.state.connected or self._link.state.link is LinkPhase.TOO_OLD:
             self._link.call(
-                StopAnswer, "POST", "/v1/daemon/stop", Stop(restart=True), done=lambda _: self._start_after()
+                StopAnswer,
+                "POST",
+                "/v1/daemon/stop",
+                Stop(restart=True),
+                done=lambda answer: self._start_when_gone(answer.pid),
             )
-        elif child is not None and child.poll() is None:
-            child.kill()  # it is ours, it hangs, and its runs do not depend on it
-        else:
-            self._start()
+            return
+        held = lock.holder(self._directories.lock_file)
+        if held:
+            self._watch(held)  # before it can be gone
+        killed = lock.kill_holder(self._directories.lock_file, self._directories.info_file)
+        self._start_when_gone(killed or 0)
+
+    def _start_when_gone(self, pid: int) -> None:
+        """Start another one once this process has ended; at once where nothing tells of that."""
+        if pid:
+            self._watch(pid)
+        self._again = bool(pid) and self._handle is not None
+        if not self._again:
+            self._start_after()
 
     def let_go(self) -> None:
         """The desktop ends; the daemon does not."""
@@ -127,7 +140,7 @@ class Supervisor(QObject):
             self._directories.ensure()
             self._child = self._spawn()
         except OSError as error:
-            self._link.tell(supervision=Supervision.FAILED, detail=str(error))
+            self._link.tell(supervision=Supervision.FAILED, said=str(error))
             return
         self._watch(self._child.pid)
         if self._handle is None:
@@ -142,7 +155,7 @@ class Supervisor(QObject):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                cwd=Path(__file__).resolve().parents[2],
+                cwd=installed.working_directory(),
                 env=env,
                 start_new_session=True,
             )
@@ -197,22 +210,28 @@ class Supervisor(QObject):
 
     def _ended(self, code: int | None) -> None:
         self._link.connect_now()
+        if self._again:
+            self._again = False
+            self._start_after()
+            return
+        if code == EXIT_CONFLICT and not lock.held(self._directories.lock_file):
+            code = EXIT_USAGE  # no other daemon is in its way but something else: its port, say
         decision = self._restarts.ended(code, time.monotonic(), wanted=self._wanted_down or self._asked())
         match decision:
             case Adopt():
                 self._link.tell(supervision=Supervision.NONE)
             case LeaveIt(failed=True):
-                self._link.tell(supervision=Supervision.FAILED, detail=self._last_words(), since=now_text())
+                self._link.tell(supervision=Supervision.FAILED, said=self._last_words(), since=now_text())
             case LeaveIt():
                 self._link.tell(supervision=Supervision.STOPPED, since=now_text())
             case GiveUp():
                 self.crashed.emit(len(self._restarts.crashes))
-                self._link.tell(supervision=Supervision.GAVE_UP, detail=self._last_words(), since=now_text())
+                self._link.tell(supervision=Supervision.GAVE_UP, said=self._last_words(), since=now_text())
             case Wait(pause_s):
                 self.crashed.emit(len(self._restarts.crashes))
                 self._link.tell(
                     supervision=Supervision.WAITING,
-                    detail=self._last_words(),
+                    said=self._last_words(),
                     next_try_at=now_text(round(pause_s * 1000)),
                     since=now_text(),
                 )

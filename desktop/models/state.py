@@ -19,9 +19,12 @@ from daemon_core.control.views import (
     ChangeEvent,
     Condition,
     DaemonStatus,
+    JobView,
+    ResidentView,
     RuntimeView,
     Snapshot,
     TaskRow,
+    UpdateView,
 )
 
 ACTIVE: Final = frozenset({"dispatched", "running", "waiting_local_directory"})
@@ -70,7 +73,8 @@ class DesktopState:
         tasks: What goes on or waits, and the last that ended; by id, newest first.
         since: When ``link`` became what it is (RFC 3339).
         next_try_at: When the daemon is tried again by itself, as RFC 3339; empty: it is not.
-        detail: What a daemon that does not start said last.
+        detail: What the last attempt to reach the daemon came to.
+        said: What a daemon that does not start, or that crashed, said last.
     """
 
     link: LinkPhase = LinkPhase.CONNECTING
@@ -78,11 +82,15 @@ class DesktopState:
     since: str = ""
     next_try_at: str = ""
     detail: str = ""
+    said: str = ""
     revision: int = 0
     status: DaemonStatus | None = None
     runtimes: Mapping[str, RuntimeView] = field(default_factory=dict)
     tasks: Mapping[str, TaskRow] = field(default_factory=dict)
     agents: Mapping[str, AgentView] = field(default_factory=dict)
+    jobs: Mapping[str, JobView] = field(default_factory=dict)
+    residents: Mapping[str, ResidentView] = field(default_factory=dict)
+    update: UpdateView | None = None
 
     @property
     def connected(self) -> bool:
@@ -128,6 +136,9 @@ def from_snapshot(state: DesktopState, snapshot: Snapshot) -> DesktopState:
         runtimes={runtime.id: runtime for runtime in snapshot.runtimes},
         tasks={task.id: task for task in snapshot.tasks},
         agents={agent.name: agent for agent in snapshot.agents},
+        jobs={job.id: job for job in snapshot.jobs},
+        residents={resident.id: resident for resident in snapshot.residents},
+        update=snapshot.update,
     )
 
 
@@ -170,6 +181,18 @@ def apply(state: DesktopState, events: Iterable[ChangeEvent]) -> DesktopState:
                 table("runtimes")[runtime.id] = runtime
             case "runtime_removed":
                 table("runtimes").pop(_id(event), None)
+            case "job":
+                job = _decode(event, JobView)
+                table("jobs")[job.id] = job
+            case "job_removed":
+                table("jobs").pop(_id(event), None)
+            case "resident":
+                resident = _decode(event, ResidentView)
+                table("residents")[resident.id] = resident
+            case "resident_removed":
+                table("residents").pop(_id(event), None)
+            case "update":
+                changed["update"] = _decode(event, UpdateView)
             case "agent":
                 agent = _decode(event, AgentView)
                 agents = table("agents")

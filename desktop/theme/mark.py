@@ -14,6 +14,8 @@ from PySide6.QtGui import QColor, QIcon, QPainter, QPainterPath, QPen, QPixmap
 
 SIZES: Final = (16, 18, 20, 22, 24, 28, 32, 40, 44, 48, 64, 66, 96, 128)
 """Tray sizes from 16 to 64 px at 100 to 200 %; between them the system scales."""
+APP_COLOURS: Final = ("#8A5A2B", "#FFFFFF")
+"""Ground and mark of the application's own icon."""
 APP_SIZES: Final = (16, 24, 32, 48, 64, 128, 256, 512)
 
 
@@ -108,18 +110,21 @@ def app_pixmap(size: int, ground: QColor, mark: QColor) -> QPixmap:
     made.fill(Qt.GlobalColor.transparent)
     painter = QPainter(made)
     try:
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(ground)
-        edge = size / 32
-        painter.drawRoundedRect(
-            QRectF(edge, edge, size - 2 * edge, size - 2 * edge), size * 0.22, size * 0.22
-        )
-        painter.translate(size * 0.17, size * 0.17)
-        draw(painter, size * 0.66, Shape.IDLE, mark)
+        draw_app(painter, size, ground, mark)
     finally:
         painter.end()
     return made
+
+
+def draw_app(painter: QPainter, size: float, ground: QColor, mark: QColor) -> None:
+    """Draw the application's icon into the square from (0, 0) to (size, size)."""
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(ground)
+    edge = size / 32
+    painter.drawRoundedRect(QRectF(edge, edge, size - 2 * edge, size - 2 * edge), size * 0.22, size * 0.22)
+    painter.translate(size * 0.17, size * 0.17)
+    draw(painter, size * 0.66, Shape.IDLE, mark)
 
 
 def _horseshoe(centre: QPointF, radius: float, spread: float, end: float) -> QPainterPath:

@@ -6,19 +6,17 @@ on the Fusion style, and what the system wants is only read. ``Theme`` follows i
 
 from __future__ import annotations
 
-import os
-from typing import Final, Literal
+from typing import Literal
 
-from PySide6.QtCore import QEvent, QObject, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QFontDatabase, QGuiApplication, QPalette
+from PySide6.QtCore import QEvent, QObject, Signal
+from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
 from PySide6.QtWidgets import QApplication
 
 from desktop.theme import tokens
+from desktop.theme.system import SystemLook
 from desktop.theme.tokens import Colours
 
 Choice = Literal["system", "light", "dark"]
-
-_CONTRAST_NAMES: Final = ("highcontrast", "high-contrast")
 
 
 def palette_of(colours: Colours) -> QPalette:
@@ -58,6 +56,8 @@ def palette_of(colours: Colours) -> QPalette:
 def style_sheet(colours: Colours) -> str:
     """What Fusion does not do as we want it: quiet frames, one kind of button, a visible focus."""
     c, grid, half, radius = colours, tokens.GRID, tokens.HALF, tokens.RADIUS
+    # WORKAROUND for Qt 6.11: under a style sheet a spin box with ``NoButtons`` has a field of one pixel, so
+    # the buttons are there and have no width; the field then ignores the box's own padding.
     return f"""
     QToolTip {{ border: 1px solid {c.line}; padding: {half}px {grid}px; }}
     QPushButton {{ background: {c.raised}; border: 1px solid {c.line}; border-radius: {radius}px;
@@ -78,6 +78,15 @@ def style_sheet(colours: Colours) -> str:
     QLineEdit, QPlainTextEdit, QTextEdit, QComboBox, QSpinBox {{ background: {c.surface};
         border: 1px solid {c.line}; border-radius: {radius}px; padding: {half}px {grid}px;
         selection-background-color: {c.accent}; selection-color: {c.on_accent}; }}
+    QAbstractSpinBox {{ background: {c.surface}; border: 1px solid {c.line}; border-radius: {radius}px;
+        padding: {half}px {grid}px; selection-background-color: {c.accent};
+        selection-color: {c.on_accent}; }}
+    QAbstractSpinBox::up-button, QAbstractSpinBox::down-button {{ width: 0; border: none; }}
+    QAbstractSpinBox:focus {{ border: 2px solid {c.accent}; }}
+    QComboBox QLineEdit {{ border: none; padding: 0; background: transparent; }}
+    QAbstractSpinBox QLineEdit {{ border: none; padding: 0 {grid}px; background: transparent; }}
+    QLineEdit:disabled, QPlainTextEdit:disabled, QComboBox:disabled, QAbstractSpinBox:disabled {{
+        background: {c.raised}; color: {c.muted}; }}
     QComboBox::drop-down {{ border: none; width: 20px; }}
     QMenu {{ background: {c.surface}; border: 1px solid {c.line}; padding: {half}px; }}
     QMenu::item {{ padding: 6px 24px 6px 12px; border-radius: {half}px; }}
@@ -117,12 +126,18 @@ class Theme(QObject):
         super().__init__(app)
         self._app = app
         self._choice: Choice = choice
+        self._system = SystemLook(self)
         app.setStyle("Fusion")
         app.setFont(body_font())
         self.colours = self._wanted()
         self._apply()
-        QGuiApplication.styleHints().colorSchemeChanged.connect(self._on_system_changed)
+        self._system.changed.connect(self._on_system_changed)
         app.installEventFilter(self)
+
+    @property
+    def motion_ms(self) -> int:
+        """How long a change may be drawn out; 0 where the system asks for less motion."""
+        return 0 if self._system.calm else tokens.MOTION_MS
 
     def choose(self, choice: Choice) -> None:
         """The user's wish; ``system`` follows the system live."""
@@ -143,23 +158,12 @@ class Theme(QObject):
             self.changed.emit()
 
     def _wanted(self) -> Colours:
-        dark = system_is_dark() if self._choice == "system" else self._choice == "dark"
-        return tokens.colours(dark=dark, contrast=system_wants_contrast())
+        dark = self._system.dark if self._choice == "system" else self._choice == "dark"
+        return tokens.colours(dark=dark, contrast=self._system.contrast)
 
     def _apply(self) -> None:
         self._app.setPalette(palette_of(self.colours))
         self._app.setStyleSheet(style_sheet(self.colours))
-
-
-def system_is_dark() -> bool:
-    """What the desktop prefers, as far as it says so."""
-    return QGuiApplication.styleHints().colorScheme() == Qt.ColorScheme.Dark
-
-
-def system_wants_contrast() -> bool:
-    """Whether the desktop asks for high contrast."""
-    theme = os.environ.get("GTK_THEME", "").lower().replace("_", "")
-    return any(name in theme for name in _CONTRAST_NAMES)
 
 
 def body_font() -> QFont:

@@ -12,16 +12,18 @@ Traps of the platforms that are handled here:
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Final
 
-from PySide6.QtCore import QObject, QTimer, Signal
-from PySide6.QtGui import QAction, QColor, QIcon
+from PySide6.QtCore import QObject, QRect, QSize, QTimer, Signal
+from PySide6.QtGui import QAction, QColor, QCursor, QGuiApplication, QIcon
 from PySide6.QtWidgets import QMenu, QSystemTrayIcon
 
 from desktop.commands import Command
 from desktop.theme.mark import Shape, tray_icon
+from desktop.tray.rules import Click, TrayRules, ordered, place_beside, rules_of
 from desktop.tray.view import Row, TrayView
 
 WATCHER_NAME: Final = "org.kde.StatusNotifierWatcher"
@@ -34,12 +36,12 @@ class TrayIcon(QObject):
 
     Signals:
         chosen(Command): A row of the menu was chosen.
-        activated(): The icon was clicked.
+        activated(bool): The icon was clicked, and what that opens is ours to show; True: clicked twice.
         availability_changed(bool): A tray came or went.
     """
 
     chosen = Signal(object)
-    activated = Signal()
+    activated = Signal(bool)
     availability_changed = Signal(bool)
 
     def __init__(
@@ -53,6 +55,9 @@ class TrayIcon(QObject):
         self._view: TrayView | None = None
         self._menu = QMenu()
         self._menu.aboutToShow.connect(self._on_about_to_show)
+        self.rules: TrayRules = rules_of(
+            sys.platform, QGuiApplication.platformName(), os.environ.get("XDG_CURRENT_DESKTOP", "")
+        )
         self._rows: tuple[Row, ...] = ()
         self._actions: list[QAction] = []
         self._tray = self._make()
@@ -69,7 +74,8 @@ class TrayIcon(QObject):
         self._view = view
         self._tray.setIcon(self._icon(view.shape))
         self._tray.setToolTip(view.tooltip)
-        self._build(view.rows)
+        self._build(ordered(view.rows, self.rules))
+        _show_number(view.count)
         self._tray.show()
 
     def repaint(self) -> None:
@@ -83,7 +89,25 @@ class TrayIcon(QObject):
         self._tray.showMessage(title, text, self._tray.icon())
 
     def hide(self) -> None:
+        _show_number(0)
         self._tray.hide()
+
+    def place(self) -> Callable[[QSize], QRect] | None:
+        """Where something goes that belongs beside the icon, by its size; None where nobody can tell.
+
+        To be asked right after a click: where the host tells no geometry, the pointer is where the icon is.
+        """
+        if self.rules.click is not Click.PANEL:
+            return None
+        anchor = self._tray.geometry()
+        if anchor.isEmpty():
+            if not self.rules.pointer:
+                return None
+            anchor = QRect(QCursor.pos(), QSize(1, 1))
+        screen = QGuiApplication.screenAt(anchor.center()) or QGuiApplication.primaryScreen()
+        whole, free = screen.geometry(), screen.availableGeometry()
+        rtl = QGuiApplication.isRightToLeft()
+        return lambda wanted: place_beside(anchor, whole, free, wanted, rtl=rtl)
 
     # --- icon --------------------------------------------------------------------------------------
 
@@ -98,16 +122,17 @@ class TrayIcon(QObject):
         key = (shape, colour.name())
         if key not in self._icons:
             icon = tray_icon(shape, colour)
-            icon.setIsMask(sys.platform == "darwin")  # the menu bar colours a template by itself
+            icon.setIsMask(self.rules.template)
             self._icons[key] = icon
         return self._icons[key]
 
     def _on_activated(self, reason: QSystemTrayIcon.ActivationReason) -> None:
-        if reason in (
-            QSystemTrayIcon.ActivationReason.Trigger,
-            QSystemTrayIcon.ActivationReason.DoubleClick,
-        ):
-            self.activated.emit()
+        if self.rules.click is Click.MENU:
+            return  # the platform shows the menu for every click
+        if reason is QSystemTrayIcon.ActivationReason.Trigger:
+            self.activated.emit(False)
+        elif reason is QSystemTrayIcon.ActivationReason.DoubleClick:
+            self.activated.emit(True)
 
     def _watch_host(self) -> QObject | None:
         if not sys.platform.startswith("linux"):
@@ -150,7 +175,7 @@ class TrayIcon(QObject):
     # --- menu --------------------------------------------------------------------------------------
 
     def _on_about_to_show(self) -> None:
-        self._build(self._fresh().rows)
+        self._build(ordered(self._fresh().rows, self.rules))
 
     def _build(self, rows: tuple[Row, ...]) -> None:
         if rows == self._rows:
@@ -196,6 +221,14 @@ class TrayIcon(QObject):
         command = action.data() if isinstance(action, QAction) else None
         if isinstance(command, Command):
             self.chosen.emit(command)
+
+
+def _show_number(count: int) -> None:
+    """At the program's icon where the platform shows one: docks over D-Bus and on macOS, the task bar of
+    Windows. Elsewhere it does nothing."""
+    app = QGuiApplication.instance()
+    if isinstance(app, QGuiApplication):
+        app.setBadgeNumber(count)
 
 
 def _flat(rows: tuple[Row, ...]) -> list[Row]:

@@ -15,20 +15,25 @@ from desktop.commands import Command
 from desktop.models.state import DesktopState, LinkPhase, Supervision
 from desktop.text import _, n_
 from desktop.theme.mark import Shape
+from desktop.updates.words import notes, ready
 from desktop.words import (
+    clock,
     condition_action,
     condition_text,
     cut,
     elapsed,
+    full_stop,
     link_sentence,
     place_of,
     status_sentence,
+    updating,
 )
 
 TITLE_CHARS: Final = 44
 SHOWN_TASKS: Final = 4
 SHOWN_NEEDING: Final = 2
 SHOWN_TROUBLES: Final = 1
+SHOWN_NOTES: Final = 4
 TROUBLES: Final = frozenset(
     {
         "signed_out",
@@ -44,6 +49,7 @@ TROUBLES: Final = frozenset(
         "hub_damaged",
         "servers_damaged",
         "crash_loop",
+        "prices_invalid",
     }
 )
 """Conditions that somebody has to do something about; the others pass by themselves or belong to one task."""
@@ -76,7 +82,7 @@ SEPARATOR: Final = Row("separator")
 
 def shape_of(state: DesktopState) -> Shape:
     """The icon's shape."""
-    if not state.connected:
+    if not state.connected and not _expected_away(state):
         troubled = state.supervision in (Supervision.GAVE_UP, Supervision.FAILED) or state.link in (
             LinkPhase.FOREIGN,
             LinkPhase.HUNG,
@@ -95,17 +101,30 @@ def shape_of(state: DesktopState) -> Shape:
     return Shape.IDLE
 
 
-def tray_view(state: DesktopState, *, update: str = "", now: dt.datetime | None = None) -> TrayView:
+def _expected_away(state: DesktopState) -> bool:
+    """The daemon is becoming another version: what was known of the tasks is still so."""
+    calm = state.supervision not in (Supervision.GAVE_UP, Supervision.FAILED)
+    return calm and state.link in (LinkPhase.ABSENT, LinkPhase.CONNECTING) and bool(updating(state))
+
+
+def tray_view(
+    state: DesktopState,
+    *,
+    messages: int = 0,
+    snoozed_until: str = "",
+    now: dt.datetime | None = None,
+) -> TrayView:
     """Everything that the tray shows.
 
     Args:
-        update: The version that is ready to be restarted into; empty: none.
+        messages: How much was notified and is not handled.
+        snoozed_until: Until when nothing is notified (RFC 3339); empty: it is.
     """
     sentence = status_sentence(state, now)
     troubles = [condition for condition in state.conditions if condition.code in TROUBLES]
     tooltip = _("Ostler: {sentence}.", sentence=sentence)
     if state.connected and troubles:
-        tooltip += " " + condition_text(troubles[0]) + "."
+        tooltip += " " + full_stop(condition_text(troubles[0]))
     rows: list[Row] = [Row("text", sentence, bold=True)]
     if not state.connected:
         rows += _down_rows(state)
@@ -120,9 +139,13 @@ def tray_view(state: DesktopState, *, update: str = "", now: dt.datetime | None 
         rows.append(Row("action", _("New task…"), Command("new_task")))
         rows.append(_runtimes_row(state))
         rows.append(_pause_row(state))
+    rows.append(_snooze_row(snoozed_until, now))
     rows.append(SEPARATOR)
-    if update:
-        rows.append(Row("action", _("Restart to update to {version}", version=update), Command("update")))
+    if ready(state):
+        rows.append(_update_row(state))
+    if messages:
+        text = n_("{n} message…", "{n} messages…", messages)
+        rows.append(Row("action", text, Command("open", "messages")))
     rows.append(Row("action", _("Open Ostler"), Command("open", "now")))
     rows.append(Row("action", _("Settings…"), Command("open", "settings")))
     rows.append(Row("action", _("Quit…"), Command("quit")))
@@ -130,11 +153,36 @@ def tray_view(state: DesktopState, *, update: str = "", now: dt.datetime | None 
     return TrayView(shape=shape_of(state), count=count, tooltip=tooltip, rows=tuple(rows))
 
 
+def _update_row(state: DesktopState) -> Row:
+    """The one row about an update; what is new, and the way to hear of it later, are inside."""
+    version = ready(state)
+    news = notes(state.update) if state.update is not None else ()
+    lines = tuple(Row("text", "• " + cut(line, TITLE_CHARS + 16)) for line in news[:SHOWN_NOTES])
+    more = Row("action", _("What is new…"), Command("open", "health"))
+    return Row(
+        "menu",
+        _("Restart to update to {version}", version=version),
+        rows=(
+            Row("action", _("Restart now; tasks go on"), Command("update", version)),
+            Row("action", _("Remind me in a week"), Command("update_later", version)),
+            SEPARATOR,
+            *lines,
+            more,
+        ),
+    )
+
+
 def _down_rows(state: DesktopState) -> list[Row]:
+    if _expected_away(state):
+        return []
     if state.link is LinkPhase.HUNG:
         return [Row("action", _("Restart it; tasks go on"), Command("restart_daemon"))]
     if state.link is LinkPhase.TOO_OLD:
         return [Row("action", _("Restart it with this version; tasks go on"), Command("restart_daemon"))]
+    if state.link is LinkPhase.TOO_NEW:
+        return [Row("action", _("Restart this window"), Command("restart_desktop"))]
+    if state.link is LinkPhase.FOREIGN:
+        return [Row("action", _("Look again"), Command("reconnect"))]
     if state.supervision in (Supervision.GAVE_UP, Supervision.FAILED, Supervision.STOPPED):
         return [
             Row("action", _("Start it"), Command("start_daemon")),
@@ -214,6 +262,20 @@ def _runtime_row(runtime: RuntimeView) -> Row:
         "menu",
         f"{name}: {state}",
         rows=(switch, Row("action", _("Restart"), Command("runtime_restart", runtime.id))),
+    )
+
+
+def _snooze_row(until: str, now: dt.datetime | None) -> Row:
+    if until:
+        text = _("Notify me again (quiet until {time})", time=clock(until, now))
+        return Row("action", text, Command("snooze", detail="off"))
+    return Row(
+        "menu",
+        _("Notify me of nothing"),
+        rows=(
+            Row("action", _("For an hour"), Command("snooze", detail="1h")),
+            Row("action", _("Until tomorrow"), Command("snooze", detail="tomorrow")),
+        ),
     )
 
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 
 from PySide6.QtCore import QEvent, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFontMetrics, QKeyEvent, QPainter, QPaintEvent, QPalette
+from PySide6.QtGui import (
+    QAccessible,
+    QColor,
+    QFontMetrics,
+    QFontMetricsF,
+    QKeyEvent,
+    QPainter,
+    QPaintEvent,
+    QPalette,
+)
 from PySide6.QtWidgets import (
     QComboBox,
     QFrame,
@@ -32,6 +43,7 @@ class Choice(QComboBox):
         super().__init__()
         self._colours = colours
         self.setAccessibleName(name)
+        self.setAccessibleDescription(name)  # on Linux the name of a choice is what is chosen
         self.setToolTip(name)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.setMaximumWidth(240)
@@ -51,6 +63,8 @@ class Choice(QComboBox):
 
 class Elided(QWidget):
     """One line of text that is shortened where there is no room; the whole is in its tooltip."""
+
+    access_role = QAccessible.Role.StaticText
 
     def __init__(
         self,
@@ -106,6 +120,8 @@ class Elided(QWidget):
 
 class GlyphLabel(QWidget):
     """A glyph that says something; its meaning is its accessible name."""
+
+    access_role = QAccessible.Role.Graphic
 
     def __init__(self, size: int = glyphs.SMALL, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -170,6 +186,24 @@ def label(text: str = "", *, size: int = tokens.BODY, strong: bool = False, wrap
     return made
 
 
+def tab_by_place(page: QWidget) -> None:
+    """Have Tab go from the top to the bottom of a list. Qt goes by age, and rows come and go."""
+    rtl = page.layoutDirection() is Qt.LayoutDirection.RightToLeft
+
+    def place(widget: QWidget) -> tuple[int, int]:
+        at = widget.mapTo(page, widget.rect().topRight() if rtl else widget.rect().topLeft())
+        return at.y(), -at.x() if rtl else at.x()
+
+    found = [
+        each
+        for each in page.findChildren(QWidget)
+        if each.isVisible() and each.focusPolicy() & Qt.FocusPolicy.TabFocus and each.focusProxy() is None
+    ]
+    found.sort(key=place)
+    for first, second in pairwise(found):
+        QWidget.setTabOrder(first, second)
+
+
 def tint(widget: QWidget, colour: str) -> None:
     """Give a label a colour of the tokens."""
     palette = widget.palette()
@@ -220,4 +254,5 @@ class PromptBox(QPlainTextEdit):
 
     def _fit(self) -> None:
         lines = min(max(1, round(self.document().size().height())), self._most)
-        self.setFixedHeight(lines * QFontMetrics(self.font()).lineSpacing() + 20)
+        # Lines are a fraction higher than their whole number of pixels: what fits must not show a scroll bar.
+        self.setFixedHeight(math.ceil(lines * (QFontMetricsF(self.font()).lineSpacing() + 1)) + 20)

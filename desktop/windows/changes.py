@@ -184,7 +184,7 @@ class ChangesPane(QWidget):
             return
         file = self.model.files[index.row()]
         rows = rows_of(file.diff)
-        self.diff.show_rows(rows, "" if rows else _no_diff(file))
+        self.diff.show_rows(rows, "" if rows else _no_diff(file), file.path)
 
 
 def changes_sentence(changes: TaskChanges) -> str:

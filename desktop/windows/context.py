@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from desktop.commands import Command
 from desktop.daemon.link import Link
+from desktop.models.settings import SettingsStore
 from desktop.theme.palette import Theme
 from desktop.theme.tokens import Colours
+
+if TYPE_CHECKING:
+    from desktop.autostart import Autostart
+    from desktop.notifications.messages import Messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +24,12 @@ class Context:
     link: Link
     theme: Theme
     do: Callable[[Command], None]
+    store: SettingsStore | None = None
+    """The settings; a page that needs them and is given none asks for itself."""
+    autostart: Autostart | None = None
+    """How the system starts programs at login; None: there is no switch for it."""
+    messages: Messages | None = None
+    """What was notified and is not handled; None: nothing notifies."""
 
     @property
     def colours(self) -> Colours:

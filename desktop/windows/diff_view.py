@@ -6,6 +6,7 @@ from typing import Final
 
 from PySide6.QtCore import QRect, Qt
 from PySide6.QtGui import (
+    QAccessible,
     QColor,
     QFontMetrics,
     QGuiApplication,
@@ -17,6 +18,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QAbstractScrollArea, QWidget
 
 from desktop.models.diff import DiffRow
+from desktop.models.syntax import language_of, parts_of
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.palette import mono_font
@@ -30,11 +32,14 @@ SIGNS: Final = {"added": "+", "removed": MINUS, "same": " ", "hunk": "", "note":
 class DiffView(QAbstractScrollArea):
     """The diff of one file."""
 
+    access_role = QAccessible.Role.List
+
     def __init__(self, colours: Colours, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName(_("Diff"))
         self.setFrameShape(QAbstractScrollArea.Shape.NoFrame)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # as source code is written everywhere
         self._colours = colours
         self._font = mono_font()
         metrics = QFontMetrics(self._font)
@@ -42,11 +47,13 @@ class DiffView(QAbstractScrollArea):
         self._letter = metrics.horizontalAdvance("m")
         self._rows: list[DiffRow] = []
         self._message = ""
+        self._language = ""
         self._widest = 0
 
-    def show_rows(self, rows: list[DiffRow], message: str = "") -> None:
-        """Show these; ``message`` where there are none."""
+    def show_rows(self, rows: list[DiffRow], message: str = "", path: str = "") -> None:
+        """Show these, of the file of this name; ``message`` where there are none."""
         self._rows, self._message = rows, message
+        self._language = language_of(path)
         self._widest = max((len(row.text.expandtabs(4)) for row in rows), default=0)
         self.verticalScrollBar().setValue(0)
         self.horizontalScrollBar().setValue(0)
@@ -56,6 +63,21 @@ class DiffView(QAbstractScrollArea):
         """The look is another one."""
         self._colours = colours
         self.viewport().update()
+
+    def spoken(self) -> list[tuple[str, QRect]]:
+        """What is in sight, for a screen reader: (text, place in this widget)."""
+        if not self._rows:
+            return [(self._message, self.viewport().rect())] if self._message else []
+        top, room = self.verticalScrollBar().value(), self.viewport().rect()
+        first = max(0, top // self._line)
+        last = min(len(self._rows), (top + room.height()) // self._line + 1)
+        return [
+            (
+                f"{SIGNS.get(row.kind, '')} {row.text}".strip(),
+                QRect(0, (first + at) * self._line - top, room.width(), self._line),
+            )
+            for at, row in enumerate(self._rows[first:last])
+        ]
 
     def _numbers(self) -> int:
         """Width of one column of numbers."""
@@ -128,6 +150,32 @@ class DiffView(QAbstractScrollArea):
             quiet = row.kind in ("hunk", "note")
             painter.setPen(QColor(colours.muted if quiet else colours.text))
             text = row.text.replace("\t", TAB)[:4000] or ("⋯" if row.kind == "hunk" else "")
-            width = self._letter * (len(text) * 2 + 2)
-            painter.drawText(QRect(x + 2 * self._letter, y, width, self._line), middle, text)
+            self._draw(painter, x + 2 * self._letter, y, text, "" if quiet else self._language)
         painter.end()
+
+    def _draw(self, painter: QPainter, x: int, y: int, text: str, language: str) -> None:
+        """One line of code, in its colours; the pen is that of plain text."""
+        middle = int(Qt.AlignmentFlag.AlignVCenter)
+        parts = parts_of(text, language) if language else ()
+        if not parts:
+            width = self._letter * (len(text) * 2 + 2)
+            painter.drawText(QRect(x, y, width, self._line), middle, text)
+            return
+        colours = self._colours
+        tints = {
+            "comment": colours.muted,
+            "string": colours.done,
+            "number": colours.waiting,
+            "keyword": colours.running,
+            "name": colours.accent,
+        }
+        metrics = QFontMetrics(self._font)
+        place = 0
+        for first, last, kind in (*parts, (len(text), len(text), "")):
+            for piece, colour in ((text[place:first], colours.text), (text[first:last], tints.get(kind, ""))):
+                if piece:
+                    width = metrics.horizontalAdvance(piece)
+                    painter.setPen(QColor(colour))
+                    painter.drawText(QRect(x, y, width + self._letter, self._line), middle, piece)
+                    x += width
+            place = last

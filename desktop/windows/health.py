@@ -12,9 +12,12 @@ from desktop.models.state import DesktopState
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.tray.view import TROUBLES
+from desktop.updates.section import UpdateSection
 from desktop.windows.bits import Elided, GlyphLabel, label, quiet_button, tint
 from desktop.windows.context import Context
-from desktop.words import clock, condition_action, condition_text
+from desktop.windows.diagnostics import DiagnosticsSection
+from desktop.windows.settings_disk import DiskPanel
+from desktop.words import clock, condition_action, condition_text, full_stop, link_sentence, updating
 
 
 class HealthPage(QWidget):
@@ -28,8 +31,28 @@ class HealthPage(QWidget):
         self._area = QScrollArea()
         self._area.setFrameShape(QScrollArea.Shape.NoFrame)
         self._area.setWidgetResizable(True)
+        self._area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._facts = label(wrap=True)
+        self._conditions = QWidget()
+        self.updates = UpdateSection(context)
+        self.diagnostics = DiagnosticsSection(context)
+        self.disk = QWidget()
+        disk = QVBoxLayout(self.disk)
+        disk.setContentsMargins(0, 0, 0, 0)
+        disk.setSpacing(0)
+        disk.addWidget(label(_("Disk and clean-up"), size=tokens.TITLE, strong=True))
+        disk.addWidget(DiskPanel(context))
+        inner = QWidget()
+        self._inside = QVBoxLayout(inner)
+        self._inside.setContentsMargins(0, 0, tokens.GRID, 0)
+        self._inside.setSpacing(tokens.GRID * 3)
+        self._inside.addWidget(self._conditions)
+        self._inside.addWidget(self.updates)
+        self._inside.addWidget(self.disk)
+        self._inside.addWidget(self.diagnostics)
+        self._inside.addStretch(1)
+        self._area.setWidget(inner)
         column = QVBoxLayout(self)
         column.setContentsMargins(24, 24, 24, 24)
         column.setSpacing(tokens.GRID * 2)
@@ -45,6 +68,8 @@ class HealthPage(QWidget):
 
     def _recolour(self) -> None:
         self._shown = None
+        self.updates.recolour()
+        self.diagnostics.recolour()
         self._show_state()
 
     def _on_state(self, _before: DesktopState, _state: DesktopState) -> None:
@@ -55,12 +80,17 @@ class HealthPage(QWidget):
             return
         state = self._context.link.state
         conditions = sorted(state.conditions, key=lambda each: each.code not in TROUBLES)
-        if not state.connected:
-            self._sentence.set_text(_("Nothing can be told while the daemon is away"))
+        version = updating(state)
+        if version:
+            self._sentence.set_text(_("Updating to {version}; tasks go on", version=version))
+        elif not state.connected:
+            self._sentence.set_text(link_sentence(state))
         elif conditions:
             self._sentence.set_text(_("Some things are not as they should be"))
         else:
             self._sentence.set_text(_("All is well"))
+        self.updates.show_state(state)
+        self.disk.setVisible(state.connected)  # who is not there measures nothing
         tint(self._facts, self._context.colours.muted)
         status = state.status
         if status is not None:
@@ -76,14 +106,16 @@ class HealthPage(QWidget):
             self._fill(conditions)
 
     def _fill(self, conditions: list[Condition]) -> None:
-        inner = QWidget()
-        column = QVBoxLayout(inner)
+        rows = QWidget()
+        column = QVBoxLayout(rows)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(12)
         for condition in conditions:
             column.addLayout(self._row(condition))
-        column.addStretch(1)
-        self._area.setWidget(inner)
+        self._inside.replaceWidget(self._conditions, rows)
+        self._conditions.deleteLater()
+        self._conditions = rows
+        rows.setVisible(bool(conditions))
 
     def _row(self, condition: Condition) -> QHBoxLayout:
         colours = self._context.colours
@@ -94,7 +126,7 @@ class HealthPage(QWidget):
         glyph.show_glyph("triangle-alert" if grave else "circle-alert", colour, text)
         words = QVBoxLayout()
         words.setSpacing(2)
-        words.addWidget(label(text + ".", wrap=True))
+        words.addWidget(label(full_stop(text), wrap=True))
         since = _("Since {time}.", time=clock(condition.since)) if condition.since else ""
         next_try = condition.next_try_at
         then = _("Next try at {time}.", time=clock(next_try)) if next_try else ""

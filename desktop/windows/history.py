@@ -82,9 +82,9 @@ class HistoryPage(QWidget):
         column.setSpacing(0)
         column.addLayout(head)
         self._stack = QStackedLayout()
+        column.addLayout(self._stack, 1)  # before it has anything: else the list is a window for a moment
         self._stack.addWidget(self.list)
         self._stack.addWidget(self.empty)
-        column.addLayout(self._stack, 1)
         self._typing = QTimer(self)
         self._typing.setSingleShot(True)
         self._typing.setInterval(TYPING_MS)

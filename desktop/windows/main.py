@@ -57,17 +57,38 @@ def _runtimes(context: Context, _settings: QSettings) -> QWidget:
     return RuntimesPage(context)
 
 
+def _jobs(context: Context, settings: QSettings) -> QWidget:
+    from desktop.windows.jobs import JobsPage
+
+    return JobsPage(context, settings)
+
+
+def _messages(context: Context, _settings: QSettings) -> QWidget:
+    from desktop.windows.messages import MessagesPage
+
+    return MessagesPage(context)
+
+
 def _health(context: Context, _settings: QSettings) -> QWidget:
     from desktop.windows.health import HealthPage
 
     return HealthPage(context)
 
 
+def _settings(context: Context, _settings: QSettings) -> QWidget:
+    from desktop.windows.settings import SettingsPage
+
+    return SettingsPage(context)
+
+
 PAGES: Final = (
     Page("now", "zap", mark("Now"), _now),
     Page("history", "history", mark("History"), _history),
     Page("runtimes", "bot", mark("Runtimes"), _runtimes),
+    Page("jobs", "terminal", mark("Jobs"), _jobs),
+    Page("messages", "bell", mark("Messages"), _messages),
     Page("health", "heart-pulse", mark("Health"), _health),
+    Page("settings", "settings", mark("Settings"), _settings),
 )
 """From the top. A page that is to come is one more line here."""
 TASK: Final = "task"
@@ -117,6 +138,8 @@ class MainWindow(QWidget):
         QShortcut(QKeySequence(QKeySequence.StandardKey.New), self, self.new_task)
         QShortcut(QKeySequence(QKeySequence.StandardKey.Close), self, self.close)
         context.link.changed.connect(self._on_state)
+        if context.messages is not None:
+            context.messages.changed.connect(self._on_messages)
         self._show_counts(context.link.state)
         kept = settings.value("window/geometry")
         if not isinstance(kept, QByteArray) or not self.restoreGeometry(kept):
@@ -197,10 +220,21 @@ class MainWindow(QWidget):
     def _on_state(self, _before: DesktopState, state: DesktopState) -> None:
         self._show_counts(state)
 
+    def _on_messages(self) -> None:
+        self._show_counts(self._context.link.state)
+
     def _show_counts(self, state: DesktopState) -> None:
         needing = len(state.needing)
         self.rail.buttons["now"].show_count(
             needing, n_("{n} task needs you", "{n} tasks need you", needing) if needing else ""
+        )
+        asking = sum(job.stalled and job.ended_at is None for job in state.jobs.values())
+        self.rail.buttons["jobs"].show_count(
+            asking, n_("{n} job waits for an answer", "{n} jobs wait for an answer", asking) if asking else ""
+        )
+        news = len(self._context.messages.news) if self._context.messages is not None else 0
+        self.rail.buttons["messages"].show_count(
+            news, n_("{n} message", "{n} messages", news) if news else ""
         )
         troubles = sum(condition.code in TROUBLES for condition in state.conditions)
         self.rail.buttons["health"].show_count(

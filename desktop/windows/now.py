@@ -13,13 +13,15 @@ from PySide6.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 from daemon_core.control.views import TaskRow, TaskView
 from desktop.commands import Command
 from desktop.daemon.http import Call, Failure
+from desktop.daemon.stats import StatsFeed
 from desktop.models.state import DesktopState
 from desktop.text import _, n_
 from desktop.theme import tokens
-from desktop.windows.bits import Elided, hairline, label, quiet_button, tint
+from desktop.windows.bits import Elided, hairline, label, quiet_button, tab_by_place, tint
 from desktop.windows.context import Context
 from desktop.windows.new_task import NewTaskBox
 from desktop.windows.requests import RequestList
+from desktop.windows.spend_strip import SpendStrip
 from desktop.windows.task_line import TaskLine
 from desktop.words import link_sentence, status_sentence
 
@@ -104,6 +106,11 @@ class Section(QWidget):
         for line in self.lines.values():
             line.show_time(now)
 
+    def show_stats(self, stats: StatsFeed) -> None:
+        """What each of them uses."""
+        for ident, line in self.lines.items():
+            line.show_series(stats.series("task", ident))
+
     def recolour(self) -> None:
         """The look is another one."""
         tint(self._heading, self._context.colours.muted)
@@ -160,8 +167,11 @@ class NowPage(QWidget):
         self.ended = Section(context, _("Ended last"), ENDED)
         self.empty = label(wrap=True)
         tint(self.empty, context.colours.muted)
+        self.spend = SpendStrip(context)
+        self._stats = StatsFeed.of(context.link)
+        self._stats.came.connect(self._on_stats)
         self.new_task = NewTaskBox(context, settings)
-        inner = QWidget()
+        self._inner = inner = QWidget()
         lines = QVBoxLayout(inner)
         lines.setContentsMargins(24 - tokens.GRID, 0, 24 - tokens.GRID, 0)
         lines.setSpacing(0)
@@ -178,7 +188,9 @@ class NowPage(QWidget):
         area.setWidget(inner)
         head = QVBoxLayout()
         head.setContentsMargins(24, 24, 24, tokens.GRID * 2)
+        head.setSpacing(tokens.GRID)
         head.addWidget(self._sentence)
+        head.addWidget(self.spend)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
@@ -210,6 +222,7 @@ class NowPage(QWidget):
         # What is wrong with the link stands above the page already.
         away = bool(link_sentence(state)) and bool(state.tasks)
         self._sentence.set_text(_("As it was last") if away else status_sentence(state))
+        self.spend.show_state(state)
         self.needing.show_tasks(state.needing)
         self.active.show_tasks(state.active)
         self.waiting.show_tasks(state.waiting)
@@ -223,6 +236,10 @@ class NowPage(QWidget):
         else:
             self._tick.stop()
 
+    def _on_stats(self) -> None:
+        for section in (self.needing, self.active):
+            section.show_stats(self._stats)
+
     def _on_tick(self) -> None:
         now = dt.datetime.now(dt.UTC)
         for section in self._sections():
@@ -230,17 +247,24 @@ class NowPage(QWidget):
 
     def _recolour(self) -> None:
         tint(self.empty, self._context.colours.muted)
+        self.spend.show_state(self._context.link.state)
         for section in self._sections():
             section.recolour()
+
+    def focusNextPrevChild(self, next: bool) -> bool:  # noqa: N802 - Qt's names
+        tab_by_place(self._inner)
+        return super().focusNextPrevChild(next)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         super().showEvent(event)
         self._show_state()
         self._on_tick()
+        self._stats.watch(self)
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802
         super().hideEvent(event)
         self._tick.stop()
+        self._stats.leave(self)
         self.needing.leave()
 
 

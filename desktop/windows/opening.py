@@ -10,18 +10,27 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from PySide6.QtCore import QObject, QSettings, QUrl
+from PySide6.QtCore import QObject, QRect, QSettings, QSize, QUrl
 from PySide6.QtGui import QDesktopServices
 
+from daemon_core.control.connection_views import TryAgain
 from daemon_core.control.views import TaskAnswer, TaskExtend, TaskView
 from daemon_core.settings.directories import Directories
 from desktop.commands import Command
 from desktop.daemon.http import Failure
 from desktop.daemon.link import Link
+from desktop.models.settings import SettingsStore
+from desktop.text import _
 from desktop.theme.palette import Theme
 
 if TYPE_CHECKING:
+    from desktop.notifications.messages import Messages
+    from desktop.windows.context import Context
+    from desktop.windows.first_run import FirstRunWindow
     from desktop.windows.main import MainWindow
+    from desktop.windows.panel import Panel
+    from desktop.windows.settings import SettingsPage
+    from desktop.windows.settings_general import Autostart
 
 log = logging.getLogger("ostler.desktop.windows")
 
@@ -39,29 +48,90 @@ class Windows(QObject):
         directories: Directories,
         ask: Callable[[Command], None],
         parent: QObject | None = None,
+        *,
+        store: SettingsStore | None = None,
     ) -> None:
         super().__init__(parent)
+        self._store = store
+        self.autostart: Autostart | None = None
+        self.messages: Messages | None = None
         self._link = link
         self._theme = theme
         self._directories = directories
         self._ask = ask
         self._main: MainWindow | None = None
+        self._panel: Panel | None = None
+        self._first_run: FirstRunWindow | None = None
+        self._settings: QSettings | None = None
 
     @property
     def made(self) -> bool:
         """Whether the window was ever wanted."""
         return self._main is not None
 
+    def shown_page(self) -> str:
+        """The page that the window shows, if it can be opened by its name; empty where no window is open."""
+        if self._main is None or not self._main.isVisible():
+            return ""
+        return self._main.page_name if self._main.page_name != "task" else "now"
+
     @property
     def main(self) -> MainWindow:
         """The window, made now if need be."""
         if self._main is None:
-            from desktop.windows.context import Context
             from desktop.windows.main import MainWindow
 
-            settings = QSettings(str(self._directories.state / "desktop.ini"), QSettings.Format.IniFormat)
-            self._main = MainWindow(Context(self._link, self._theme, self._ask), settings)
+            self._main = MainWindow(self._context(), self.settings)
         return self._main
+
+    def looked_at(self) -> str:
+        """The task in the window, while that has the focus; empty: none."""
+        if self._main is None or not self._main.isActiveWindow() or self._main.page_name != "task":
+            return ""
+        from desktop.windows.task import TaskPage
+
+        page = self._main.page("task")
+        return page.task_id if isinstance(page, TaskPage) else ""
+
+    @property
+    def first_run_due(self) -> bool:
+        """Whether this profile is a fresh one, and nobody was shown around."""
+        return not self.settings.value("first_run/done") and not self.settings.contains("window/geometry")
+
+    def _first_run_window(self) -> FirstRunWindow:
+        if self._first_run is None:
+            from desktop.windows.first_run import FirstRunWindow
+
+            self._first_run = FirstRunWindow(self._context(), self.settings)
+            self._first_run.finished.connect(self._on_first_run_finished)
+        return self._first_run
+
+    def _on_first_run_finished(self) -> None:
+        window, self._first_run = self._first_run, None
+        if window is not None:
+            window.deleteLater()
+
+    def _context(self) -> Context:
+        from desktop.windows.context import Context
+
+        return Context(self._link, self._theme, self._ask, self._store, self.autostart, self.messages)
+
+    @property
+    def settings(self) -> QSettings:
+        """What windows remember."""
+        if self._settings is None:
+            self._settings = QSettings(
+                str(self._directories.state / "desktop.ini"), QSettings.Format.IniFormat
+            )
+        return self._settings
+
+    def toggle_panel(self, place: Callable[[QSize], QRect]) -> None:
+        """A click on the tray icon: the panel comes up beside it, or goes away."""
+        if self._panel is None:
+            from desktop.windows.panel import Panel
+
+            self._panel = Panel(self._context(), self.settings)
+        self._panel.toggle(place)
 
     def do(self, command: Command) -> None:
         """Do one of the commands that are about windows and tasks."""
@@ -69,10 +139,25 @@ class Windows(QObject):
         match command.name:
             case "open":
                 self.main.open_page(command.subject)
+                if command.subject == "settings" and command.detail:
+                    self._settings_page().open_section(command.detail)
+                elif command.subject == "jobs" and command.detail:
+                    self._choose_job(command.detail)
                 self.main.bring_up()
+            case "sign_in":
+                self.main.open_page("settings")
+                self._settings_page().sign_in(command.subject)
+                self.main.bring_up()
+            case "retry_now":
+                self._link.call(
+                    object, "POST", "/v1/connections/try-again", TryAgain(server=command.subject),
+                    failed=self._refused("try-again"),
+                )  # fmt: skip
             case "open_task":
                 self.main.open_task(command.subject)
                 self.main.bring_up()
+            case "first_run":
+                self._first_run_window().bring_up()
             case "new_task":
                 self.main.new_task()
                 self.main.bring_up()
@@ -81,7 +166,7 @@ class Windows(QObject):
             case "retry_task":
                 self._post(f"{path}/retry", done=lambda task: self._ask(Command("open_task", task.id)))
             case "answer":
-                from desktop.windows.requests import decode_answer
+                from desktop.models.requests import decode_answer
 
                 choice, text = decode_answer(command.choice)
                 if choice in ("allow", "allow-task", "deny"):
@@ -89,11 +174,82 @@ class Windows(QObject):
                     self._post(f"{path}/requests/{quote(command.detail, safe='')}/answer", wanted)
             case "open_directory":
                 self._link.call(TaskView, "GET", path, done=_open_directory, failed=self._refused(path))
+            case "open_terminal" | "open_editor":
+                terminal = command.name == "open_terminal"
+                self._link.call(
+                    TaskView, "GET", path, done=lambda task: self._start_in(task, terminal=terminal),
+                    failed=self._refused(path),
+                )  # fmt: skip
             case _:
                 raise ValueError(command.name)
 
+    def _choose_job(self, job_id: str) -> None:
+        from desktop.windows.jobs import JobsPage
+
+        page = self.main.page("jobs")
+        assert isinstance(page, JobsPage)
+        page.choose_job(job_id)
+
+    def _start_in(self, task: TaskView, *, terminal: bool) -> None:
+        from desktop import places
+
+        place = task.work_dir or task.directory
+        if not place:
+            return
+        wanted = "desktop.terminal" if terminal else "desktop.editor"
+        setting = self._store.text(wanted) if self._store is not None else ""
+        plan = places.plan_terminal(place, setting) if terminal else places.plan_editor(place, setting)
+        if plan is None or not places.start(plan):
+            what = plan.program if plan is not None else ""
+            log.warning("%s could not be opened in %s: %s", wanted, place, what or "nothing was found")
+            self.main.tell(
+                _("No terminal could be opened. Say in the settings which one you use.")
+                if terminal
+                else _("No editor could be opened. Say in the settings which one you use.")
+            )
+
+    def make_anew(self) -> None:
+        """Windows in another language: each text is made when its widget is. What was open is open again,
+        at the same place and page; drafts of a task are kept by their box."""
+        panel, self._panel = self._panel, None
+        if panel is not None:
+            panel.close()
+            panel.deleteLater()
+        old, self._main = self._main, None
+        if old is None:
+            return
+        shown, page, minimised = old.isVisible(), old.page_name, old.isMinimized()
+        section = self._section_of(old)
+        old.close()
+        old.deleteLater()
+        if shown:
+            self.main.open_page(page if page != "task" else "now")
+            if section:
+                self._settings_page().open_section(section)
+            if not minimised:
+                self.main.bring_up()
+
+    def _settings_page(self) -> SettingsPage:
+        from desktop.windows.settings import SettingsPage
+
+        page = self.main.page("settings")
+        assert isinstance(page, SettingsPage)
+        return page
+
+    def _section_of(self, window: MainWindow) -> str:
+        if window.page_name != "settings":
+            return ""
+        from desktop.windows.settings import SettingsPage
+
+        page = window.page("settings")
+        return page.section if isinstance(page, SettingsPage) else ""
+
     def close(self) -> None:
         """Close what is open; its place is remembered."""
+        if self._panel is not None:
+            self._panel.close()
+        if self._first_run is not None:
+            self._first_run.abandon()
         if self._main is not None:
             self._main.close()
 

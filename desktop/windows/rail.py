@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QAccessible, QColor, QKeyEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QAbstractButton, QButtonGroup, QVBoxLayout, QWidget
 
 from desktop.theme import glyphs, tokens
@@ -19,6 +19,8 @@ HEIGHT: Final = 36
 
 class RailButton(QAbstractButton):
     """One page. A number at its end says how much there needs somebody."""
+
+    access_role = QAccessible.Role.PageTab
 
     def __init__(self, theme: Theme, glyph: str, text: str, keys: str) -> None:
         super().__init__()
@@ -41,6 +43,10 @@ class RailButton(QAbstractButton):
             self.setAccessibleDescription(meaning)
             self.update()
 
+    def open_it(self) -> None:
+        """For a screen reader."""
+        self.click()
+
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         return QSize(NARROW if self.narrow else WIDE, HEIGHT)
 
@@ -59,19 +65,25 @@ class RailButton(QAbstractButton):
             painter.drawRoundedRect(box, tokens.RADIUS, tokens.RADIUS)
         tint = colours.accent if self.isChecked() else colours.muted
         drawn = glyphs.pixmap(self._glyph, tint, glyphs.LARGE, self.devicePixelRatioF())
+        rtl = self.layoutDirection() is Qt.LayoutDirection.RightToLeft
         x = (self.width() - glyphs.LARGE) // 2 if self.narrow else box.left() + tokens.GRID
+        if rtl:
+            x = self.width() - x - glyphs.LARGE
         painter.drawPixmap(x, (self.height() - glyphs.LARGE) // 2, drawn)
         flags = int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeading)
         if not self.narrow:
             painter.setFont(sized(body_font(), tokens.BODY, strong=self.isChecked()))
             painter.setPen(QColor(colours.text))
-            painter.drawText(box.adjusted(tokens.GRID + glyphs.LARGE + 10, 0, -28, 0), flags, self.text())
+            before, after = tokens.GRID + glyphs.LARGE + 10, 28
+            room = box.adjusted(after, 0, -before, 0) if rtl else box.adjusted(before, 0, -after, 0)
+            painter.drawText(room, flags, self.text())
         if self._count:
             painter.setFont(sized(body_font(), tokens.SMALL, strong=True))
             painter.setPen(QColor(colours.waiting))
-            right = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-            top = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop)
-            place = box.adjusted(0, 0, -tokens.GRID, 0) if not self.narrow else box.adjusted(0, 1, -1, 0)
+            right = int(Qt.AlignmentFlag.AlignTrailing | Qt.AlignmentFlag.AlignVCenter)
+            top = int(Qt.AlignmentFlag.AlignTrailing | Qt.AlignmentFlag.AlignTop)
+            side = 1 if self.narrow else tokens.GRID
+            place = box.adjusted(side, int(self.narrow), -side, 0)
             painter.drawText(place, top if self.narrow else right, str(min(self._count, 99)))
         painter.end()
 
@@ -82,6 +94,7 @@ class Rail(QWidget):
     """
 
     chosen = Signal(str)
+    access_role = QAccessible.Role.PageTabList
 
     def __init__(self, theme: Theme, pages: Sequence[tuple[str, str, str]]) -> None:
         """``pages``: (name, glyph, text) from the top."""
@@ -115,6 +128,9 @@ class Rail(QWidget):
         """This page is shown."""
         if name in self.buttons:
             self.buttons[name].setChecked(True)
+            # Tab comes to the rail once, at the page that is shown; arrows go on from there.
+            for each, button in self.buttons.items():
+                button.setFocusPolicy(Qt.FocusPolicy.TabFocus if each == name else Qt.FocusPolicy.NoFocus)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
         step = {Qt.Key.Key_Down: 1, Qt.Key.Key_Up: -1}.get(Qt.Key(event.key()), 0)

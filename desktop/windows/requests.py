@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from daemon_core.control.views import RequestView, TaskView
 from desktop.commands import Command
+from desktop.models.requests import encode_answer, request_sentence
 from desktop.models.transcript import Step
 from desktop.text import _
 from desktop.theme import tokens
@@ -20,13 +20,6 @@ from desktop.windows.context import Context
 from desktop.words import cut
 
 SHOWN_CHARS: Final = 160
-
-
-def request_sentence(request: RequestView) -> str:
-    """What is asked, in a sentence."""
-    if request.kind == "question":
-        return request.title or _("It has a question")
-    return _("Wants to use {tool}", tool=request.tool or _("a tool"))
 
 
 class RequestRow(QWidget):
@@ -122,14 +115,3 @@ class RequestList(QWidget):
                 self._rows[ident] = RequestRow(self._context, task.id, request)
                 self._column.addWidget(self._rows[ident])
         self.setVisible(bool(self._rows))
-
-
-def encode_answer(choice: str, words: str) -> str:
-    """A choice with its words, as it travels in a command."""
-    return choice if not words else f"{choice} {msgspec.json.encode(words).decode()}"
-
-
-def decode_answer(packed: str) -> tuple[str, str]:
-    """The choice and the words of it."""
-    choice, _space, words = packed.partition(" ")
-    return choice, msgspec.json.decode(words, type=str) if words else ""

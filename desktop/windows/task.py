@@ -9,10 +9,12 @@ from PySide6.QtGui import QHideEvent, QKeyEvent, QKeySequence, QResizeEvent, QSh
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QStackedWidget, QTabBar, QVBoxLayout, QWidget
 
 from daemon_core.control.errors import ControlError
-from daemon_core.control.views import TaskChanges, TaskReply, TaskRow, TaskView
+from daemon_core.control.turn_views import TurnView
+from daemon_core.control.views import JobView, TaskChanges, TaskReply, TaskRow, TaskView
 from desktop.commands import Command
 from desktop.daemon.http import WORK_TIMEOUT_MS, Call, Failure
 from desktop.daemon.link import now_text
+from desktop.daemon.stats import StatsFeed
 from desktop.models.state import ACTIVE, ENDED, DesktopState
 from desktop.text import _, n_
 from desktop.theme import glyphs, tokens
@@ -32,10 +34,18 @@ from desktop.windows.changes import ChangesPane
 from desktop.windows.context import Context
 from desktop.windows.requests import RequestList
 from desktop.windows.search_bar import SearchBar
+from desktop.windows.sparkline import Sparkline
 from desktop.windows.transcript_feed import TranscriptFeed
 from desktop.windows.transcript_view import TranscriptView
-from desktop.windows.wording import seconds_between, span, state_glyph, state_text, tokens_text
-from desktop.words import condition_text, elapsed, parse
+from desktop.windows.wording import (
+    cost_text,
+    seconds_between,
+    span,
+    state_glyph,
+    state_text,
+    tokens_text,
+)
+from desktop.words import condition_text, elapsed, full_stop, parse
 
 TRANSCRIPT, CHANGES, ABOUT = range(3)
 AGAIN_MS: Final = 300
@@ -74,6 +84,11 @@ class TaskPage(QWidget):
         self.search = SearchBar(colours)
         self.changes = ChangesPane(colours)
         self.about = AboutPane(colours)
+        self.about.wanted.connect(context.do)
+        self._turns_call: Call[list[TurnView]] | None = None
+        self._turns_stale = True
+        self._stats = StatsFeed.of(context.link)
+        self._stats.came.connect(self._show_stats)
         self._build()
         context.link.changed.connect(self._on_state)
         context.theme.changed.connect(self._recolour)
@@ -111,6 +126,11 @@ class TaskPage(QWidget):
         tabs.setContentsMargins(12, 0, 24, 0)
         tabs.addWidget(self.tabs)
         tabs.addStretch(1)
+        self.beside = quiet_button("", lambda: self.tabs.setCurrentIndex(ABOUT))
+        self.beside.setProperty("quiet", True)
+        self.beside.setIconSize(QSize(glyphs.SMALL, glyphs.SMALL))
+        self.beside.hide()
+        tabs.addWidget(self.beside)
         self.errors = QPushButton(n_("{n} error", "{n} errors", 0))
         self.errors.setProperty("quiet", True)
         self.errors.setIconSize(QSize(glyphs.SMALL, glyphs.SMALL))
@@ -154,13 +174,19 @@ class TaskPage(QWidget):
         self._back.clicked.connect(lambda _checked=False: self.left.emit())
         self._directory = GlyphButton("folder-open", _("Open its directory"), colours)
         self._directory.clicked.connect(lambda _checked=False: self._do("open_directory"))
+        self._terminal = GlyphButton("terminal", _("Open a terminal in its directory"), colours)
+        self._terminal.clicked.connect(lambda _checked=False: self._do("open_terminal"))
+        self._editor = GlyphButton("code", _("Open its directory in an editor"), colours)
+        self._editor.clicked.connect(lambda _checked=False: self._do("open_editor"))
+        self.line = Sparkline(self._context)
         self._cancel = quiet_button(_("Cancel"), lambda: self._do("cancel_task"))
         self._retry = quiet_button(_("Try again"), lambda: self._do("retry_task"))
         first = QHBoxLayout()
         first.setSpacing(tokens.GRID)
         first.addWidget(self._back)
         first.addWidget(self._title, 1)
-        first.addWidget(self._directory)
+        for opener in (self._directory, self._terminal, self._editor):
+            first.addWidget(opener)
         first.addWidget(self._cancel)
         first.addWidget(self._retry)
         second = QHBoxLayout()
@@ -168,6 +194,7 @@ class TaskPage(QWidget):
         second.setSpacing(tokens.GRID)
         second.addWidget(self._glyph)
         second.addWidget(self._facts, 1)
+        second.addWidget(self.line)
         header = QVBoxLayout()
         header.setContentsMargins(12, tokens.GRID * 2, 24, tokens.GRID)
         header.setSpacing(tokens.HALF)
@@ -207,6 +234,8 @@ class TaskPage(QWidget):
             self._id = task_id
             self._task = None
             self._changes_stale = True
+            self._turns_stale = True
+            self.about.show_turns([])
             self.tabs.setCurrentIndex(TRANSCRIPT)
             row = self._context.link.state.tasks.get(task_id)
             self._title.set_text(row.title if row is not None else "")
@@ -229,7 +258,10 @@ class TaskPage(QWidget):
         if self._changes_call is not None:
             self._changes_call.cancel()
             self._changes_stale = True
-        self._call = self._changes_call = None
+        if self._turns_call is not None:
+            self._turns_call.cancel()
+            self._turns_stale = True
+        self._call = self._changes_call = self._turns_call = None
 
     def show_task(self, task: TaskView) -> None:
         """What is known of the task now."""
@@ -242,7 +274,10 @@ class TaskPage(QWidget):
         ended = task.status in ENDED
         self._cancel.setVisible(not ended)
         self._retry.setVisible(ended)
-        self._directory.setEnabled(bool(task.work_dir or task.directory))
+        for opener in (self._directory, self._terminal, self._editor):
+            opener.setEnabled(bool(task.work_dir or task.directory))
+        self._show_stats()
+        self._show_beside()
         silent = next((notice for notice in task.notices if notice.code == "silent"), None)
         told = silent or task.waiting
         self.notice.setVisible(told is not None)
@@ -253,11 +288,31 @@ class TaskPage(QWidget):
                 _("It has been silent for a while and will be ended {when}.", when=left)
             )
         elif told is not None:
-            self._notice_text.setText(condition_text(told) + ".")
+            self._notice_text.setText(full_stop(condition_text(told)))
         if task.status in ACTIVE and self.isVisible():
             self._tick.start()
         else:
             self._tick.stop()
+
+    def _show_stats(self) -> None:
+        running = self._task is not None and self._task.status in ACTIVE
+        self.line.show_series(self._stats.series("task", self._id) if running else None)
+
+    def _show_beside(self) -> None:
+        """What goes on beside it: jobs that its conversation has started, and tasks that it has handed on."""
+        task = self._task
+        if task is None:
+            return
+        jobs = jobs_of(task, self._context.link.state)
+        self.about.show_jobs(jobs)
+        going = sum(job.ended_at is None for job in jobs)
+        children = sum(not child.over for child in task.children)
+        parts = [
+            n_("{n} job is running", "{n} jobs are running", going) if going else "",
+            n_("{n} task was handed on", "{n} tasks were handed on", children) if children else "",
+        ]
+        self.beside.setText(" · ".join(part for part in parts if part))
+        self.beside.setVisible(bool(going or children))
 
     def _show_facts(self) -> None:
         task = self._task
@@ -272,7 +327,8 @@ class TaskPage(QWidget):
         time = elapsed(task.started_at, end)
         agent = " ".join(part for part in (task.agent or task.runtime, task.model) if part)
         place = task.directory or task.work_dir
-        facts = (state, time, agent, tokens_text(task.usage), place)
+        cost = cost_text(task.cost, task.cost_how)
+        facts = (state, time, agent, tokens_text(task.usage), cost, place)
         self._facts.set_text(" · ".join(fact for fact in facts if fact), colours.muted)
 
     def begin_search(self) -> None:
@@ -298,6 +354,25 @@ class TaskPage(QWidget):
             self.feed.open(task.id, prompt=task.prompt, lines=task.messages, raw=raw)
         if self.tabs.currentIndex() == CHANGES and self._changes_stale:
             self._ask_changes()
+        self._turns_stale = True
+        if self.tabs.currentIndex() == ABOUT:
+            self._ask_turns()
+
+    def _ask_turns(self) -> None:
+        if self._turns_stale and self._turns_call is None and self._id and self._context.link.state.connected:
+            self._turns_stale = False
+            self._turns_call = self._context.link.call(
+                list[TurnView], "GET", f"/v1/tasks/{self._id}/turns",
+                done=self._on_turns, failed=self._on_no_turns,
+            )  # fmt: skip
+
+    def _on_turns(self, turns: list[TurnView]) -> None:
+        self._turns_call = None
+        self.about.show_turns(turns)
+
+    def _on_no_turns(self, _failure: Failure) -> None:
+        self._turns_call = None  # asked again with the next change, or when the tab is opened again
+        self._turns_stale = True
 
     def _on_no_task(self, failure: Failure) -> None:
         self._call = None
@@ -324,7 +399,14 @@ class TaskPage(QWidget):
 
     def _do(self, name: str) -> None:
         match name:
-            case "extend_task" | "open_directory" | "cancel_task" | "retry_task":
+            case (
+                "extend_task"
+                | "open_directory"
+                | "open_terminal"
+                | "open_editor"
+                | "cancel_task"
+                | "retry_task"
+            ):
                 self._context.do(Command(name, self._id))
             case _:
                 raise ValueError(name)
@@ -362,6 +444,8 @@ class TaskPage(QWidget):
             self._changes_stale = True
             if not self._again.isActive():
                 self._again.start()
+        if state.jobs is not before.jobs:
+            self._show_beside()
 
     def _on_fed(self) -> None:
         self._changes_stale = True
@@ -380,6 +464,8 @@ class TaskPage(QWidget):
         self.stack.setCurrentIndex(index)
         if index == CHANGES and self._changes_stale:
             self._ask_changes()
+        elif index == ABOUT:
+            self._ask_turns()
 
     def _place_pills(self) -> None:
         errors = len(self.transcript.transcript.errors)
@@ -398,6 +484,7 @@ class TaskPage(QWidget):
     def _colour_pills(self) -> None:
         colours = self._context.colours
         self.errors.setIcon(glyphs.icon("circle-alert", colours.failed))
+        self.beside.setIcon(glyphs.icon("terminal", colours.muted))
         self.latest.setIcon(glyphs.icon("arrow-down", colours.muted))
 
     def _recolour(self) -> None:
@@ -408,7 +495,7 @@ class TaskPage(QWidget):
         tint(self._notice_text, colours.waiting)
         tint(self._refusal, colours.failed)
         self._colour_pills()
-        for button in (self._back, self._directory):
+        for button in (self._back, self._directory, self._terminal, self._editor):
             button.recolour(colours)
         self._show_facts()
 
@@ -418,12 +505,14 @@ class TaskPage(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802
         super().showEvent(event)
+        self._stats.watch(self)
         self._ask()
         self.feed.resume()
         QTimer.singleShot(0, self, self._place_pills)
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802
         super().hideEvent(event)
+        self._stats.leave(self)
         self._tick.stop()
         self._again.stop()
         self._cancel_calls()
@@ -436,6 +525,16 @@ class TaskPage(QWidget):
                 self.left.emit()
         else:
             super().keyPressEvent(event)
+
+
+def jobs_of(task: TaskView, state: DesktopState) -> list[JobView]:
+    """The jobs of a task's conversation, those that go on first."""
+    found = [
+        job
+        for job in state.jobs.values()
+        if job.task_id == task.id or (job.conversation and job.conversation == task.conversation_id)
+    ]
+    return sorted(found, key=lambda job: (job.ended_at is not None, job.created_at))
 
 
 def as_row(task: TaskView) -> TaskRow:

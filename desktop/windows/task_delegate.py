@@ -16,7 +16,7 @@ from desktop.theme import glyphs, tokens
 from desktop.theme.palette import body_font, sized
 from desktop.theme.tokens import Colours
 from desktop.windows.task_line import detail_text
-from desktop.windows.wording import short_number, state_glyph
+from desktop.windows.wording import cost_text, short_number, state_glyph
 from desktop.words import ago, elapsed
 
 Index = QModelIndex | QPersistentModelIndex
@@ -63,7 +63,9 @@ class TaskDelegate(QStyledItemDelegate):
         ratio = painter.device().devicePixelRatio()
         glyph, colour = state_glyph(task, colours)
         top = first.top() + (first.height() - glyphs.SMALL) // 2
-        painter.drawPixmap(first.left(), top, glyphs.pixmap(glyph, colour, glyphs.SMALL, ratio))
+        direction: Qt.LayoutDirection = option.direction
+        place = QStyle.visualRect(direction, first, QRect(first.left(), top, glyphs.SMALL, glyphs.SMALL))
+        painter.drawPixmap(place.topLeft(), glyphs.pixmap(glyph, colour, glyphs.SMALL, ratio))
         left = glyphs.SMALL + tokens.GRID
         now = dt.datetime.now(dt.UTC)
         time = (
@@ -71,14 +73,22 @@ class TaskDelegate(QStyledItemDelegate):
             if task.status in ACTIVE
             else ago(task.ended_at or task.created_at, now)
         )
-        self._line(painter, first.adjusted(left, 0, 0, 0), task.title, time, strong=True)
+        painter.setLayoutDirection(direction)
+        indent = QStyle.visualRect(direction, first, first.adjusted(left, 0, 0, 0))
+        self._line(painter, indent, task.title, time, strong=True)
         known = task.tokens and task.status not in ACTIVE
-        used = _("{number} tokens", number=short_number(task.tokens)) if known else ""
-        self._line(painter, second.adjusted(left, 0, 0, 0), detail_text(task), used, strong=False)
+        parts = [_("{number} tokens", number=short_number(task.tokens))] if known else []
+        if task.cost_how and task.status not in ACTIVE:
+            parts.append(cost_text(task.cost, task.cost_how))
+        used = " · ".join(parts)
+        indent = QStyle.visualRect(direction, second, second.adjusted(left, 0, 0, 0))
+        self._line(painter, indent, detail_text(task, costs=False), used, strong=False)
         painter.restore()
 
     def _line(self, painter: QPainter, rect: QRect, text: str, right: str, *, strong: bool) -> None:
-        flags = int(Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine)
+        leading = Qt.AlignmentFlag.AlignLeading | Qt.AlignmentFlag.AlignVCenter
+        flags = int(leading | Qt.TextFlag.TextSingleLine)
+        direction = painter.layoutDirection()
         room = rect.width()
         if right:
             font = self._body if strong else self._small
@@ -86,10 +96,11 @@ class TaskDelegate(QStyledItemDelegate):
             painter.setFont(font)
             painter.setPen(QColor(self.colours.muted))
             place = QRect(rect.right() - width, rect.top(), width + 2, rect.height())
-            painter.drawText(place, flags, right)
+            painter.drawText(QStyle.visualRect(direction, rect, place), flags, right)
             room -= width + tokens.GRID * 2
         font = self._strong if strong else self._body
         painter.setFont(font)
         painter.setPen(QColor(self.colours.text if strong else self.colours.muted))
         shown = QFontMetrics(font).elidedText(text, Qt.TextElideMode.ElideRight, max(0, room))
-        painter.drawText(QRect(rect.left(), rect.top(), max(0, room), rect.height()), flags, shown)
+        place = QRect(rect.left(), rect.top(), max(0, room), rect.height())
+        painter.drawText(QStyle.visualRect(direction, rect, place), flags, shown)

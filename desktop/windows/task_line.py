@@ -6,6 +6,7 @@ import datetime as dt
 
 from PySide6.QtCore import QEvent, QRectF, Qt, Signal
 from PySide6.QtGui import (
+    QAccessible,
     QColor,
     QEnterEvent,
     QFocusEvent,
@@ -19,6 +20,7 @@ from PySide6.QtGui import (
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QWidget
 
 from daemon_core.control.views import TaskRow
+from desktop.daemon.stats import Series
 from desktop.models.state import ACTIVE, ENDED
 from desktop.text import _, n_
 from desktop.theme import tokens
@@ -26,7 +28,8 @@ from desktop.theme.palette import body_font, sized
 from desktop.windows.bits import Elided, GlyphButton, GlyphLabel, tint
 from desktop.windows.bits import label as text_label
 from desktop.windows.context import Context
-from desktop.windows.wording import seconds_between, short_number, span, state_glyph, state_text
+from desktop.windows.sparkline import Sparkline
+from desktop.windows.wording import cost_text, seconds_between, short_number, span, state_glyph, state_text
 from desktop.words import ago, condition_text, elapsed, place_of
 
 
@@ -38,6 +41,7 @@ class TaskLine(QWidget):
     """
 
     wanted = Signal(str)
+    access_role = QAccessible.Role.ListItem
 
     def __init__(self, context: Context, task: TaskRow) -> None:
         super().__init__()
@@ -52,6 +56,7 @@ class TaskLine(QWidget):
         self._time = text_label()
         self._time.setFont(sized(body_font(), tokens.BODY))
         self._time.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.line = Sparkline(context)
         self._time.setMinimumWidth(QFontMetrics(self._time.font()).horizontalAdvance("00:00:00"))
         self._extend = GlyphButton("hourglass", _("Give it more time"), colours)
         self._directory = GlyphButton("folder-open", _("Open its directory"), colours)
@@ -81,9 +86,14 @@ class TaskLine(QWidget):
         grid.addWidget(self._detail, 1, 1)
         grid.addWidget(self._tools, 0, 2, 2, 1, Qt.AlignmentFlag.AlignVCenter)
         grid.addWidget(self._time, 0, 3)
+        grid.addWidget(self.line, 1, 3, Qt.AlignmentFlag.AlignRight)
         grid.setColumnStretch(1, 1)
         self.show_task(task)
         self._show_tools()
+
+    def open_it(self) -> None:
+        """For a screen reader."""
+        self.wanted.emit("open_task")
 
     def show_task(self, task: TaskRow) -> None:
         """Show this task as it is now."""
@@ -101,6 +111,10 @@ class TaskLine(QWidget):
         tint(self._time, colours.muted)
         self.show_time(dt.datetime.now(dt.UTC))
         self.setAccessibleName(f"{task.title}: {state}")
+
+    def show_series(self, series: Series | None) -> None:
+        """What it uses, while it runs."""
+        self.line.show_series(series if self.task.status in ACTIVE else None)
 
     def show_time(self, now: dt.datetime) -> None:
         """The time that goes with it, as of now."""
@@ -166,8 +180,9 @@ class TaskLine(QWidget):
         painter.end()
 
 
-def detail_text(task: TaskRow) -> str:
-    """The second line: who and where, then what it does, or what became of it."""
+def detail_text(task: TaskRow, *, costs: bool = True) -> str:
+    """The second line: who and where, then what it does, or what became of it; with ``costs``, and what that
+    cost."""
     parts = [task.agent or task.runtime, place_of(task)]
     if task.notice is not None and task.notice.code == "silent":
         parts.append(_("silent for a while, and ended soon unless it gets more time"))
@@ -175,11 +190,13 @@ def detail_text(task: TaskRow) -> str:
         parts.append(state_text(task))
         took = seconds_between(task.started_at, task.ended_at)
         parts.append(span(took) if took is not None and took >= 1 else "")
+        parts.append(cost_text(task.cost, task.cost_how) if costs and task.cost is not None else "")
     elif task.status in ACTIVE:
         said = task.notice is not None and task.notice.code == "agent"
         parts.append(condition_text(task.notice) if said and task.notice is not None else task.last_action)
         parts.append(n_("{n} step", "{n} steps", task.tool_calls) if task.tool_calls else "")
         parts.append(_("{number} tokens", number=short_number(task.tokens)) if task.tokens else "")
+        parts.append(cost_text(task.cost, task.cost_how) if task.cost is not None else "")
     else:
         parts.append(condition_text(task.waiting) if task.waiting is not None else state_text(task))
     return " · ".join(part for part in parts if part)

@@ -13,6 +13,7 @@ from typing import Final
 
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRect, QSize, Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
+    QAccessible,
     QColor,
     QDesktopServices,
     QFocusEvent,
@@ -36,6 +37,7 @@ from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.tokens import Colours
 from desktop.windows.transcript_items import GAP, ROW, ItemLayout, Laid, Piece
+from desktop.words import cut
 
 KEPT: Final = 160
 """Laid-out items that are kept; a screen shows a few dozen."""
@@ -43,6 +45,7 @@ SIDE: Final = 24
 TICK_MS: Final = 1_000
 SEARCH_MS: Final = 6
 """How long a slice of a search may take: the screen stays alive beside it."""
+SPOKEN_CHARS: Final = 4_000
 _LINKS: Final = ("http", "https", "mailto")
 
 
@@ -56,6 +59,7 @@ class TranscriptView(QAbstractScrollArea):
 
     following_changed = Signal(bool)
     found = Signal(int, int)
+    access_role = QAccessible.Role.List
 
     def __init__(self, colours: Colours, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -556,6 +560,19 @@ class TranscriptView(QAbstractScrollArea):
             y += laid.height
             index += 1
         return None
+
+    def spoken(self) -> list[tuple[str, QRect]]:
+        """What is in sight, for a screen reader: (text, place in this widget)."""
+        found: list[tuple[str, QRect]] = []
+        left, width = self._column()
+        index, inside = self._anchor
+        y, items = -round(inside), self.transcript.items
+        while self.isVisible() and index < len(items) and y < self.viewport().height():
+            height = self._lay(index).height
+            found.append((cut(items[index].copied(), SPOKEN_CHARS), QRect(left, y, width, height)))
+            y += height
+            index += 1
+        return found
 
     def item_at(self, position: QPoint) -> Item | None:
         """The item at a place of the viewport."""

@@ -10,7 +10,7 @@ from desktop.models.state import DesktopState, LinkPhase, Supervision
 from desktop.text import _
 from desktop.windows.bits import GlyphLabel, label, quiet_button, tint
 from desktop.windows.context import Context
-from desktop.words import clock, cut, link_sentence
+from desktop.words import clock, cut, full_stop, link_sentence, updating
 
 DETAIL_CHARS = 300
 
@@ -61,7 +61,7 @@ class TroubleStrip(QWidget):
         grave = state.supervision in (Supervision.GAVE_UP, Supervision.FAILED)
         colour = colours.failed if grave else colours.waiting
         self._glyph.show_glyph("triangle-alert" if grave else "circle-alert", colour, sentence)
-        self._sentence.setText(sentence + ".")
+        self._sentence.setText(full_stop(sentence))
         self._detail.setText(detail_sentence(state))
         self._detail.setVisible(bool(self._detail.text()))
         tint(self._detail, colours.muted)
@@ -84,11 +84,17 @@ class TroubleStrip(QWidget):
 
 def action_of(state: DesktopState) -> tuple[str, Command] | None:
     """The one thing to do about a daemon that cannot be reached."""
+    if updating(state) and state.supervision not in (Supervision.GAVE_UP, Supervision.FAILED):
+        return None
     match state.link:
         case LinkPhase.HUNG | LinkPhase.TOO_OLD:
             return _("Restart it"), Command("restart_daemon")
         case LinkPhase.ABSENT if state.supervision not in (Supervision.STARTING, Supervision.WAITING):
             return _("Start it"), Command("start_daemon")
+        case LinkPhase.TOO_NEW:
+            return _("Restart this window"), Command("restart_desktop")
+        case LinkPhase.FOREIGN:
+            return _("Look again"), Command("reconnect")
         case _:
             return None
 
@@ -98,10 +104,14 @@ def detail_sentence(state: DesktopState) -> str:
     parts = []
     if state.link in (LinkPhase.HUNG, LinkPhase.TOO_OLD):
         parts.append(_("Tasks go on while it is restarted."))
+    elif state.link is LinkPhase.TOO_NEW:
+        parts.append(_("Ostler was updated meanwhile. Tasks go on."))
+    elif state.link is LinkPhase.FOREIGN:
+        parts.append(_("It has taken the place that belongs to Ostler. End it, and Ostler goes on."))
     elif state.link is LinkPhase.ABSENT:
         parts.append(_("What runs goes on by itself."))
     if state.next_try_at:
         parts.append(_("Next try at {time}.", time=clock(state.next_try_at)))
-    if state.supervision in (Supervision.GAVE_UP, Supervision.FAILED) and state.detail:
-        parts.append(cut(state.detail, DETAIL_CHARS))
+    if state.supervision in (Supervision.GAVE_UP, Supervision.FAILED) and state.said:
+        parts.append(cut(state.said, DETAIL_CHARS))
     return " ".join(parts)

@@ -47,7 +47,7 @@ def state_text(task: TaskRow) -> str:
 
 def reason_text(reason: str) -> str:
     """Why a task failed; a reason that nobody here knows is shown as it is."""
-    known = _REASONS.get(reason)
+    known = _REASONS.get(reason) or _REASONS.get(reason.partition(".")[0])
     return _(known) if known is not None else reason.replace("_", " ")
 
 
@@ -96,10 +96,35 @@ def tokens_text(usage: list[Usage]) -> str:
     return _("{number} tokens", number=short_number(total)) if total else ""
 
 
+def dollars(amount: float) -> str:
+    """An amount of money as all of them are shown."""
+    if 0 < amount < 0.01:
+        return _("under $0.01")
+    return f"${amount:,.2f}"
+
+
+def cost_text(cost: float | None, how: str) -> str:
+    """What something cost, and how well that is known; empty where nothing was used that is told."""
+    if not how:
+        return ""
+    if cost is None or how == "unknown":
+        return _("cost not known")
+    if how == "priced":
+        return _("about {amount}", amount=dollars(cost))
+    return _("at least {amount}", amount=dollars(cost)) if how == "partial" else dollars(cost)
+
+
 def short_number(number: int) -> str:
     """ "812", "12.3 k", "4.5 M"."""
     if number < 1000:
         return str(number)
     if number < 1_000_000:
-        return f"{number / 1000:.1f} k" if number < 100_000 else f"{number // 1000} k"
-    return f"{number / 1_000_000:.1f} M"
+        return f"{_tenths(number / 1000)} k" if number < 100_000 else f"{number // 1000} k"
+    return f"{_tenths(number / 1_000_000)} M"
+
+
+def _tenths(number: float) -> str:
+    """With one decimal, as the user's language writes it."""
+    from PySide6.QtCore import QLocale
+
+    return QLocale().toString(number, "f", 1)

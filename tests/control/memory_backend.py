@@ -19,6 +19,11 @@ from daemon_core.control.models_desk import ModelsDesk
 from daemon_core.control.requests_desk import RequestsDesk
 from daemon_core.control.resident_desk import ResidentDesk
 from daemon_core.control.runtime_routes import RuntimeHost
+from daemon_core.control.settings_desk import SettingsDesk
+from daemon_core.control.spend_desk import SpendDesk
+from daemon_core.control.stats_desk import StatsDesk
+from daemon_core.control.turns_desk import TurnsDesk
+from daemon_core.control.update_routes import UpdateHost
 from daemon_core.control.views import (
     AgentAdd,
     AgentEdit,
@@ -60,6 +65,11 @@ class MemoryBackend:
         self.resident_desk: ResidentDesk | None = None
         self.models: ModelsDesk | None = None
         self.runtime_desk: RuntimeHost | None = None
+        self.settings_desk: SettingsDesk | None = None
+        self.update_desk: UpdateHost | None = None
+        self.stats_desk: StatsDesk | None = None
+        self.turns_desk: TurnsDesk | None = None
+        self.spend_desk: SpendDesk | None = None
         self.changed: TaskChanges | None = None
         self.report = DiskReport()
         self.round = CleanRound()

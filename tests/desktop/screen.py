@@ -36,13 +36,14 @@ def x_server(size: str = "1280x800x24") -> Iterator[str]:
 
 
 @contextmanager
-def session_bus(directory: Path) -> Iterator[str]:
-    """A bus; gives its address."""
+def session_bus(directory: Path, environ: dict[str, str] | None = None) -> Iterator[str]:
+    """A bus; gives its address. ``environ`` is what the services that it starts by itself get."""
     bus = subprocess.Popen(
         ["dbus-daemon", "--session", "--nofork", "--print-address=1", f"--address=unix:path={directory}/bus"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env=environ,
     )
     try:
         assert bus.stdout is not None
@@ -57,13 +58,18 @@ def session_bus(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
-def desktop(home: OstlerHome, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+def desktop(
+    home: OstlerHome, *, background: bool = True, **environ: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """The real program over a home; ended in order at the end."""
     wanted = {**home.environ, "QT_QPA_PLATFORM": "xcb", **environ}
+    kept = home.directories.state / "desktop.ini"
+    if kept.parent.is_dir() and not kept.exists():
+        kept.write_text("[first_run]\ndone=true\n")  # nobody is shown around
     wanted.setdefault("DBUS_SESSION_BUS_ADDRESS", "disabled:")
     with open(home.root / "desktop.out", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "desktop.app", "--background"],
+            [sys.executable, "-m", "desktop.app", *(["--background"] if background else [])],
             env=wanted,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -98,3 +104,12 @@ def until_running(home: OstlerHome) -> None:
             return False
 
     wait_until(running, "a daemon")
+
+
+def windows_of(display: str, name: str) -> list[str]:
+    """Windows in sight whose title this is."""
+    found = subprocess.run(
+        ["xdotool", "search", "--onlyvisible", "--name", name],
+        env={**os.environ, "DISPLAY": display}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return found.stdout.split()

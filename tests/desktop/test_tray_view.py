@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from daemon_core.control.views import Barrier, Condition, DaemonStatus, RuntimeView, TaskRow
+from daemon_core.control.views import Barrier, Condition, DaemonStatus, RuntimeView, TaskRow, UpdateView
 from desktop.commands import Command
 from desktop.models.state import DesktopState, LinkPhase, Supervision
 from desktop.theme.mark import Shape
 from desktop.tray.view import Row, tray_view
+from tests.desktop import canned
 
 NOW = dt.datetime(2026, 1, 1, 12, 0, 0, tzinfo=dt.UTC)
+READY = canned.update("staged")
 
 
 def state(*tasks: TaskRow, **more: Any) -> DesktopState:
@@ -97,16 +99,61 @@ def test_the_top_level_stays_short() -> None:
     many = [running(str(number)) for number in range(40)]
     asking = [running(f"n{number}", needs_input=True) for number in range(9)]
     conditions = [Condition(code="signed_out", params={"server": str(n)}) for n in range(5)]
-    rows = tray_view(state(*many, *asking, conditions=conditions), update="1.4.0", now=NOW).rows
-    assert len([row for row in rows if row.kind != "separator"]) <= 16
+    rows = tray_view(state(*many, *asking, conditions=conditions, update=READY), now=NOW).rows
+    assert len([row for row in rows if row.kind != "separator"]) <= 17
     more = next(row for row in rows if row.text.endswith("more tasks…"))
     assert more.text == "43 more tasks…"
 
 
 def test_an_update_is_one_row_and_changes_no_shape() -> None:
-    view = tray_view(state(running()), update="1.4.0", now=NOW)
+    view = tray_view(state(running(), update=READY), now=NOW)
     assert view.shape is Shape.WORKING
-    assert [row.command for row in view.rows if "1.4.0" in row.text] == [Command("update")]
+    (row,) = [row for row in view.rows if "1.4.0" in row.text]
+    assert row.text == "Restart to update to 1.4.0"
+    assert [each.command for each in row.rows if each.kind == "action"] == [
+        Command("update", "1.4.0"),
+        Command("update_later", "1.4.0"),
+        Command("open", "health"),
+    ]
+    assert any(each.text == "• The window opens in half the time." for each in row.rows)
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        canned.update(),
+        canned.update("checking"),
+        canned.update("available"),
+        canned.update("downloading"),
+        canned.update("staged", waits_for="reminder", remind_at="2026-01-08T12:00:00Z"),
+        canned.update("committed"),
+        canned.update("failed"),
+    ],
+    ids=lambda update: str(update.stage),
+)
+def test_nothing_is_said_of_an_update_before_it_is_ready_or_after(update: UpdateView) -> None:
+    assert tray_view(state(running(), update=update), now=NOW) == tray_view(state(running()), now=NOW)
+
+
+@pytest.mark.parametrize("stage", ["switching", "restarting", "verifying"])
+@pytest.mark.parametrize("link", [LinkPhase.CONNECTED, LinkPhase.ABSENT, LinkPhase.CONNECTING])
+def test_the_daemon_is_away_for_an_update_and_nothing_looks_broken(stage: str, link: LinkPhase) -> None:
+    given = state(running(), update=canned.update(stage), link=link, supervision=Supervision.NONE)
+    view = tray_view(given)
+    assert view.shape is Shape.WORKING
+    assert view.rows[0].text == "Updating to 1.4.0; tasks go on"
+    assert Command("start_daemon") not in [row.command for row in flat(view.rows)]
+    assert not any("Restart to update" in row.text for row in view.rows)
+
+
+def test_an_update_that_takes_too_long_hides_no_trouble() -> None:
+    old = canned.update("restarting", since=canned.ago(1000))
+    view = tray_view(state(running(), update=old, link=LinkPhase.ABSENT))
+    assert (view.shape, view.rows[0].text) == (Shape.DISCONNECTED, "Ostler's daemon is not running")
+    gave_up = state(
+        update=canned.update("restarting"), link=LinkPhase.ABSENT, supervision=Supervision.GAVE_UP
+    )
+    assert tray_view(gave_up).shape is Shape.PROBLEM
 
 
 def test_every_row_that_can_be_chosen_does_something() -> None:

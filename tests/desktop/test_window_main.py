@@ -19,13 +19,14 @@ from pytestqt.qtbot import QtBot
 
 from daemon_core.control.views import Condition
 from desktop.commands import Command
+from desktop.models.requests import decode_answer, encode_answer
 from desktop.models.state import LinkPhase, Supervision
 from desktop.windows.changes import ChangesPane
 from desktop.windows.history import HistoryPage
 from desktop.windows.main import PAGES, MainWindow
 from desktop.windows.now import NowPage
 from desktop.windows.rail import NARROW as NARROW_RAIL
-from desktop.windows.requests import RequestRow, decode_answer, encode_answer
+from desktop.windows.requests import RequestRow
 from desktop.windows.task import CHANGES, TRANSCRIPT, TaskPage
 from tests.desktop import canned
 from tests.desktop.conftest import Desk
@@ -173,12 +174,16 @@ DOWN: list[tuple[dict[str, Any], str, Command | None]] = [
     ({"link": LinkPhase.ABSENT}, "Ostler's daemon is not running.", Command("start_daemon")),
     ({"link": LinkPhase.ABSENT, "supervision": Supervision.STARTING}, "Ostler is starting.", None),
     (
-        {"link": LinkPhase.ABSENT, "supervision": Supervision.GAVE_UP, "detail": "no room"},
+        {"link": LinkPhase.ABSENT, "supervision": Supervision.GAVE_UP, "said": "no room"},
         "Ostler's daemon stopped several times in a row.",
         Command("start_daemon"),
     ),
     ({"link": LinkPhase.HUNG}, "Ostler's daemon does not answer.", Command("restart_daemon")),
-    ({"link": LinkPhase.FOREIGN}, "Another program answers in the daemon's place.", None),
+    (
+        {"link": LinkPhase.FOREIGN},
+        "Another program answers in the daemon's place.",
+        Command("reconnect"),
+    ),
 ]
 
 

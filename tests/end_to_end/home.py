@@ -65,7 +65,7 @@ def holding(root: Path, secret: str | bytes) -> list[Path]:
     return found
 
 
-def _reserve_port(port_file: Path) -> None:
+def reserve_port(port_file: Path) -> None:
     """A stored port of this home's own, as after an earlier start: tests that run side by side would take
     each other's default port while one of them has no daemon."""
     port_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ class OstlerHome:
         if claude:
             install_scripted_agent(self.bin)
         self.daemon: subprocess.Popen[bytes] | None = None
-        _reserve_port(root / "o" / "state" / "port")
+        reserve_port(root / "o" / "state" / "port")
         self.directories: Directories = resolve(self.environ)
         self.client = ControlClient(self.directories.control_socket)
 

@@ -369,3 +369,20 @@ def test_settings_that_are_said_to_apply_at_once_do(home: OstlerHome) -> None:
     answer = home.call("POST", "/v1/settings/reload", {})
     assert answer == {"applied": ["environment.drop", "environment.set"], "needs_restart": ["log.size"]}
     assert home.wait(home.add("echo [$GREETING][$GREETING_OLD]", "shell"))["result"] == "[hello][]"
+
+
+def test_a_setting_of_another_version_is_left_out_and_said(home: OstlerHome) -> None:
+    """After an update was taken back the settings may have what only the newer version knows."""
+    home.directories.ensure()
+    file = home.directories.config_file
+    file.write_text("[daemon]\nslots = 3\nwings = 2\n\n[weather]\nrain = true\n")
+    home.start()
+    status = home.status()
+    assert status["slots"] == 3
+    (told,) = [each for each in status["conditions"] if each["code"] == "settings_invalid"]
+    assert "weather" in told["params"]["what"]
+    assert "there is no setting daemon.wings" in home.said()
+    file.write_text("[daemon]\nslots = 4\nwings = 2\n")
+    home.call("POST", "/v1/settings/reload")
+    assert home.status()["slots"] == 4
+    home.stop()

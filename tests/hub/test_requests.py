@@ -40,6 +40,22 @@ async def test_requests_do_not_outlive_the_hub(world: World) -> None:
     assert answer == (200, {"status": "ok"})
 
 
+async def test_an_update_that_the_daemon_remembers_is_known_again(world: World) -> None:
+    runtime_id = world.runtimes["shell"]
+    made = (await world.post(f"/api/runtimes/{runtime_id}/update", {"target_version": "1.1.0"})).body
+    await world.post("/api/daemon/heartbeat", {"runtime_id": runtime_id})
+    await world.reopen()
+    world.hub.requests.restore("update", runtime_id, made["id"], target_version="1.1.0")
+    await world.register("shell")
+    answer = await world.post("/api/daemon/heartbeat", {"runtime_id": runtime_id})
+    assert answer == (200, {"status": "ok"}), "it is not handed out again"
+    path = f"runtimes/{runtime_id}/update/{made['id']}"
+    done = {"status": "completed", "output": "done"}
+    assert (await world.post(f"/api/daemon/{path}/result", done)).status == 200
+    found = (await world.get(f"/api/{path}")).body
+    assert (found["status"], found["target_version"]) == ("completed", "1.1.0")
+
+
 async def test_an_imported_skill_takes_the_place_of_its_namesake(world: World) -> None:
     runtime = f"runtimes/{world.runtimes['shell']}/local-skills/import"
     for content in ("old", "new"):

@@ -62,6 +62,19 @@ async def test_an_update_is_answered_in_words(tmp_path: Path) -> None:
     assert "9.9.9" in answer["error"]
 
 
+async def test_where_it_can_be_done_an_update_is(tmp_path: Path) -> None:
+    asked: list[PendingAction] = []
+
+    async def update(action: PendingAction) -> dict[str, Any] | None:
+        asked.append(action)
+        return None
+
+    act = RuntimeActions(lambda _: None, {}, lambda _: (), disk=asyncio.Semaphore(1), update=update)
+    wanted = PendingAction("update", "r1", "u", "1.1.0")
+    assert await act(wanted) is None
+    assert asked == [wanted]
+
+
 async def test_local_skills_are_listed_as_the_wire_has_them(tmp_path: Path) -> None:
     skill(tmp_path / ".claude/skills", "one", **{"a.md": "a"})
     answer = wire_form(await made(tmp_path)(PendingAction("local_skills", "r1", "q")))

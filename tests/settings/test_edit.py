@@ -126,3 +126,19 @@ except errors.SettingsError as error:
         )
         assert "cannot be written: Permission denied" in told
         assert path.read_text() == BEFORE
+
+
+def test_what_an_editor_saves_meanwhile_is_not_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = BEFORE + "\n[retention]\ndays = 7\n"
+    fsync = os.fsync
+
+    def save_then_sync(descriptor: int) -> None:
+        # The moment between reading the file and replacing it.
+        if "retention" not in path.read_text():
+            path.write_text(saved)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", save_then_sync)
+    set_value(path, "daemon.slots", "5")
+    assert path.read_text() == saved.replace("slots = 3", "slots = 5")
+    assert [entry.name for entry in path.parent.iterdir()] == ["config.toml"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon_core.protocol.wire import Agent, Task
-from daemon_core.tasks.environment import MARK_NAME, child_environment, command_directory, is_blocked
+from daemon_core.tasks.environment import MARK_NAME, child_environment, command_directories, is_blocked
 
 SECRET = "the-daemons-own"
 BASE = {
@@ -49,9 +50,20 @@ def test_the_users_own_variables_do() -> None:
 
 
 def test_the_directory_of_the_command_line_is_first_in_the_path() -> None:
-    assert env_of()["PATH"] == f"{command_directory()}{os.pathsep}/usr/bin:/bin"
-    assert env_of(base={})["PATH"].startswith(f"{command_directory()}{os.pathsep}")
-    assert (command_directory() / "ostler").exists()
+    (place,) = command_directories()
+    assert env_of()["PATH"] == f"{place}{os.pathsep}/usr/bin:/bin"
+    assert env_of(base={})["PATH"].startswith(f"{place}{os.pathsep}")
+    assert (place / "ostler").exists()
+
+
+def test_where_it_is_installed_the_launcher_comes_before_the_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OSTLER_LAUNCHER", str(tmp_path))
+    assert len(command_directories()) == 1, "there is none: it was uninstalled meanwhile"
+    (tmp_path / "ostler").touch()
+    assert command_directories()[0] == tmp_path
+    assert env_of()["PATH"].startswith(f"{tmp_path}{os.pathsep}")
 
 
 def test_a_run_knows_its_task_and_its_daemon() -> None:

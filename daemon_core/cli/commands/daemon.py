@@ -46,7 +46,7 @@ daemon = LazyGroup(
 def run(session: Session, foreground: bool) -> None:
     """Run the daemon in this process; it logs to standard error and to its file."""
     from daemon_core.cli import lifecycle
-    from daemon_core.settings import lock
+    from daemon_core.settings import installed, lock
 
     directories = session.directories
     directories.ensure()
@@ -60,9 +60,9 @@ def run(session: Session, foreground: bool) -> None:
         )
     arguments = lifecycle.command(directories, "--foreground")
     # Run from anywhere, a checkout included: -m looks in the current directory first.
-    os.chdir(lifecycle.package_root())
+    os.chdir(installed.working_directory())
     sys.stdout.flush()
-    os.execve(sys.executable, arguments, lifecycle.environment())
+    os.execve(arguments[0], arguments, lifecycle.environment())
 
 
 @click.command(cls=Command)
@@ -185,6 +185,10 @@ def _describe(found: DaemonStatus) -> None:
         if connection.next_try_at:
             told += f"; next try at {local_time(connection.next_try_at)}"
         click.echo(f"{connection.name}: {told}.")
+    if found.spend is not None and (found.spend.spent or found.spend.limit):
+        from daemon_core.cli.commands.spend import today_sentence
+
+        click.echo(today_sentence(found.spend))
     if found.undelivered:
         click.echo(f"{plural(found.undelivered, 'report')} to deliver.")
     _tell_conditions(found)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from pathlib import Path
 
 import click
 
 from daemon_core.cli.base import Command, pass_session
 from daemon_core.cli.session import Session
 from daemon_core.cli.words import EXIT_USAGE, CliError
+from daemon_core.settings import installed
 
 _INSTEAD = (
     "Start the daemon with `ostler daemon start` and a first task with `ostler task add PROMPT`; "
@@ -29,19 +29,14 @@ def open_desktop(session: Session, *, background: bool = False) -> None:
     if sys.platform.startswith("linux") and not on_screen and not os.environ.get("QT_QPA_PLATFORM"):
         raise CliError("no_screen", "There is no screen here", _INSTEAD, EXIT_USAGE)
     profile = session.directories.profile
-    argv = [*_program(), "--profile", profile, *(["--background"] if background else [])]
+    program = installed.program("ostler-desktop")
+    argv = [*program, "--profile", profile, *(["--background"] if background else [])]
     if sys.platform == "win32":
         import subprocess
 
         subprocess.run(argv, check=False)
         return
     os.execv(argv[0], argv)
-
-
-def _program() -> list[str]:
-    if getattr(sys, "frozen", False):
-        return [str(Path(sys.executable).with_name("ostler-desktop"))]
-    return [sys.executable, "-m", "desktop.app"]
 
 
 @click.command(cls=Command)

@@ -29,6 +29,7 @@ from daemon_core.cli.words import (
     sentence,
     unreachable,
 )
+from daemon_core.settings import installed
 from daemon_core.settings.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -161,7 +162,10 @@ def _git() -> Check:
 
 
 def _interpreter() -> Check:
-    """What keeps runs alive is started with this interpreter, isolated and without site packages."""
+    """What keeps runs alive: packaged, a program of its own; else this interpreter, isolated and without site
+    packages."""
+    if installed.FROZEN:
+        return _supervisor(installed.beside("ostler-shim"))
     try:
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-c", "import socket, fcntl, json"],
@@ -176,6 +180,19 @@ def _interpreter() -> Check:
         detail = f"{sys.executable} lacks parts: {said[-1] if said else done.returncode}"
         return Check("supervisor", False, detail, "Install Ostler again with a complete Python")
     return Check("supervisor", True, f"{sys.executable} can keep runs alive")
+
+
+def _supervisor(program: str) -> Check:
+    """Started without a run it only says how it is used; that it starts is what is asked here."""
+    try:
+        done = subprocess.run([program], capture_output=True, timeout=_PROBE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check("supervisor", False, f"{program} does not start: {error}", "Install Ostler again")
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        detail = f"{program} does not start: {said[-1] if said else f'exit code {done.returncode}'}"
+        return Check("supervisor", False, detail, "Install Ostler again")
+    return Check("supervisor", True, f"{program} can keep runs alive")
 
 
 def _daemon(session: Session) -> tuple[DaemonStatus | None, Check]:

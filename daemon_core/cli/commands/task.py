@@ -281,6 +281,7 @@ def show_(session: Session, ident: str) -> None:
                 *(("Handed on", _child_line(child)) for child in found.children),
                 *live_facts(found),
                 *(("Usage", _usage_line(entry)) for entry in found.usage),
+                ("Cost", _cost_line(found)),
                 *(("Run", _run_line(run)) for run in found.runs),
             ]
         )
@@ -294,6 +295,13 @@ def show_(session: Session, ident: str) -> None:
 def _child_line(child: DelegationView) -> str:
     tools = f", {plural(child.tool_calls, 'tool call')}" if child.tool_calls else ""
     return f"{child.id} to {show.safe(child.agent or child.runtime)}: {task_state(child.status)}{tools}"
+
+
+def _cost_line(found: TaskView) -> str:
+    """What it cost; empty where nothing was used that is told."""
+    from daemon_core.cli.commands.spend import dollars
+
+    return dollars(found.cost, found.cost_how) if found.cost_how else ""
 
 
 def _usage_line(entry: object) -> str:

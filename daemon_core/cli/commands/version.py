@@ -11,6 +11,7 @@ import click
 import daemon_core
 from daemon_core.cli.base import Command, pass_session
 from daemon_core.cli.session import Session
+from daemon_core.settings import installed
 
 
 @click.command(cls=Command)
@@ -31,7 +32,10 @@ def version(session: Session) -> None:
 
 
 def _commit() -> str:
-    """The commit of a checkout, empty in an installed copy. Read from the files: git need not be there."""
+    """The commit: a payload's own word, else that of a checkout, read from its files (git need not be there).
+    Empty in any other installed copy."""
+    if installed.FROZEN:
+        return str(installed.payload().get("commit", ""))
     repository = Path(daemon_core.__file__).resolve().parents[1] / ".git"
     if "site-packages" in repository.parts or Path(sys.prefix) in repository.parents:
         return ""

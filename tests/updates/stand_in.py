@@ -1,0 +1,60 @@
+"""A stand-in for the daemon, as far as the launcher and the guard can see one: it holds the lock, and takes
+part in a trial. ``python stand_in.py VERSION BEHAVIOUR LOG [ARGUMENT...]``
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from daemon_core.updates import pointer as deciding
+from daemon_core.updates.launcher import profile_of
+from daemon_core.updates.versions import Installation, Store, app_directory, lock_file
+
+
+def main(version: str, behaviour: str, log: str, arguments: list[str]) -> int:
+    trial_id = os.environ.get("OSTLER_TRIAL", "")
+    path = Path(lock_file(os.environ, profile_of(arguments, os.environ)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a") as out:
+        out.write(f"{version} {os.getpid()} {'trial' if trial_id else 'plain'}\n")
+    if behaviour == "crash":
+        return 1
+    lock = open(path, "w")  # noqa: SIM115 - for as long as this lives
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return 6
+    installation = Installation.of()
+    assert installation is not None
+    store = Store(app_directory(os.environ), installation.seed_dir())
+    if trial_id:
+        found = store.stored()
+        assert found is not None
+        assert found.trial is not None
+        if behaviour == "unhealthy":
+            store.of_trial(
+                trial_id, lambda pointer: deciding.reverted(pointer, deciding.UNHEALTHY, "no journal")
+            )
+            return 1
+        if behaviour == "stopped":
+            store.of_trial(trial_id, deciding.stopped)
+            return 0
+        if behaviour != "hang":
+            store.of_trial(trial_id, deciding.healthy)
+            if behaviour == "crash_later":
+                time.sleep(0.3)
+                return 1
+            if behaviour != "stuck":
+                time.sleep(found.trial.settle_s)
+                store.of_trial(trial_id, deciding.committed)
+    signal.pause()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]))
