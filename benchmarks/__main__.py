@@ -31,6 +31,7 @@ from benchmarks import (
     status,
     tasks,
     transcript,
+    updates,
     wakeup,
     windows,
 )
@@ -70,6 +71,7 @@ BENCHMARKS: dict[str, tuple[Callable[[], list[Row]], str]] = {
     "cleanup": (cleanup.measure, "clean-up over 5,000 work directories"),
     "servers": (servers.measure, "claims a second at the hub, hint to claim, 200 idle runtimes"),
     "desktop": (desktop.measure, "the desktop: start to icon, click to window, an idle minute"),
+    "updates": (updates.measure, "claim pause of an update with eight running tasks"),
     "windows": (windows.measure, "the desktop's windows: frames of long transcripts and lists"),
     "shim": (_shim, "memory, start and relaying of a shim"),
 }
