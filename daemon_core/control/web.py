@@ -93,7 +93,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             return refusal(ControlError("no_such_route", params, error.status))
         raise
     except ConnectionError:
-        raise  # the client went away: aiohttp ends the connection
+        if request.transport is not None and not request.transport.is_closing():
+            raise
+        return web.Response(status=408)  # the client went away: nobody hears this
     # The boundary of a request: one that goes wrong must not take the daemon along.
     except Exception:
         log.exception("a request failed: %s %s", request.method, request.path)

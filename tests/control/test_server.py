@@ -314,6 +314,21 @@ async def test_a_quiet_stream_is_kept_alive_with_comments(http: aiohttp.ClientSe
         assert (await response.content.readline()).startswith(b":")
 
 
+async def test_a_reader_that_goes_away_is_no_fault(
+    server: ControlServer, backend: MemoryBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(str(server.socket_path))
+    writer.write(b"GET /v1/events HTTP/1.1\r\nHost: ostler\r\n\r\n")
+    await reader.readuntil(b"hello")
+    writer.transport.abort()
+    deadline = asyncio.get_running_loop().time() + 10
+    while backend.changes.readers:
+        backend.changes.publish("status", "status", {"n": 1})
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_reader_that_does_not_read_costs_bounded_memory(
     server: ControlServer, backend: MemoryBackend
 ) -> None:
