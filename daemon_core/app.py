@@ -119,6 +119,8 @@ FIRST_HOUSEKEEPING_S = 5 * 60.0
 """A machine that is on for some hours a day has its disk kept in order, too; not in the rush of a start."""
 LOW_DISK_ROUND_S = 10 * 60.0
 """A disk that stays low is not cleaned more often than this."""
+NOT_OURS_TOLD = 3
+"""How many unknown settings are told in full; all of them are on the page of the settings, and in the log."""
 ANEW_MIN_S = 10.0
 """A daemon that lived shorter than this is not followed by another one of its own accord."""
 GLANCE_EVERY_S = 1.0
@@ -164,8 +166,7 @@ class Daemon:
         )
         self._not_ours = {mistake.key for mistake in not_ours}
         """Settings of the file that this version does not know and has left out."""
-        for mistake in not_ours:
-            self.facade.set_condition("settings_invalid", what=str(mistake))
+        self._tell_not_ours(not_ours)
         self.nursery = Nursery("daemon")
         self.jobs: JobKeeper | None = None
         self.residents: House | None = None
@@ -180,6 +181,7 @@ class Daemon:
             reload=self.reload,
             providers=lambda: _provider_names(self.providers),
             present=lambda: [found.provider for found in self.facade.found if found.path],
+            not_ours=lambda mistake: mistake.key in self._not_ours,
         )
         self.delegations: Delegations | None = None
         self.engine: Engine | None = None
@@ -275,10 +277,16 @@ class Daemon:
     async def reload(self) -> ReloadAnswer:
         """Read the settings again; what is damaged leaves the old ones in force."""
         old = self.settings
+        left_out: list[SettingsError] = []
+
+        def unknown(mistake: SettingsError) -> bool:
+            if mistake.key not in self._not_ours:
+                return False
+            left_out.append(mistake)
+            return True
+
         try:
-            new = await asyncio.to_thread(
-                _load_settings, self.directories, self.environ, lambda error: error.key in self._not_ours
-            )
+            new = await asyncio.to_thread(_load_settings, self.directories, self.environ, unknown)
         except SettingsError as error:
             self.facade.set_condition("settings_invalid", what=str(error))
             self.settings_desk.taken_over(error)
@@ -300,8 +308,7 @@ class Daemon:
         self.room.look_again()
         if self.hub is not None:
             self.hub.retention = dt.timedelta(days=new.retention.days)
-        if not self._not_ours:
-            self.facade.clear_condition("settings_invalid")
+        self._tell_not_ours(left_out)
         if any(name.startswith(("agents.", "discovery.", "environment.")) for name in changed) or (
             await asyncio.to_thread(providers.load, self.directories.providers) != self.providers
         ):
@@ -311,6 +318,14 @@ class Daemon:
         return ReloadAnswer(
             applied=[name for name in changed if name not in needs_restart], needs_restart=needs_restart
         )
+
+    def _tell_not_ours(self, left_out: Sequence[SettingsError]) -> None:
+        """The first ones stand for all: the page of the settings has the whole list."""
+        if left_out:
+            told = " ".join(str(mistake) for mistake in left_out[:NOT_OURS_TOLD])
+            self.facade.set_condition("settings_invalid", what=told)
+        else:
+            self.facade.clear_condition("settings_invalid")
 
     # --- life ------------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ class Desktop(QObject):
         self.tray.chosen.connect(self.do)
         self.tray.activated.connect(self._on_activated)
         self._asking: QMessageBox | None = None
+        self._explained = False
         self._refresh = QTimer(self)
         self._refresh.setSingleShot(True)
         self._refresh.setInterval(MENU_REFRESH_MS)
@@ -92,6 +93,7 @@ class Desktop(QObject):
             directories.state / "desktop-told.json", self.do, self.windows.looked_at, self,
         )  # fmt: skip
         self.windows.messages = self.teller.messages
+        self.windows.closed.connect(self._on_window_closed)
         self.updates = Updates(self.link, self.tray.tell, self)
         launched = installed.launcher_directory() is not None
         command = [*installed.program("ostler-desktop"), "--profile", directories.profile]
@@ -176,8 +178,14 @@ class Desktop(QObject):
         box.setIcon(QMessageBox.Icon.NoIcon)
         box.setWindowTitle("Ostler")
         box.setText(n_("{n} task is running.", "{n} tasks are running.", running))
-        box.setInformativeText(n_("It goes on without the tray.", "They go on without the tray.", running))
-        leave = box.addButton(_("Quit the tray"), QMessageBox.ButtonRole.AcceptRole)
+        if self.tray.available:
+            goes_on = n_("It goes on without the tray.", "They go on without the tray.", running)
+            leaving = _("Quit the tray")
+        else:
+            goes_on = n_("It goes on without the window.", "They go on without the window.", running)
+            leaving = _("Close the window")
+        box.setInformativeText(goes_on)
+        leave = box.addButton(leaving, QMessageBox.ButtonRole.AcceptRole)
         end = box.addButton(
             n_("Stop it and quit", "Stop them and quit", running), QMessageBox.ButtonRole.DestructiveRole
         )
@@ -195,6 +203,8 @@ class Desktop(QObject):
             self.app.quit()
         elif button is leave:
             self.app.quit()
+        elif not self.windows.shown and not self.tray.available:
+            self.windows.main.bring_up()  # else nothing of this program could be seen any more
 
     def _on_quit_asked(self, _result: int) -> None:
         self._asking = None
@@ -242,6 +252,21 @@ class Desktop(QObject):
                 "no_such_key": _("This keyboard has no such key: {keys}."),
             }.get(why, _("Your desktop does not give {keys} to programs."))
             self.windows.main.tell(told.format(keys=keys))
+
+    def _on_window_closed(self) -> None:
+        """The last window is gone. With an icon in the tray the desktop goes on, which is said once; without
+        one nobody could see it, so it ends too, and asks first where tasks run."""
+        if self.app.isSavingSession():
+            return  # the user logs out, which closes every window
+        if not self.tray.available:
+            self.ask_to_quit()
+        elif self.store.flag("desktop.explain_close") and not self._explained:
+            self._explained = True
+            self.tray.tell(
+                _("Ostler goes on in the tray"),
+                _("Tasks run on. A click on the icon brings the window back; its menu has “Quit…”."),
+            )
+            self.store.set("desktop.explain_close", False)
 
     def _speak_anew(self) -> None:
         self._show_tray()

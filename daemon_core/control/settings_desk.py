@@ -96,6 +96,7 @@ class SettingsDesk:
         reload: Have the daemon read the file anew. Raises ``SettingsError``.
         providers: The names of all kinds of agent.
         present: Those that are on this machine.
+        not_ours: Whether the daemon goes without a setting that it does not know: one of a newer version.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class SettingsDesk:
         reload: Callable[[], Awaitable[ReloadAnswer]],
         providers: Callable[[], Collection[str]],
         present: Callable[[], Collection[str]],
+        not_ours: file.Unknown | None = None,
     ) -> None:
         self._path = path
         self._environ = environ
@@ -116,6 +118,7 @@ class SettingsDesk:
         self._reload = reload
         self._providers = providers
         self._present = present
+        self._not_ours = not_ours
         self._at_start = in_force()
         self._changing = asyncio.Lock()
         self._last: dict[str, Any] = {}
@@ -126,7 +129,7 @@ class SettingsDesk:
 
     async def view(self, sections: Collection[str] = ()) -> SettingsView:
         """All settings, or those of some sections. A damaged file is part of the answer."""
-        written, problem = await asyncio.to_thread(self._written)
+        written, problem, left_out = await asyncio.to_thread(self._written)
         settings = self._in_force()
         overridden = {name for name, _, _ in file.overrides(self._environ)}
         views = [
@@ -139,6 +142,7 @@ class SettingsDesk:
             exists=os.path.exists(self._path),
             settings=views,
             problem=problem,
+            left_out=left_out,
             providers=sorted(self._providers()),
         )
 
@@ -150,15 +154,15 @@ class SettingsDesk:
         def write() -> None:
             known = self._providers()
             if request.text is not None:
-                edit.set_value(self._path, key, request.text, known)
+                edit.set_value(self._path, key, request.text, known, self._not_ours)
             else:
-                edit.set_plain(self._path, key, request.value, known)
+                edit.set_plain(self._path, key, request.value, known, self._not_ours)
 
         return await self._change(key, write)
 
     async def unset(self, key: str) -> SettingChanged:
         """Take one setting out of the file. Raises ``ControlError``: settings_invalid."""
-        return await self._change(key, lambda: edit.unset_value(self._path, key))
+        return await self._change(key, lambda: edit.unset_value(self._path, key, self._not_ours))
 
     async def _change(self, key: str, write: Callable[[], object]) -> SettingChanged:
         try:
@@ -169,20 +173,29 @@ class SettingsDesk:
         except SettingsError as error:
             raise settings_refusal(error) from error
         log.info("the setting %s was changed over the control API", key)
-        written, _problem = await asyncio.to_thread(self._written)
+        written, _mistake, _left_out = await asyncio.to_thread(self._written)
         overridden = {name for name, _, _ in file.overrides(self._environ)}
         view = self._view(entry, self._in_force(), written, overridden)
         return SettingChanged(setting=view, applied=not view.pending and not view.variable)
 
-    def _written(self) -> tuple[dict[str, Any], SettingsProblem | None]:
-        """What the file sets (a damaged one: what it last set), and what is wrong with it. Reads the disk."""
+    def _written(self) -> tuple[dict[str, Any], SettingsProblem | None, list[SettingsProblem]]:
+        """What the file sets (a damaged one: what it last set), what is wrong with it, and which of its
+        settings are left out. Reads the disk."""
+        left_out: list[SettingsProblem] = []
+
+        def unknown(mistake: SettingsError) -> bool:
+            if self._not_ours is None or not self._not_ours(mistake):
+                return False
+            left_out.append(_problem(mistake))
+            return True
+
         try:
             raw = file.content(self._path)
-            file.parse(raw, self._path, self._environ, self._providers())
-            self._last = file.set_in(raw, self._path)
+            file.parse(raw, self._path, self._environ, self._providers(), unknown)
+            self._last = file.set_in(raw, self._path, self._not_ours)
         except SettingsError as error:
-            return self._last, _problem(error)
-        return self._last, None
+            return self._last, _problem(error), left_out
+        return self._last, None, left_out
 
     def _entries(self, settings: Settings, written: Mapping[str, Any]) -> list[Entry]:
         """Each setting that there is on this machine."""

@@ -18,9 +18,7 @@ class SettingView(View, frozen=True, kw_only=True):
     """
 
     key: str
-    kind: Literal[
-        "flag", "count", "amount", "text", "choice", "duration", "size", "words", "counts", "texts"
-    ]
+    kind: Literal["flag", "count", "amount", "text", "choice", "duration", "size", "words", "counts", "texts"]
     value: Any = None
     default: Any = None
     written: Any = None
@@ -56,6 +54,8 @@ class SettingsView(View, frozen=True, kw_only=True):
     exists: bool = False
     settings: list[SettingView] = msgspec.field(default_factory=list)
     problem: SettingsProblem | None = None
+    left_out: list[SettingsProblem] = msgspec.field(default_factory=list)
+    """Settings in the file that this version does not know: it goes without them, and leaves their lines."""
     providers: list[str] = msgspec.field(default_factory=list)
     """Names that may stand below ``agents`` and in ``limits.runtimes``."""
 

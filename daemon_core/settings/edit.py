@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from daemon_core.settings import values
 from daemon_core.settings.atomic import write_private
 from daemon_core.settings.errors import SettingsError
-from daemon_core.settings.file import content, entries, find, override_name, parse
+from daemon_core.settings.file import Unknown, content, entries, find, override_name, parse
 
 if TYPE_CHECKING:
     import tomlkit
@@ -30,11 +30,19 @@ class _SavedMeanwhileError(Exception):
     """The file is another one than the change was made on."""
 
 
-def set_value(path: Path, name: str, text: str, providers: Collection[str] | None = None) -> None:
+def set_value(
+    path: Path,
+    name: str,
+    text: str,
+    providers: Collection[str] | None = None,
+    unknown: Unknown | None = None,
+) -> None:
     """Set one setting from text, as ``ostler config set`` has it.
 
     Args:
         providers: Names that may stand below ``agents`` and ``limits.runtimes``; None: any.
+        unknown: Asked for each setting of the file that there is not; what it answers with True stays as it
+            is, anything else refuses the change.
 
     Raises:
         SettingsError: No such setting, or not a value for it, or the file was damaged before.
@@ -44,10 +52,16 @@ def set_value(path: Path, name: str, text: str, providers: Collection[str] | Non
         plain = values.from_text(entry.key, text)
     except ValueError as error:
         raise _refused(name, error) from error
-    set_plain(path, name, plain, providers)
+    set_plain(path, name, plain, providers, unknown)
 
 
-def set_plain(path: Path, name: str, plain: Any, providers: Collection[str] | None = None) -> None:
+def set_plain(
+    path: Path,
+    name: str,
+    plain: Any,
+    providers: Collection[str] | None = None,
+    unknown: Unknown | None = None,
+) -> None:
     """Set one setting to what is to stand in the file: "30m", 8, true, ["a"], {"claude": 2}.
 
     Raises as ``set_value``.
@@ -75,15 +89,15 @@ def set_plain(path: Path, name: str, plain: Any, providers: Collection[str] | No
         else:
             table[field] = plain
 
-    _change(path, change, providers)
+    _change(path, change, providers, unknown)
 
 
 def _refused(name: str, error: ValueError) -> SettingsError:
     return SettingsError(f"{name} {error}", hint=find(name).key.what.rstrip("."), key=name)
 
 
-def unset_value(path: Path, name: str) -> bool:
-    """Take one setting out of the file. Returns whether it was there."""
+def unset_value(path: Path, name: str, unknown: Unknown | None = None) -> bool:
+    """Take one setting out of the file. Returns whether it was there. ``unknown``: as in ``set_value``."""
     find(name)
     removed = False
 
@@ -99,7 +113,7 @@ def unset_value(path: Path, name: str) -> bool:
         if removed:
             del table[field]
 
-    _change(path, change)
+    _change(path, change, unknown=unknown)
     return removed
 
 
@@ -115,18 +129,21 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def _change(
-    path: Path, change: Callable[[tomlkit.TOMLDocument], None], providers: Collection[str] | None = None
+    path: Path,
+    change: Callable[[tomlkit.TOMLDocument], None],
+    providers: Collection[str] | None = None,
+    unknown: Unknown | None = None,
 ) -> None:
     import tomlkit
 
     with _turn(path):
         for _ in range(TRIES):
             raw = content(path)
-            parse(raw, path)  # a file that is damaged already is told as such, with its line
+            parse(raw, path, unknown=unknown)  # a file that is damaged already is told as such, with its line
             document = tomlkit.parse(raw.decode("utf-8-sig"))
             change(document)
             text = tomlkit.dumps(document)
-            parse(text.encode(), path, providers=providers)
+            parse(text.encode(), path, providers=providers, unknown=unknown)
             try:
                 _write(path, text, instead_of=raw)
             except _SavedMeanwhileError:

@@ -800,14 +800,15 @@ def parse(
     return _build(found)
 
 
-def set_in(raw: bytes, path: Path) -> dict[str, Any]:
-    """What the file itself sets, also where that is the default: the plain values by dotted name.
+def set_in(raw: bytes, path: Path, unknown: Unknown | None = None) -> dict[str, Any]:
+    """What the file itself sets, also where that is the default: the plain values by dotted name. Sections
+    that there are not are left out as in ``load``.
 
     Raises:
         SettingsError: It is not TOML, or has sections that are none. Values are not looked at.
     """
     text = _decode(raw, path)
-    return dict(_flatten(_tree(text, path), text, path))
+    return dict(_flatten(_tree(text, path), text, path, unknown))
 
 
 def overrides(environ: Mapping[str, str]) -> Iterator[tuple[str, Entry, str]]:

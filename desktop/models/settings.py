@@ -63,6 +63,7 @@ class SettingsStore(QObject):
     Attributes:
         settings: What the daemon told last, by key; empty before it ever did.
         problem: What is wrong with the file; None where nothing is.
+        left_out: Settings in the file that the daemon does not know and goes without.
         file: Where it is.
         providers: Names of all kinds of agent.
         known: Whether the daemon has told them in this life of the desktop.
@@ -81,6 +82,7 @@ class SettingsStore(QObject):
         self._remembered = self._read_cache()
         self.settings: dict[str, SettingView] = {}
         self.problem: SettingsProblem | None = None
+        self.left_out: list[SettingsProblem] = []
         self.file = ""
         self.providers: list[str] = []
         self.known = False
@@ -167,9 +169,15 @@ class SettingsStore(QObject):
         """Take what the daemon told."""
         before = self.settings
         self.settings = {each.key: each for each in view.settings}
-        other = (view.problem, view.file, view.providers) != (self.problem, self.file, self.providers)
+        other = (view.problem, view.left_out, view.file, view.providers) != (
+            self.problem,
+            self.left_out,
+            self.file,
+            self.providers,
+        )
         first, self.known = not self.known, True
-        self.problem, self.file, self.providers = view.problem, view.file, view.providers
+        self.problem, self.left_out = view.problem, view.left_out
+        self.file, self.providers = view.file, view.providers
         moved = {
             key for key in {*before, *self.settings} if before.get(key) != self.settings.get(key) or first
         }

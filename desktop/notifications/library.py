@@ -11,7 +11,6 @@ is Qt's. On Windows the library registers the program's name for this user.
 from __future__ import annotations
 
 import asyncio
-import gc
 import hashlib
 import logging
 import sys
@@ -23,6 +22,7 @@ from PySide6.QtCore import QObject, Qt, Signal
 
 from desktop.notifications.service import Abilities, Notification, Service
 from desktop.text import _
+from desktop.threads import collect_anywhere, collect_here
 
 if TYPE_CHECKING:
     from desktop_notifier import DesktopNotifier
@@ -76,12 +76,12 @@ class LibraryService(Service):
 
         asyncio.run_coroutine_threadsafe(end(), loop)
         thread.join(CLOSE_S + 1)
-        gc.enable()
+        if not thread.is_alive():
+            collect_anywhere(self)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         if self._loop is None:
-            # A collection in that thread could destroy objects of Qt's there: it is done in this one instead.
-            gc.disable()
+            collect_here(self)
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(
                 target=self._keep_running, args=(self._loop,), name="notifications", daemon=True
@@ -161,7 +161,6 @@ class LibraryService(Service):
         self._abilities = abilities
 
     def _on_came(self, what: str, tag: str, detail: str) -> None:
-        gc.collect(1)
         ident = self._wanted.get(tag)
         if ident is None:
             return

@@ -31,6 +31,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "endless": mark("the update server sends more than it may"),
     "trust_missing": mark("what updates are checked with is missing"),
     "child_failed": mark("the check itself failed"),
+    "internal": mark("Ostler itself has made a mistake; its log says more"),
     "cut_off": mark("the download was cut off"),
     "stalled": mark("the download stood still"),
     "too_slow": mark("the download was too slow"),
@@ -47,16 +48,20 @@ _REASONS: Final[Mapping[str, str]] = {
     "archive_unsafe": mark("the package has files that do not belong there"),
     "manifest": mark("a file of the package is not what it should be"),
     "wrong_version": mark("the package holds another version"),
-    "busy_barrier": mark("tasks that were just starting took too long"),
+    "not_installed": mark("this Ostler was not installed by its installer"),
+    "owned": mark("the package manager of your system updates Ostler"),
+    "launcher_missing": mark("the installed launcher is gone"),
+    "nothing_before": mark("there is no version before this one"),
+    "current": mark("that version runs already"),
+    "older": mark("it is older than the version that runs"),
+    "disk": mark("the disk does not take it"),
+    "stopping": mark("Ostler was about to stop"),
     "claims": mark("tasks that were just starting took too long"),
     "busy": mark("something else is being changed"),
-    "on_trial": mark("another version is being tried"),
     "trial": mark("another version is being tried"),
-    "not_complete": mark("it is not here whole"),
     "version_missing": mark("it is not here whole"),
     "version_bad": mark("it did not work here before"),
     "lost": mark("it was interrupted too often"),
-    "refused": mark("the daemon refused"),
     "crashed": mark("it ended by itself"),
     "hung": mark("it did not answer"),
     "unhealthy": mark("it could not take up what was there"),
@@ -64,11 +69,15 @@ _REASONS: Final[Mapping[str, str]] = {
     "files": mark("a file of it is missing or damaged"),
     "asked": mark("you asked for the version before"),
 }
+_NO_TIME_THERE: Final = mark(
+    "the clock of this machine is wrong: it says {here}, when the server's certificate is not valid"
+)
 _STEPS: Final[Mapping[str, float]] = {"switching": 0.25, "restarting": 0.5, "verifying": 0.75}
 _BY: Final[Mapping[str, str]] = {
     "automatic": mark("by itself"),
     "user": mark("you asked for it"),
     "server": mark("a server asked for it"),
+    "installer": mark("a newer package was installed"),
 }
 
 
@@ -101,8 +110,12 @@ def reason_words(reason: Condition | None) -> str:
     if reason is None:
         return ""
     known = _REASONS.get(reason.code)
+    if known is None and reason.code in _WHY_NOT:
+        return _(_WHY_NOT[reason.code]).rstrip(".。")
     if known is None:
         return condition_text(reason)
+    if reason.code == "clock" and not reason.params.get("there"):
+        known = _NO_TIME_THERE
     values = {"status": "?", "here": "?", "there": "?", "host": "?", "path": "?"}
     return _(known).format_map({**values, **reason.params})
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from PySide6.QtCore import QSettings, QSize, Qt, Signal
 from PySide6.QtGui import QCloseEvent, QColor, QKeyEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
-from PySide6.QtWidgets import QHBoxLayout, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
 
 from desktop.commands import Command
 from desktop.text import _
@@ -39,7 +39,7 @@ class Dots(QWidget):
         context.theme.changed.connect(self.update)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return QSize(self._count * 2 * DOT + DOT, DOT)
+        return QSize(self._count * 2 * DOT, DOT)
 
     def show_step(self, at: int) -> None:
         """This one is shown, from 0."""
@@ -110,15 +110,21 @@ class FirstRunWindow(QWidget):
         head.setSpacing(tokens.GRID)
         head.addWidget(self._heading)
         head.addWidget(self._words)
-        foot = QHBoxLayout()
+        ways = QHBoxLayout()
+        ways.setSpacing(tokens.GRID)
+        ways.setContentsMargins(0, 0, tokens.GRID, 0)  # below the edge of what is above
+        ways.addStretch(1)
+        ways.addWidget(self.back)
+        ways.addWidget(self.next)
+        # As much room at the one side as at the other: the dots stand in the middle.
+        foot = QGridLayout()
         foot.setContentsMargins(24, 12, 24, 12)
         foot.setSpacing(tokens.GRID)
-        foot.addWidget(self.leave)
-        foot.addStretch(1)
-        foot.addWidget(self.dots)
-        foot.addStretch(1)
-        foot.addWidget(self.back)
-        foot.addWidget(self.next)
+        foot.addWidget(self.leave, 0, 0, Qt.AlignmentFlag.AlignLeading | Qt.AlignmentFlag.AlignVCenter)
+        foot.addWidget(self.dots, 0, 1, Qt.AlignmentFlag.AlignCenter)
+        foot.addLayout(ways, 0, 2)
+        foot.setColumnStretch(0, 1)
+        foot.setColumnStretch(2, 1)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QRunnable, QSettings, Qt, QThreadPool, Signal
+from PySide6.QtCore import QSettings, Qt
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QVBoxLayout, QWidget
 
 from desktop.models.projects import find_projects
 from desktop.text import _
 from desktop.theme import tokens
+from desktop.threads import Aside
 from desktop.windows.bits import Elided, label, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.first_run_steps import Step
@@ -20,31 +20,6 @@ from desktop.windows.new_task import RECENT
 from desktop.windows.switch import Switch
 
 RECENT_KEY = "new_task/recent"
-
-
-class _Found(QObject):
-    came = Signal(list)
-
-
-class _Search(QRunnable):
-    """Looks for projects in a thread: a directory may be on a slow disk. Nothing is collected meanwhile: what
-    a collection here would find could be Qt's, which must not be destroyed in another thread."""
-
-    def __init__(self, home: Path) -> None:
-        super().__init__()
-        self._home = home
-        self.found = _Found()
-
-    def begin(self) -> None:
-        """Have it done."""
-        gc.disable()
-        QThreadPool.globalInstance().start(self)
-
-    def run(self) -> None:
-        try:
-            self.found.came.emit(find_projects(self._home))
-        finally:
-            gc.enable()
 
 
 class PlaceLine(QWidget):
@@ -107,9 +82,10 @@ class PlacesStep(Step):
         self._begun = True
         for path in self._kept():
             self.add_place(path, on=True)
-        search = _Search(Path.home())
-        search.found.came.connect(self._on_found, Qt.ConnectionType.QueuedConnection)
-        search.begin()
+        home = Path.home()
+        search = Aside(lambda: find_projects(home), "project search")  # it may be on a slow disk
+        search.done.connect(self._on_found)
+        search.start()
 
     def end(self) -> None:
         """Write down what is ticked, the first ones first."""

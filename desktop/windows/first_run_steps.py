@@ -203,7 +203,7 @@ class LoginStep(Step):
         self.words = _(
             "It sits in the tray and keeps your agents ready. You can change your mind at any time."
         )
-        self.row = AutostartRow(context)
+        self.row = AutostartRow(context, way_back=False)
         self._none = label(
             _("This system has no way to start programs at login that Ostler knows."), wrap=True
         )

@@ -141,7 +141,7 @@ class MessagesPage(QWidget):
         self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         head = QHBoxLayout()
-        head.setContentsMargins(tokens.GRID, 0, 0, 0)
+        head.setContentsMargins(tokens.GRID, 0, tokens.GRID, 0)
         head.addWidget(self._sentence, 1)
         head.addWidget(self.clear)
         self._empty.setContentsMargins(tokens.GRID, 0, 0, 0)

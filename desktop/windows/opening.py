@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from PySide6.QtCore import QObject, QRect, QSettings, QSize, QUrl
+from PySide6.QtCore import QObject, QRect, QSettings, QSize, QTimer, QUrl, Signal
 from PySide6.QtGui import QDesktopServices
 
 from daemon_core.control.connection_views import TryAgain
@@ -39,7 +39,13 @@ EXTEND_S: Final = 1800.0
 
 
 class Windows(QObject):
-    """The windows of one desktop. ``ask`` has other commands done."""
+    """The windows of one desktop. ``ask`` has other commands done.
+
+    Signals:
+        closed(): The user closed the last window. The panel of the tray is none.
+    """
+
+    closed = Signal()
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class Windows(QObject):
         self._panel: Panel | None = None
         self._first_run: FirstRunWindow | None = None
         self._settings: QSettings | None = None
+        self._ends = False
 
     @property
     def made(self) -> bool:
@@ -82,7 +89,13 @@ class Windows(QObject):
             from desktop.windows.main import MainWindow
 
             self._main = MainWindow(self._context(), self.settings)
+            self._main.closed.connect(self._on_closed)
         return self._main
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a window on the screen, or minimised."""
+        return any(each is not None and each.isVisible() for each in (self._main, self._first_run))
 
     def looked_at(self) -> str:
         """The task in the window, while that has the focus; empty: none."""
@@ -110,6 +123,15 @@ class Windows(QObject):
         window, self._first_run = self._first_run, None
         if window is not None:
             window.deleteLater()
+            self._on_closed()
+
+    def _on_closed(self) -> None:
+        # Not at once: it is on the screen still, and its last button may ask for another window.
+        QTimer.singleShot(0, self, self._tell_if_last)
+
+    def _tell_if_last(self) -> None:
+        if not self._ends and not self.shown:
+            self.closed.emit()
 
     def _context(self) -> Context:
         from desktop.windows.context import Context
@@ -220,6 +242,7 @@ class Windows(QObject):
             return
         shown, page, minimised = old.isVisible(), old.page_name, old.isMinimized()
         section = self._section_of(old)
+        old.closed.disconnect(self._on_closed)
         old.close()
         old.deleteLater()
         if shown:
@@ -246,6 +269,7 @@ class Windows(QObject):
 
     def close(self) -> None:
         """Close what is open; its place is remembered."""
+        self._ends = True
         if self._panel is not None:
             self._panel.close()
         if self._first_run is not None:

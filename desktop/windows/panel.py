@@ -26,6 +26,7 @@ from PySide6.QtWidgets import (
 )
 
 from desktop.commands import Command
+from desktop.daemon.stats import StatsFeed
 from desktop.models.state import DesktopState
 from desktop.text import _
 from desktop.theme import mark, tokens
@@ -126,6 +127,8 @@ class Panel(QWidget):
         column.addWidget(self._area, 1)
         column.addWidget(hairline())
         column.addWidget(self.new_task)
+        self._stats = StatsFeed.of(context.link)
+        self._stats.came.connect(self._on_stats)
         self._tick = QTimer(self)
         self._tick.setInterval(TICK_MS)
         self._tick.timeout.connect(self._on_tick)
@@ -214,6 +217,10 @@ class Panel(QWidget):
         else:
             self.resize(size)
 
+    def _on_stats(self) -> None:
+        for section in (self.needing, self.active):
+            section.show_stats(self._stats)
+
     def _on_tick(self) -> None:
         now = dt.datetime.now(dt.UTC)
         for section in self._sections():
@@ -278,11 +285,13 @@ class Panel(QWidget):
         super().showEvent(event)
         self._show_state()
         self._on_tick()
+        self._stats.watch(self)
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802
         super().hideEvent(event)
         self._closed_at.start()
         self._tick.stop()
+        self._stats.leave(self)
         self.needing.leave()
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802

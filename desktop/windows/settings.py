@@ -35,7 +35,7 @@ from PySide6.QtWidgets import (
 
 from desktop.models.settings import SettingsStore, problem_place
 from desktop.models.state import DesktopState
-from desktop.text import _
+from desktop.text import _, n_
 from desktop.theme import tokens
 from desktop.windows.bits import GlyphLabel, hairline, label, quiet_button, tint
 from desktop.windows.context import Context
@@ -64,6 +64,7 @@ NAV_WIDTH: Final = 192
 TEXT_WIDTH: Final = 640
 SEARCH_MS: Final = 120
 """Keys that follow each other faster than this are one search."""
+SHOWN_LEFT_OUT: Final = 6
 SAVED_MS: Final = 200
 """An editor writes a file in several steps."""
 
@@ -131,7 +132,10 @@ class SettingsPage(QWidget):
         nav = QVBoxLayout()
         nav.setContentsMargins(tokens.GRID, 24, 0, 12)
         nav.setSpacing(12)
-        nav.addWidget(self.field)
+        search = QHBoxLayout()
+        search.setContentsMargins(tokens.HALF, 0, 0, 0)  # as the rows below
+        search.addWidget(self.field, 0, Qt.AlignmentFlag.AlignLeading)
+        nav.addLayout(search)
         nav.addWidget(self.sections, 1)
         side = QVBoxLayout()
         side.setSpacing(0)
@@ -444,15 +448,12 @@ class _Mistake(QWidget):
         self._store = store
         self._glyph = GlyphLabel()
         self.sentence = label(strong=True, wrap=True)
-        self._then = label(
-            _("What was in force is so still. Nothing can be changed here until the file is mended."),
-            wrap=True,
-        )
+        self.then = label(wrap=True)
         self.open = quiet_button(_("Open the file"), self._open)
         words = QVBoxLayout()
         words.setSpacing(2)
         words.addWidget(self.sentence)
-        words.addWidget(self._then)
+        words.addWidget(self.then)
         row = QHBoxLayout()
         row.setContentsMargins(24, 12, 24, 12)
         row.setSpacing(12)
@@ -468,21 +469,43 @@ class _Mistake(QWidget):
 
     def show_problem(self) -> None:
         """Say it; not there where nothing is wrong."""
-        problem = self._store.problem
-        self.setVisible(problem is not None)
-        if problem is None:
-            return
-        place = problem_place(problem)
-        what = f"{place}: {problem.what}." if place else f"{problem.what[:1].upper()}{problem.what[1:]}."
-        hint = problem.hint + ("" if problem.hint.endswith(("?", ".")) or not problem.hint else ".")
-        self.sentence.setText(" ".join(part for part in (what, hint) if part))
+        problem, left_out = self._store.problem, self._store.left_out
+        self.setVisible(problem is not None or bool(left_out))
+        if problem is not None:
+            place = problem_place(problem)
+            what = f"{place}: {problem.what}." if place else f"{problem.what[:1].upper()}{problem.what[1:]}."
+            hint = problem.hint + ("" if problem.hint.endswith(("?", ".")) or not problem.hint else ".")
+            self.sentence.setText(" ".join(part for part in (what, hint) if part))
+            self.then.setText(
+                _("What was in force is so still. Nothing can be changed here until the file is mended.")
+            )
+        elif left_out:
+            self.sentence.setText(
+                n_(
+                    "The file has {n} setting that this version does not know.",
+                    "The file has {n} settings that this version does not know.",
+                    len(left_out),
+                )
+            )
+            shown = [
+                _("line {line}: {key}", line=each.line, key=each.key) if each.line else each.key
+                for each in left_out[:SHOWN_LEFT_OUT]
+            ]
+            if len(left_out) > len(shown):
+                rest = len(left_out) - len(shown)
+                shown.append(n_("and {n} more", "and {n} more", rest))
+            where = "; ".join(shown)
+            self.then.setText(_("Left out, and kept for the version that knows them: {where}.", where=where))
         self.recolour()
 
     def recolour(self) -> None:
         """The look is another one."""
         colours = self._context.colours
-        self._glyph.show_glyph("triangle-alert", colours.failed, _("A mistake in the settings file"))
-        tint(self._then, colours.muted)
+        if self._store.problem is not None:
+            self._glyph.show_glyph("triangle-alert", colours.failed, _("A mistake in the settings file"))
+        else:
+            self._glyph.show_glyph("triangle-alert", colours.waiting, _("Settings that are not known"))
+        tint(self.then, colours.muted)
 
     def _open(self) -> None:
         QDesktopServices.openUrl(QUrl.fromLocalFile(self._store.file))

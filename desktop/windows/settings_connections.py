@@ -40,7 +40,7 @@ from desktop.windows.settings_editors import CalmChoice
 from desktop.windows.settings_words import refusal_words
 from desktop.words import ago, clock, condition_text
 
-FIELD_WIDTH: Final = 320
+FIELD_WIDTH: Final = 400
 STORES: Final = (
     ("auto", mark("In the system keyring, or in a file where there is none")),
     ("keyring", mark("Only in the system keyring")),

@@ -28,6 +28,7 @@ class DiskPanel(QWidget):
         self._measuring: Call[DiskReport] | None = None
         self.used = label(_("Being measured …"), wrap=True)
         self.last = label(wrap=True)
+        self.last.hide()
         self.offer = label(wrap=True)
         self.look = quiet_button(_("Clean up now"), self.ask)
         self.clean = quiet_button(_("Remove it"), self.do)
@@ -55,6 +56,7 @@ class DiskPanel(QWidget):
         used = size_text(report.total_bytes)
         self.used.setText(_("Ostler uses {used}; {free} are free.", used=used, free=size_text(free)))
         self.last.setText(last_text(report.last_clean))
+        self.last.show()
 
     def show_offer(self, found: CleanRound) -> None:
         """Say what a round would take away."""

@@ -17,9 +17,10 @@ __all__ = ["Autostart", "AutostartRow"]
 
 
 class AutostartRow(QWidget):
-    """The switch. It is read anew each time it is shown: another program may have changed it."""
+    """The switch. It is read anew each time it is shown: another program may have changed it. ``way_back``:
+    it stands below settings, each of which has room for the way back to its default at its end."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, *, way_back: bool = True) -> None:
         super().__init__()
         self._context = context
         name = _("Start at login")
@@ -33,7 +34,8 @@ class AutostartRow(QWidget):
         words.addWidget(self._hint)
         words.addWidget(self.error)
         row = QHBoxLayout(self)
-        row.setContentsMargins(0, tokens.GRID, tokens.ROW + tokens.HALF, tokens.GRID)
+        room = tokens.ROW + tokens.HALF if way_back else 0
+        row.setContentsMargins(0, tokens.GRID, room, tokens.GRID)
         row.setSpacing(tokens.GRID)
         row.addLayout(words, 1)
         row.addWidget(self.switch, 0, Qt.AlignmentFlag.AlignVCenter)

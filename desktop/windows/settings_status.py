@@ -6,25 +6,18 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
-from daemon_core.control.views import SpendView, UpdateView
+from daemon_core.control.views import SpendView
 from desktop.commands import Command
 from desktop.daemon.http import WORK_TIMEOUT_MS, Failure
 from desktop.models.state import DesktopState
-from desktop.text import _, mark, n_
+from desktop.text import _, n_
 from desktop.theme import tokens
+from desktop.updates.words import detail, ready, sentence
 from desktop.windows.asking import ask
 from desktop.windows.bits import label, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.settings_words import refusal_words
-from desktop.words import ago, clock
-
-_WHY_NOT = {
-    "source": mark("This Ostler was not installed by its installer, so it does not update itself."),
-    "package_manager": mark("The package manager of your system updates Ostler."),
-    "launcher_gone": mark("The installed launcher is gone: install Ostler again to have updates."),
-    "no_trust": mark("What updates are checked with is missing: install Ostler again to have updates."),
-    "no_address": mark("It is not known where updates come from."),
-}
+from desktop.words import UPDATE_AWAY, clock
 
 
 class _Panel(QWidget):
@@ -121,18 +114,26 @@ class UpdatePanel(_Panel):
     """Which version this is, what was found last, and a look now."""
 
     def __init__(self, context: Context) -> None:
+        self._ready = ""
         super().__init__(context, _("Look for a newer version now"))
 
     def _show_state(self) -> None:
         state = self._context.link.state
         if state.update is not None:
-            self._say(*update_text(state.update))
+            self._say(sentence(state.update), detail(state.update))
         else:
             self._say("")
-        self.act.setVisible(state.update is not None and state.update.possible)
+        update = state.update
+        away = update is not None and update.stage in (*UPDATE_AWAY, "checking", "downloading")
+        self.act.setVisible(update is not None and update.possible and not away)
+        self._ready = ready(state)
+        self.act.setText(_("Restart now") if self._ready else _("Look for a newer version now"))
 
     def _on_act(self) -> None:
-        self._call("/v1/update/check")
+        if self._ready:
+            self._context.do(Command("update", self._ready))
+        else:
+            self._call("/v1/update/check")
 
 
 class SnoozePanel(QWidget):
@@ -208,39 +209,3 @@ def spend_text(spend: SpendView) -> tuple[str, str]:
             )
         )
     return sentence, " ".join(parts)
-
-
-def update_text(update: UpdateView) -> tuple[str, str]:
-    """(which version this is and whether there is another one, what was done last and what comes)."""
-    if not update.possible:
-        why = _WHY_NOT.get(update.why_not.code if update.why_not is not None else "")
-        version = _("This is version {version}.", version=update.current)
-        return version, _(why) if why else _("There are no updates here.")
-    newer = update.version.version if update.version is not None else ""
-    match update.stage:
-        case "checking":
-            found = _("Newer versions are looked for.")
-        case "downloading":
-            found = _("Version {version} is being fetched.", version=newer)
-        case "available":
-            found = _("Version {version} is there.", version=newer)
-        case "staged" | "waiting":
-            found = _("Version {version} is ready; a restart brings it.", version=newer)
-        case "switching" | "restarting" | "verifying":
-            found = _("Version {version} is being put in place.", version=newer)
-        case "rolled_back":
-            found = _("Version {version} did not work and was taken back.", version=newer)
-        case "failed":
-            found = _("The last attempt failed.")
-        case _:
-            found = _("It is the newest that is known.")
-    sentence = " ".join((_("This is version {version}.", version=update.current), found))
-    parts = [
-        _("Last look: {when}.", when=ago(update.checked_at))
-        if update.checked_at
-        else _("Nobody has looked yet."),
-        _("Next try at {time}.", time=clock(update.next_try_at or update.next_check_at))
-        if update.next_try_at or update.next_check_at
-        else "",
-    ]
-    return sentence, " ".join(part for part in parts if part)

@@ -311,7 +311,7 @@ class TaskPage(QWidget):
             n_("{n} job is running", "{n} jobs are running", going) if going else "",
             n_("{n} task was handed on", "{n} tasks were handed on", children) if children else "",
         ]
-        self.beside.setText(" · ".join(part for part in parts if part))
+        _say(self.beside, " · ".join(part for part in parts if part))
         self.beside.setVisible(bool(going or children))
 
     def _show_facts(self) -> None:
@@ -470,7 +470,7 @@ class TaskPage(QWidget):
     def _place_pills(self) -> None:
         errors = len(self.transcript.transcript.errors)
         self.errors.setVisible(bool(errors))
-        self.errors.setText(n_("{n} error", "{n} errors", errors))
+        _say(self.errors, n_("{n} error", "{n} errors", errors))
         self.latest.setVisible(not self.transcript.following)
         self.latest.adjustSize()
         left = (self.transcript.viewport().width() - self.latest.width()) // 2
@@ -578,3 +578,9 @@ def _timer(parent: QWidget, interval_ms: int, slot: object) -> QTimer:
     timer.setInterval(interval_ms)
     timer.timeout.connect(slot)
     return timer
+
+
+def _say(button: QPushButton, text: str) -> None:
+    """The text of a button without a frame: some room between it and the glyph, which Qt leaves out there."""
+    button.setText(f"\N{FOUR-PER-EM SPACE}{text}")
+    button.setAccessibleName(text)

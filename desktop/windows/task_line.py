@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from PySide6.QtCore import QEvent, QRectF, Qt, Signal
+from PySide6.QtCore import QEvent, QObject, QRectF, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QAccessible,
     QColor,
@@ -73,6 +73,7 @@ class TaskLine(QWidget):
         for button, name in names.items():
             button.clicked.connect(lambda _checked=False, wanted=name: self.wanted.emit(wanted))
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+            button.installEventFilter(self)
             tools.addWidget(button)
         self._tools = QWidget()
         self._tools.setLayout(tools)
@@ -131,6 +132,12 @@ class TaskLine(QWidget):
     def _show_tools(self) -> None:
         self._tools.setVisible(self.underMouse() or self._has_focus())
         self.update()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() is QEvent.Type.FocusOut:
+            # Where the focus goes is known afterwards.
+            QTimer.singleShot(0, self, self._show_tools)
+        return super().eventFilter(watched, event)
 
     def _has_focus(self) -> bool:
         focused = self.window().focusWidget() if self.window() is not None else None

@@ -31,13 +31,17 @@ class Taker:
     path: Path
     environ: dict[str, str]
     settings: Settings = field(init=False)
+    not_ours: set[str] = field(default_factory=set)
     desk: SettingsDesk | None = None
 
     def __post_init__(self) -> None:
         self.settings = self.read()
 
     def read(self) -> Settings:
-        return file.load(self.path, self.environ, ["claude", "codex", "shell"])
+        return file.load(self.path, self.environ, ["claude", "codex", "shell"], self.left_out)
+
+    def left_out(self, mistake: SettingsError) -> bool:
+        return mistake.key in self.not_ours
 
     async def reload(self) -> ReloadAnswer:
         assert self.desk is not None
@@ -63,6 +67,7 @@ def taker(tmp_path: Path, backend: MemoryBackend) -> Taker:
         reload=made.reload,
         providers=lambda: ["claude", "codex", "shell"],
         present=lambda: ["claude"],
+        not_ours=made.left_out,
     )
     return made
 
@@ -207,3 +212,31 @@ def test_what_descends_from_a_run_may_look_and_change_nothing() -> None:
     assert {route.name: route.guarded for route in SETTINGS_ROUTES} == {
         "settings": False, "set_setting": True, "unset_setting": True,
     }  # fmt: skip
+
+
+async def test_settings_of_a_newer_version_stay_and_lock_nothing(
+    http: aiohttp.ClientSession, taker: Taker
+) -> None:
+    text = TEXT + '\n[weather]  # of a newer version\nrain = true\n\n[mcp]\nshape = "round"\n'
+    taker.path.write_text(text)
+    taker.not_ours = {"weather", "mcp.shape"}
+    assert (await put(http, "daemon.slots", value=3))[0] == 200
+    assert (await put(http, "mcp.offer", text="off"))[0] == 200
+    async with http.delete("/v1/settings/daemon.slots") as answer:
+        assert answer.status == 200
+    left = taker.path.read_text()
+    assert "[weather]  # of a newer version\nrain = true\n" in left
+    assert 'shape = "round"\n' in left
+    assert (taker.settings.daemon.slots, taker.settings.mcp.offer) == (8, False)
+    async with http.get("/v1/settings?sections=mcp,weather") as answer:
+        told = await answer.json()
+    assert (told["problem"], [each["key"] for each in told["settings"]]) == (None, ["mcp.offer"])
+    lines = left.splitlines()
+    assert [(each["key"], lines[each["line"] - 1][:8]) for each in told["left_out"]] == [
+        ("weather", "[weather"),
+        ("mcp.shape", "shape = "),
+    ]
+    # A new mistake is one all the same.
+    taker.path.write_text(left + "[daemno]\n")
+    status, refused = await put(http, "daemon.slots", value=3)
+    assert (status, refused["error"]["params"]["key"]) == (400, "daemno")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from daemon_core.control.views import (
     UpdateView,
 )
 from daemon_core.settings import file
+from daemon_core.settings.errors import SettingsError
 from tests.desktop.canned import ago
 
 TEXT = """
@@ -50,12 +52,19 @@ model = "claude-opus-4-8-with-a-name-that-does-not-end-soon-20260401"
 """
 
 
-def settings(place: Path, text: str = TEXT, environ: dict[str, str] | None = None) -> SettingsView:
-    """What the daemon tells of a file with this text; a damaged one with what held before."""
+def settings(
+    place: Path, text: str = TEXT, environ: dict[str, str] | None = None, not_ours: Collection[str] = ()
+) -> SettingsView:
+    """What the daemon tells of a file with this text; a damaged one with what held before. ``not_ours`` are
+    settings that it goes without."""
     path = place / "config.toml"
     path.write_text("" if "[daemno]" in text else text)
     environ = environ if environ is not None else {"OSTLER_JOBS_STALL": "90s"}
-    in_force = file.load(path, environ)
+
+    def left_out(mistake: SettingsError) -> bool:
+        return mistake.key in not_ours
+
+    in_force = file.load(path, environ, unknown=left_out)
 
     async def reload() -> ReloadAnswer:
         return ReloadAnswer()
@@ -63,6 +72,7 @@ def settings(place: Path, text: str = TEXT, environ: dict[str, str] | None = Non
     desk = SettingsDesk(
         path, environ, ChangeLog(), in_force=lambda: in_force, reload=reload,
         providers=lambda: ["claude", "codex", "gemini", "shell"], present=lambda: ["claude", "codex"],
+        not_ours=left_out,
     )  # fmt: skip
     path.write_text(text)
     return asyncio.run(desk.view())

@@ -19,6 +19,15 @@ class Host:
     def __init__(self, bus: MessageBus, watcher: Watcher) -> None:
         self.bus = bus
         self.watcher = watcher
+        self.badges: list[int] = []
+        bus.add_message_handler(self._on_message)
+
+    def _on_message(self, message: Message) -> None:
+        """The number at the program's icon, as docks are told it."""
+        if message.interface == "com.canonical.Unity.LauncherEntry" and message.member == "Update":
+            told = message.body[1].get("count")  # a badge that is hidden has none
+            if told is not None:
+                self.badges.append(int(told.value))
 
     async def call(
         self, path: str, interface: str, member: str, signature: str = "", *body: Any
@@ -95,4 +104,15 @@ async def make_host(address: str) -> Host:
     watcher = Watcher()
     bus.export("/StatusNotifierWatcher", watcher)
     await bus.request_name("org.kde.StatusNotifierWatcher")
-    return Host(bus, watcher)
+    host = Host(bus, watcher)
+    await bus.call(
+        Message(
+            "org.freedesktop.DBus",
+            "/org/freedesktop/DBus",
+            "org.freedesktop.DBus",
+            "AddMatch",
+            signature="s",
+            body=["type='signal',interface='com.canonical.Unity.LauncherEntry'"],
+        )
+    )
+    return host

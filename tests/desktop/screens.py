@@ -352,6 +352,13 @@ def settings_scenes() -> Iterator[tuple[str, Callable[..., None]]]:
     def mistake(window: MainWindow, link: object) -> None:
         opened(window, link, "tasks", canned_settings.TEXT + "[daemno]\nslots = 1\n")
 
+    def left_out(window: MainWindow, link: object) -> None:
+        page = opened(window, link, "tasks")
+        text = canned_settings.TEXT + "[weather]\nrain = true\n[mcp]\nshape = 1\n"
+        with tempfile.TemporaryDirectory() as place:
+            view = canned_settings.settings(Path(place), text, not_ours=("weather", "mcp.shape"))
+        page.store.tell(view)
+
     def no_agents(window: MainWindow, link: object) -> None:
         opened(window, link, "agents", "")
 
@@ -448,6 +455,7 @@ def settings_scenes() -> Iterator[tuple[str, Callable[..., None]]]:
     yield "settings-connections-sign-out", signing_out
     yield "settings-disk-offer", offering
     yield "settings-mistake", mistake
+    yield "settings-left-out", left_out
     yield "settings-refused", refused
     yield "settings-narrow", narrow("notifications")
     yield "settings-narrow-connections", narrow("connections")

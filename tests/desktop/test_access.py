@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from dbus_fast import Variant
-from PySide6.QtCore import QEvent, QObject, QPoint, Qt
-from PySide6.QtGui import QColor
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, QPoint, Qt
+from PySide6.QtGui import QAccessible, QColor
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QAbstractButton, QAbstractItemView, QApplication, QWidget
 from pytestqt.qtbot import QtBot
@@ -22,6 +22,8 @@ from pytestqt.qtbot import QtBot
 from desktop.models.diff import rows_of
 from desktop.theme import tokens
 from desktop.theme.palette import Theme, palette_of
+from desktop.windows import access
+from desktop.windows.bits import Elided
 from desktop.windows.diff_view import DiffView
 from desktop.windows.main import PAGES, MainWindow
 from desktop.windows.now import NowPage
@@ -176,6 +178,8 @@ class TestKeys:
         rows = [line.mapTo(page, QPoint(0, 0)).y() for line in lines]
         assert rows == sorted(rows)
         assert len(rows) == len(canned.busy_rows())
+        QApplication.processEvents()
+        assert [line.task.id for line in lines if line._tools.isVisible()] == []  # they go with the focus
 
     def test_nothing_but_the_window_comes_up_while_pages_are_made(self, window: MainWindow) -> None:
         """A part that is shown before it has its place is a window for a moment, and takes the focus away."""
@@ -327,3 +331,24 @@ def test_views_that_paint_their_lines_tell_what_is_in_sight(qtbot: QtBot, theme:
     assert len(told) < len(rows_of(canned.DIFF))  # what cannot be seen is not read out
     view.show_rows([], "This task changed no files.")
     assert [text for text, _place in view.spoken()] == ["This task changed no files."]
+
+
+def test_what_is_told_ends_with_the_widget_it_is_told_of(qtbot: QtBot, theme: Theme) -> None:
+    access.install()
+    for round_ in range(2 * access.PURGE_AT):
+        widget = Elided(f"line {round_}") if round_ % 8 else DiffView(theme.colours)
+        interface = QAccessible.queryAccessibleInterface(widget)
+        if isinstance(widget, DiffView):
+            widget.show_rows(rows_of(canned.DIFF))
+            widget.resize(400, 100)
+            first = interface.child(0)
+            assert first.role() is QAccessible.Role.ListItem
+            assert first.text(QAccessible.Text.Name) == widget.spoken()[0][0]
+            assert interface.child(-1) is None
+        else:
+            assert interface.role() is QAccessible.Role.StaticText
+            assert interface.text(QAccessible.Text.Name) == f"line {round_}"
+        widget.deleteLater()
+        del widget, interface
+        QCoreApplication.sendPostedEvents(None, int(QEvent.Type.DeferredDelete.value))
+    assert len(access._made) <= access.PURGE_AT + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gettext
 import io
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from PySide6.QtWidgets import QApplication
 
 from desktop.language import Language
 from desktop.text import _, choose_language, n_
+from desktop.windows.wording import short_number
+from desktop.words import clock
 from translating.catalogue import PLURALS, Entry, compiled, mistakes, read
 from translating.sources import SourceError, Text, collect, setting_texts
 
@@ -92,6 +95,9 @@ def test_words_numbers_and_qts_own_texts_speak_the_language(qapp: QApplication) 
     assert (_("Cancel"), own("Cancel")) == ("Abbrechen", "Abbrechen")
     assert [n_("{n} task", "{n} tasks", count) for count in (1, 2)] == ["1 Aufgabe", "2 Aufgaben"]
     assert QLocale().toString(1234.5, "f", 1) == "1.234,5"
+    assert short_number(12_345) == "12,3 k"
+    later = dt.datetime(2026, 2, 1, 12, tzinfo=dt.UTC)
+    assert clock("2026-01-05T12:34:00Z", later).startswith("05.01.26 ")
     assert language.choose("zh_CN")
     assert (_("Cancel"), own("Cancel")) == ("取消", "取消")
     assert n_("{n} task", "{n} tasks", 2) == "2 个任务"

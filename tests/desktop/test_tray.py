@@ -55,6 +55,7 @@ async def test_menu_follows_the_tasks_and_its_rows_do_what_they_say(
         await host.until_row("Upgrade to Postgres 17")
         await host.until_row("1 task is running")
         await host.until_tooltip("Ostler: 1 task is running.")
+        assert host.badges[-1] == 1
         await host.click("Cancel the task")
         await asyncio.to_thread(home.wait, task, "cancelled")
         await host.until_row("Nothing is running")

@@ -17,7 +17,7 @@ from PySide6.QtWidgets import QLabel, QPushButton
 from pytestqt.qtbot import QtBot
 
 from daemon_core.control.errors import ControlError
-from daemon_core.control.update_views import UpdateApply, UpdateLater
+from daemon_core.control.update_views import REASONS, UpdateApply, UpdateLater
 from daemon_core.control.views import Condition, UpdateProgress, UpdateVersion, UpdateView
 from desktop.commands import Command
 from desktop.models.state import DesktopState, LinkPhase
@@ -103,6 +103,24 @@ def test_what_is_new_is_said_in_the_users_language() -> None:
 def test_a_reason_that_nobody_here_knows_is_shown_all_the_same() -> None:
     assert words.reason_words(Condition(code="eaten_by_a_bear")) == "Eaten by a bear"
     assert words.reason_words(None) == ""
+
+
+def test_every_reason_that_is_given_has_words() -> None:
+    assert {*words._WHY_NOT, *words._REASONS} == set(REASONS)
+    assert not {*words._WHY_NOT} & {*words._REASONS}
+    for code, params in REASONS.items():
+        for given in ({}, dict.fromkeys(params, "x")):
+            said = words.reason_words(Condition(code=code, params=given))
+            assert said
+            assert "{" not in said
+            assert not said.endswith(".")
+    alone = words.reason_words(Condition(code="clock", params={"here": "1970-01-01"}))
+    assert "1970-01-01" in alone
+    assert "?" not in alone
+
+
+def test_everybody_who_asks_for_an_update_has_words() -> None:
+    assert set(words._BY) == {"automatic", "user", "server", "installer"}
 
 
 # --- the page --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QListWidget,
     QPlainTextEdit,
+    QStyleOptionComboBox,
     QWidget,
 )
 from pytestqt.qtbot import QtBot
@@ -27,6 +28,7 @@ from daemon_core.settings.values import to_toml
 from desktop.daemon.http import Unreachable
 from desktop.models.settings import DEFAULTS, SettingsStore
 from desktop.models.state import LinkPhase
+from desktop.windows.bits import Choice
 from desktop.windows.main import LEAST_HEIGHT, LEAST_WIDTH, MainWindow
 from desktop.windows.rail import NARROW
 from desktop.windows.settings import SettingsPage
@@ -200,6 +202,18 @@ def test_a_search_leads_to_what_is_more_than_a_setting(qtbot: QtBot, page: Setti
     assert page.panel(ConnectionsPanel) is not None
 
 
+def test_a_choice_without_room_shows_that_there_is_more(qtbot: QtBot, desk: Desk) -> None:
+    choice = Choice("Store", lambda: desk.context.colours)
+    qtbot.addWidget(choice)
+    choice.addItem("In the system keyring, or in a file where there is none")
+    for width, whole in ((160, False), (600, True)):
+        choice.setMaximumWidth(width)
+        choice.resize(width, 28)
+        option = QStyleOptionComboBox()
+        choice.initStyleOption(option)
+        assert option.currentText.endswith("none" if whole else "…")
+
+
 # --- without a daemon, with a mistake --------------------------------------------------------------
 
 
@@ -225,6 +239,18 @@ def test_a_mistake_is_said_with_its_line(page: SettingsPage, tmp_path: Path) -> 
     page.store.tell(canned_settings.settings(tmp_path))
     assert page._mistake.isHidden()
     assert page.rows["daemon.slots"].editor.isEnabled()
+
+
+def test_settings_of_a_newer_version_lock_nothing(page: SettingsPage, tmp_path: Path) -> None:
+    page.open_section("tasks")
+    text = canned_settings.TEXT + "[weather]\nrain = true\n[mcp]\nshape = 1\n"
+    page.store.tell(canned_settings.settings(tmp_path, text, not_ours=("weather", "mcp.shape")))
+    assert page._mistake.isVisible()
+    assert page._mistake.sentence.text() == "The file has 2 settings that this version does not know."
+    assert "line 21: weather; line 24: mcp.shape" in page._mistake.then.text()
+    assert page.rows["daemon.slots"].editor.isEnabled()
+    page.store.tell(canned_settings.settings(tmp_path))
+    assert page._mistake.isHidden()
 
 
 def test_what_the_environment_decides_cannot_be_changed_here(page: SettingsPage) -> None:

@@ -385,4 +385,14 @@ def test_a_setting_of_another_version_is_left_out_and_said(home: OstlerHome) -> 
     file.write_text("[daemon]\nslots = 4\nwings = 2\n")
     home.call("POST", "/v1/settings/reload")
     assert home.status()["slots"] == 4
+    # Everything else can be changed meanwhile, and what is left out stays for the version that knows it.
+    assert home.call("PUT", "/v1/settings/daemon.slots", {"value": 5})["applied"]
+    assert file.read_text() == "[daemon]\nslots = 5\nwings = 2\n"
+    settings = home.call("GET", "/v1/settings?sections=daemon")
+    assert settings["problem"] is None
+    assert [(each["key"], each["line"]) for each in settings["left_out"]] == [("daemon.wings", 3)]
+    home.call("DELETE", "/v1/settings/daemon.slots")
+    file.write_text("")
+    home.call("POST", "/v1/settings/reload")
+    assert not [each for each in home.status()["conditions"] if each["code"] == "settings_invalid"]
     home.stop()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from building import payload, stamping
-from building.installers import layout, linux, making
+from building.installers import layout, making
 from tests.packaging.machine import DebPackages, Tarball, User, a_user
 
 needs_root = pytest.mark.skipif(
@@ -81,10 +81,10 @@ def user() -> Iterator[User]:
 
 
 @pytest.fixture
-def debs(bundle: layout.Source, tmp_path: Path) -> Iterator[DebPackages]:
+def debs(bundle: layout.Source, installers: Made, tmp_path: Path) -> Iterator[DebPackages]:
     """Makes, installs and removes .deb packages; none is left at the end. For tests of one group alone
     (``xdist_group("dpkg")``), since there is one package manager."""
-    packages = DebPackages(bundle, tmp_path / "debs")
+    packages = DebPackages(bundle, tmp_path / "debs", {bundle.version: installers.of(".deb")})
     assert not packages.installed(), "this machine has Ostler installed: tests would take it away"
     try:
         yield packages
@@ -101,9 +101,9 @@ def installed_deb(debs: DebPackages) -> DebPackages:
 
 
 @pytest.fixture(scope="session")
-def archive(bundle: layout.Source, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(installers: Made) -> Path:
     """The archive with the install script, not compressed."""
-    return linux.tarball(bundle, tmp_path_factory.mktemp("archive"), fast=True)
+    return installers.of("-setup.tar")
 
 
 @pytest.fixture

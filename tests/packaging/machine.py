@@ -176,15 +176,17 @@ def a_user() -> Iterator[User]:
 class DebPackages:
     """This machine's Ostler from .deb packages: at most one at a time, taken away at the end."""
 
-    def __init__(self, source: layout.Source, out: Path) -> None:
+    def __init__(self, source: layout.Source, out: Path, made: dict[str, Path]) -> None:
         self.source = source
         self.out = out
+        self.made = made
 
     def make(self, source: layout.Source | None = None) -> Path:
         """A package of the bundle, or of another source; made once for each version."""
         wanted = source or self.source
-        found = [path for path in self.out.glob("*.deb") if f"_{wanted.version}_" in path.name]
-        return found[0] if found else linux.package(wanted, "deb", self.out, fast=True)
+        if wanted.version not in self.made:
+            self.made[wanted.version] = linux.package(wanted, "deb", self.out, fast=True)
+        return self.made[wanted.version]
 
     def install(self, package: Path) -> str:
         """Install or upgrade; what the package manager said."""
