@@ -31,6 +31,7 @@ from desktop.daemon.supervisor import Supervisor
 from desktop.language import Language
 from desktop.models.settings import SettingsStore
 from desktop.models.state import DesktopState, LinkPhase
+from desktop.notifications.planner import Kind
 from desktop.notifications.platform import platform
 from desktop.notifications.teller import Teller
 from desktop.shortcuts.shortcut import GlobalShortcut
@@ -40,7 +41,7 @@ from desktop.theme import mark
 from desktop.theme.palette import Choice, Theme
 from desktop.theme.tokens import colours
 from desktop.tray.icon import TrayIcon
-from desktop.tray.view import TrayView, tray_view
+from desktop.tray.view import Asked, TrayView, tray_view
 from desktop.updates.asking import Updates
 from desktop.updates.renewal import EXIT_SAME, WISH, Renewal, TakingOver
 from desktop.windows import access
@@ -75,6 +76,7 @@ class Desktop(QObject):
         self.tray.chosen.connect(self.do)
         self.tray.activated.connect(self._on_activated)
         self._asking: QMessageBox | None = None
+        self._leaving = False
         self._explained = False
         self._refresh = QTimer(self)
         self._refresh.setSingleShot(True)
@@ -203,11 +205,14 @@ class Desktop(QObject):
             self.app.quit()
         elif button is leave:
             self.app.quit()
-        elif not self.windows.shown and not self.tray.available:
-            self.windows.main.bring_up()  # else nothing of this program could be seen any more
+        else:
+            return
+        self._leaving = True
 
     def _on_quit_asked(self, _result: int) -> None:
         self._asking = None
+        if not self._leaving and not self.windows.shown and not self.tray.available:
+            self.windows.main.bring_up()  # else nothing of this program could be seen any more
 
     def _post(self, kind: Any, path: str, body: Any = None) -> None:
         self.link.call(
@@ -291,6 +296,11 @@ class Desktop(QObject):
     def _tray_view(self) -> TrayView:
         return tray_view(
             self.link.state,
+            asked={
+                fact.task: Asked(fact.text, fact.buttons)
+                for fact in self.teller.messages.facts  # the newest first: the oldest question stays
+                if fact.kind is Kind.NEEDS_YOU
+            },
             messages=len(self.teller.messages.news),
             snoozed_until=self.teller.snooze_until,
         )

@@ -7,8 +7,9 @@ immutable tree; two equal trees are one menu, so nothing is rebuilt for nothing.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from daemon_core.control.views import RuntimeView, TaskRow
 from desktop.commands import Command
@@ -30,7 +31,7 @@ from desktop.words import (
 )
 
 TITLE_CHARS: Final = 44
-SHOWN_TASKS: Final = 4
+SHOWN_TASKS: Final = 3
 SHOWN_NEEDING: Final = 2
 SHOWN_TROUBLES: Final = 1
 SHOWN_NOTES: Final = 4
@@ -80,6 +81,16 @@ class TrayView:
 SEPARATOR: Final = Row("separator")
 
 
+class Asked(NamedTuple):
+    """What a task asks, and the answers that can be given with a click."""
+
+    text: str
+    buttons: tuple[tuple[str, Command], ...]
+
+
+NOTHING_ASKED: Final[Mapping[str, Asked]] = {}
+
+
 def shape_of(state: DesktopState) -> Shape:
     """The icon's shape."""
     if not state.connected and not _expected_away(state):
@@ -110,6 +121,7 @@ def _expected_away(state: DesktopState) -> bool:
 def tray_view(
     state: DesktopState,
     *,
+    asked: Mapping[str, Asked] = NOTHING_ASKED,
     messages: int = 0,
     snoozed_until: str = "",
     now: dt.datetime | None = None,
@@ -117,6 +129,7 @@ def tray_view(
     """Everything that the tray shows.
 
     Args:
+        asked: By task what it waits to be answered, as far as that is known.
         messages: How much was notified and is not handled.
         snoozed_until: Until when nothing is notified (RFC 3339); empty: it is.
     """
@@ -134,12 +147,11 @@ def tray_view(
             inner = (Row("action", action[0], action[1]),) if action is not None else ()
             text = cut(condition_text(condition), TITLE_CHARS + 16)
             rows.append(Row("menu", text, rows=inner) if inner else Row("text", text))
-        rows += _task_rows(state, now)
+        rows += _task_rows(state, asked, now)
         rows.append(SEPARATOR)
         rows.append(Row("action", _("New task…"), Command("new_task")))
         rows.append(_runtimes_row(state))
-        rows.append(_pause_row(state))
-    rows.append(_snooze_row(snoozed_until, now))
+    rows += _pause_rows(state, snoozed_until, now)
     rows.append(SEPARATOR)
     if ready(state):
         rows.append(_update_row(state))
@@ -148,6 +160,8 @@ def tray_view(
         rows.append(Row("action", text, Command("open", "messages")))
     rows.append(Row("action", _("Open Ostler"), Command("open", "now")))
     rows.append(Row("action", _("Settings…"), Command("open", "settings")))
+    if state.connected:
+        rows.append(Row("action", _("Show the log"), Command("show_logs")))
     rows.append(Row("action", _("Quit…"), Command("quit")))
     count = len(state.needing) + len(state.active) if state.connected else 0
     return TrayView(shape=shape_of(state), count=count, tooltip=tooltip, rows=tuple(rows))
@@ -193,27 +207,33 @@ def _down_rows(state: DesktopState) -> list[Row]:
     return []
 
 
-def _task_rows(state: DesktopState, now: dt.datetime | None) -> list[Row]:
+def _task_rows(state: DesktopState, asked: Mapping[str, Asked], now: dt.datetime | None) -> list[Row]:
     needing, active = state.needing, state.active
     if not needing and not active:
         return []
     rows = [SEPARATOR]
-    rows += [_needing_row(task) for task in needing[:SHOWN_NEEDING]]
-    rows += [_active_row(task, now) for task in active[:SHOWN_TASKS]]
-    more = len(needing[SHOWN_NEEDING:]) + len(active[SHOWN_TASKS:])
+    shown = needing[:SHOWN_NEEDING]
+    going = active[: SHOWN_TASKS - len(shown)]
+    rows += [_needing_row(task, asked.get(task.id)) for task in shown]
+    rows += [_active_row(task, now) for task in going]
+    more = len(needing) + len(active) - len(shown) - len(going)
     if more:
         rows.append(Row("action", n_("{n} more task…", "{n} more tasks…", more), Command("open", "now")))
     return rows
 
 
-def _needing_row(task: TaskRow) -> Row:
+def _needing_row(task: TaskRow, asked: Asked | None) -> Row:
     title = cut(task.title, TITLE_CHARS)
+    text = asked.text if asked is not None else task.last_action
+    answers = asked.buttons if asked is not None else ()
+    opening = Command("open_task", task.id)
     return Row(
         "menu",
         _("{title}: needs you", title=title),
         rows=(
-            Row("text", cut(task.last_action, TITLE_CHARS + 16) or _("It waits for your answer")),
-            Row("action", _("Answer…"), Command("open_task", task.id)),
+            Row("text", cut(text, TITLE_CHARS + 16) or _("It waits for your answer")),
+            *(Row("action", label, command) for label, command in answers if command != opening),
+            Row("action", _("Open") if answers else _("Answer…"), opening),
             Row("action", _("Cancel the task"), Command("cancel_task", task.id)),
         ),
         bold=True,
@@ -277,6 +297,17 @@ def _snooze_row(until: str, now: dt.datetime | None) -> Row:
             Row("action", _("Until tomorrow"), Command("snooze", detail="tomorrow")),
         ),
     )
+
+
+def _pause_rows(state: DesktopState, snoozed_until: str, now: dt.datetime | None) -> list[Row]:
+    """What can be held for a while as one row; what is held has a row of its own that ends it."""
+    snooze = _snooze_row(snoozed_until, now)
+    if not state.connected:
+        return [snooze]
+    pause = _pause_row(state)
+    if pause.kind == snooze.kind == "menu":
+        return [Row("menu", _("Pause"), rows=(pause, snooze))]
+    return [pause, snooze]
 
 
 def _pause_row(state: DesktopState) -> Row:

@@ -49,8 +49,12 @@ async def host(address: str) -> AsyncIterator[Host]:
 
 def press(display: str, keys: str) -> None:
     """In the window that is in sight. A key that comes before it listens is lost."""
+    xdotool(display, "windowfocus", "key", keys)
+
+
+def xdotool(display: str, *what: str) -> None:
     subprocess.run(
-        ["xdotool", "search", "--onlyvisible", "--name", "^Ostler$", "windowfocus", "key", keys],
+        ["xdotool", "search", "--onlyvisible", "--name", "^Ostler$", *what],
         env={**os.environ, "DISPLAY": display}, check=False, timeout=30,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -130,7 +134,9 @@ def close_until_asked(display: str) -> bool:
 
 
 def cancel_until_back(display: str) -> bool:
+    """With the pointer: without a window manager the question does not always have the keys."""
     found = widths(display)
-    if found and all(width < WIDTH for width in found):
-        press(display, "Escape")
+    if len(found) == 1 and found[0] < WIDTH:
+        # The last button, 24 px above the lower edge.
+        xdotool(display, "mousemove", "--window", "%1", str(found[0] - 60), "86", "click", "1")
     return any(width >= WIDTH for width in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from daemon_core.control.views import Barrier, Condition, DaemonStatus, RuntimeV
 from desktop.commands import Command
 from desktop.models.state import DesktopState, LinkPhase, Supervision
 from desktop.theme.mark import Shape
-from desktop.tray.view import Row, tray_view
+from desktop.tray.view import Asked, Row, tray_view
 from tests.desktop import canned
 
 NOW = dt.datetime(2026, 1, 1, 12, 0, 0, tzinfo=dt.UTC)
@@ -99,10 +100,31 @@ def test_the_top_level_stays_short() -> None:
     many = [running(str(number)) for number in range(40)]
     asking = [running(f"n{number}", needs_input=True) for number in range(9)]
     conditions = [Condition(code="signed_out", params={"server": str(n)}) for n in range(5)]
-    rows = tray_view(state(*many, *asking, conditions=conditions, update=READY), now=NOW).rows
-    assert len([row for row in rows if row.kind != "separator"]) <= 17
+    everything = state(*many, *asking, conditions=conditions, update=READY)
+    rows = tray_view(everything, now=NOW, messages=3).rows
+    assert len([row for row in rows if row.kind != "separator"]) <= 15
     more = next(row for row in rows if row.text.endswith("more tasks…"))
-    assert more.text == "43 more tasks…"
+    assert more.text == "46 more tasks…"
+    usual = tray_view(state(*many, *asking), now=NOW).rows
+    assert len([row for row in usual if row.kind != "separator"]) <= 12
+
+
+def test_what_a_task_asks_is_answered_in_the_menu() -> None:
+    allow = Command("answer", "1", "R1", "allow")
+    deny = replace(allow, choice="deny")
+    asked = {"1": Asked("Wants to run `rm -rf build`", (("Allow once", allow), ("Deny", deny)))}
+    rows = tray_view(state(running("1", needs_input=True)), asked=asked, now=NOW).rows
+    (row,) = [each for each in rows if each.text == "Task 1: needs you"]
+    assert [(each.text, each.command) for each in row.rows] == [
+        ("Wants to run `rm -rf build`", None),
+        ("Allow once", allow),
+        ("Deny", deny),
+        ("Open", Command("open_task", "1")),
+        ("Cancel the task", Command("cancel_task", "1")),
+    ]
+    rows = tray_view(state(running("1", needs_input=True)), now=NOW).rows
+    (row,) = [each for each in rows if each.text == "Task 1: needs you"]
+    assert row.rows[1] == Row("action", "Answer…", Command("open_task", "1"))
 
 
 def test_an_update_is_one_row_and_changes_no_shape() -> None:
