@@ -96,6 +96,7 @@ from daemon_core.tasks.slots import Slots
 from daemon_core.tasks.spend_store import SpendStore
 from daemon_core.tasks.spending import ALLOWED_META, SpendBook
 from daemon_core.tasks.watchdog import WatchLimits
+from daemon_core.updates.errors import UpdateError
 from daemon_core.upkeep import Upkeep
 from daemon_core.workdirs import DirectoryLocks, TaskDirectories
 from daemon_core.workdirs.changes import ChangeStore
@@ -227,6 +228,7 @@ class Daemon:
             end=self._end_for_update,
             told=self.facade.status_changed,
         )
+        self.changeover.check_ready = self._check_ready
         self.upkeep = Upkeep(
             directories,
             self.environ,
@@ -273,6 +275,13 @@ class Daemon:
         found = await self._discover(refresh=refresh)
         self._take_agents(found)
         return found
+
+    def _check_ready(self) -> None:
+        """A settings file that was broken since this daemon began would keep every next one from starting."""
+        try:
+            _load_settings(self.directories, self.environ, lambda _error: True)
+        except SettingsError as error:
+            raise UpdateError("settings", what=str(error)) from error
 
     async def reload(self) -> ReloadAnswer:
         """Read the settings again; what is damaged leaves the old ones in force."""

@@ -82,8 +82,11 @@ class Changeover:
         self.barrier = barrier
         self.engine: Engine | None = None
         self.switch = Switch(
-            self.store, self.installation, self, version=version, profile=directories.profile
-        )
+            self.store, self.installation, self, version=version, profile=directories.profile,
+            ready=lambda: self.check_ready(),
+        )  # fmt: skip
+        self.check_ready: Callable[[], None] = lambda: None
+        """Raises ``UpdateError`` where the next daemon could not start, whatever its version; may block."""
         self.trial = (
             OnTrial(self.store, given.trial_id, reopen=self._reopen, decided=self._decided)
             if given.trial_id

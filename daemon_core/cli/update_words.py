@@ -88,6 +88,7 @@ _REASONS: Final[dict[str, Callable[[_Params], str]]] = {
     "busy": lambda p: "another change of the installation is going on",
     "claims": lambda p: "a task was on its way in for too long",
     "stopping": lambda p: "the daemon was about to stop",
+    "settings": lambda p: f"no daemon could start with the settings as they are: {p.get('what', '')}",
     "launcher_missing": lambda p: "the launcher is missing",
     "disk": lambda p: f"the disk does not take it{_detail(p)}",
     "lost": lambda p: "it was broken off",

@@ -63,6 +63,7 @@ REASONS: Final[dict[str, tuple[str, ...]]] = {
     "busy": (),
     "claims": ("seconds",),
     "stopping": (),
+    "settings": ("what",),  # no daemon could start with them
     "disk": (),
     "lost": (),  # it was broken off, again and again
     # On trial.

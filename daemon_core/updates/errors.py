@@ -13,7 +13,7 @@ class UpdateError(Exception):
             on trial), ``busy`` (an update is on its way, or somebody else changes the installation),
             ``claims`` (claims did not come home in time), ``stopping`` (the daemon is about to end),
             ``current`` (it runs already), ``older`` (only the user goes back), ``launcher_missing``,
-            ``disk`` (``detail`` is the system's word).
+            ``disk`` (``detail`` is the system's word), ``settings`` (no daemon could read them; ``what``).
         params: What there is to say about it.
     """
 

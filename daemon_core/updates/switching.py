@@ -123,7 +123,11 @@ class Switch:
         version: str,
         profile: str,
         limits: Limits | None = None,
+        ready: Callable[[], None] = lambda: None,
     ) -> None:
+        """Args:
+        ready: raises ``UpdateError`` where no daemon of any version could start at present; may block.
+        """
         self.store = store
         self.installation = installation
         self.limits = limits or limits_of(installation)
@@ -132,6 +136,7 @@ class Switch:
         self.pending: Pending | None = None
         """The switch that is on its way."""
         self._host = host
+        self._ready = ready
         self._profile = profile
         self._now = asyncio.Event()
 
@@ -176,6 +181,7 @@ class Switch:
         held = False
         try:
             await asyncio.to_thread(self._check, version, asked)
+            await asyncio.to_thread(self._ready)
             if quiet_s > 0:
                 await self._quiet(quiet_s)
             self._show(version, "holding")

@@ -56,6 +56,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "older": mark("it is older than the version that runs"),
     "disk": mark("the disk does not take it"),
     "stopping": mark("Ostler was about to stop"),
+    "settings": mark("the settings have a mistake: {what}"),
     "claims": mark("tasks that were just starting took too long"),
     "busy": mark("something else is being changed"),
     "trial": mark("another version is being tried"),
@@ -116,7 +117,7 @@ def reason_words(reason: Condition | None) -> str:
         return condition_text(reason)
     if reason.code == "clock" and not reason.params.get("there"):
         known = _NO_TIME_THERE
-    values = {"status": "?", "here": "?", "there": "?", "host": "?", "path": "?"}
+    values = {"status": "?", "here": "?", "there": "?", "host": "?", "path": "?", "what": "?"}
     return _(known).format_map({**values, **reason.params})
 
 

@@ -116,6 +116,14 @@ def test_an_update_while_tasks_run_costs_nothing(installed: InstalledHome, tmp_p
     tasks = begin_tasks(home, go)
     shims = [home.shim(task)["pid"] for task in tasks]
     home.put(NEW, "good")
+    # A file that nobody could start with, saved while the daemon goes by what it read before.
+    settings = home.directories.config_file
+    settings.write_text("[daemon]\nslots = many\n")
+    home.apply(NEW)
+    refused = home.wish.with_suffix(".refused")
+    wait_until(lambda: refused.exists() and refused.read_text() == "settings", "the refusal")
+    assert home.status()["barrier"] is None
+    settings.unlink()
     home.apply(NEW)
     wait_until(lambda: home.runs(NEW), "the new version to run")
     assert home.status()["pid"] == pid, "for whoever watches the process nothing has happened"
