@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,12 +26,26 @@ def theme(qapp: QApplication) -> Theme:
     return Theme(qapp, "light")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def imported_apart() -> Iterator[None]:
+    """What is there before the first test is not looked through after each."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """What a test threw away is gone before the next one begins."""
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test threw away is gone before the next one begins, and it is this thread that takes it away:
+    servers of the tests have threads, and Qt's objects must not be destroyed there."""
+    if request.module.__name__.rpartition(".")[2] != "test_threads":  # which is about just that
+        gc.disable()
     yield
     if QCoreApplication.instance() is not None:
         QCoreApplication.sendPostedEvents(None, int(QEvent.Type.DeferredDelete.value))
+    gc.collect()
+    gc.enable()
 
 
 class Desk:
