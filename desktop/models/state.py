@@ -215,3 +215,16 @@ def _decode(event: ChangeEvent, kind: type[Any]) -> Any:
 
 def _id(event: ChangeEvent) -> str:
     return str(msgspec.json.decode(event.data, type=dict[str, Any]).get("id", ""))
+
+
+def known_agents(state: DesktopState) -> list[tuple[str, str]]:
+    """Who can be given a task here: (name, "agent NAME" or "runtime ID")."""
+    known = [(agent.name, f"agent {agent.name}") for agent in state.agents.values()]
+    seen = set()
+    for runtime in state.runtimes.values():
+        if runtime.status == "online" and runtime.connection in ("", "hub"):
+            ident = runtime.id if runtime.profile else runtime.provider
+            if ident not in seen:
+                seen.add(ident)
+                known.append((runtime.name or runtime.provider, f"runtime {ident}"))
+    return known

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
-from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from PySide6.QtCore import QEvent, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import (
     QAccessible,
     QColor,
@@ -16,6 +16,7 @@ from PySide6.QtGui import (
     QPainter,
     QPaintEvent,
     QPalette,
+    QPen,
 )
 from PySide6.QtWidgets import (
     QComboBox,
@@ -36,6 +37,19 @@ from desktop.theme.tokens import Colours
 
 PLAIN_LIST = "QListView { background: transparent; } QListView:focus { border: none; }"
 """A list on the page's own ground; its delegate draws the focus around the current row."""
+
+
+def paint_ground(painter: QPainter, box: QRectF, state: QStyle.StateFlag, colours: Colours) -> None:
+    """What a list's row stands on: nothing, or the ground of one that is pointed at or chosen, with focus."""
+    selected = bool(state & QStyle.StateFlag.State_Selected)
+    if selected or state & QStyle.StateFlag.State_MouseOver:
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(colours.selected if selected else colours.hover))
+        painter.drawRoundedRect(box, tokens.RADIUS, tokens.RADIUS)
+    if selected and state & QStyle.StateFlag.State_HasFocus:
+        painter.setPen(QPen(QColor(colours.accent), 2))
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), tokens.RADIUS, tokens.RADIUS)
 
 
 class Choice(QComboBox):

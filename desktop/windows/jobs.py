@@ -24,7 +24,6 @@ from PySide6.QtGui import (
     QHideEvent,
     QKeySequence,
     QPainter,
-    QPen,
     QShortcut,
     QShowEvent,
 )
@@ -47,7 +46,7 @@ from desktop.models.state import DesktopState
 from desktop.text import _, n_
 from desktop.theme import glyphs, tokens
 from desktop.theme.palette import body_font, sized
-from desktop.windows.bits import PLAIN_LIST, Elided, label, primary_button, quiet_button, tint
+from desktop.windows.bits import PLAIN_LIST, Elided, label, paint_ground, primary_button, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.job_detail import JobDetail
 from desktop.windows.job_words import job_glyph, job_state, job_time, resident_facts, resident_glyph
@@ -100,15 +99,7 @@ class JobDelegate(QStyledItemDelegate):
             painter.restore()
             return
         box = QRectF(place(rect, rect.adjusted(16, 1, -tokens.GRID, -1)))
-        selected = bool(state & QStyle.StateFlag.State_Selected)
-        if selected or state & QStyle.StateFlag.State_MouseOver:
-            painter.setPen(Qt.PenStyle.NoPen)
-            painter.setBrush(QColor(colours.selected if selected else colours.hover))
-            painter.drawRoundedRect(box, tokens.RADIUS, tokens.RADIUS)
-        if selected and state & QStyle.StateFlag.State_HasFocus:
-            painter.setPen(QPen(QColor(colours.accent), 2))
-            painter.setBrush(Qt.BrushStyle.NoBrush)
-            painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), tokens.RADIUS, tokens.RADIUS)
+        paint_ground(painter, box, state, colours)
         inner = box.toRect().adjusted(tokens.GRID, 6, -tokens.GRID, -6)
         half = inner.height() // 2
         first = QRect(inner.left(), inner.top(), inner.width(), half)

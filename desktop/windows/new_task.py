@@ -14,7 +14,7 @@ from daemon_core.control.views import TaskAdd, TaskView
 from desktop.commands import Command
 from desktop.daemon.folders import FolderLook
 from desktop.daemon.http import WORK_TIMEOUT_MS, Failure
-from desktop.models.state import ACTIVE, DesktopState
+from desktop.models.state import ACTIVE, DesktopState, known_agents
 from desktop.models.templates import Template, fields_of, filled
 from desktop.text import _, n_
 from desktop.theme import tokens
@@ -141,14 +141,7 @@ class NewTaskBox(QWidget):
     def show_state(self, state: DesktopState) -> None:
         """Offer the agents that there are now."""
         self._show_place()
-        known = [(agent.name, f"agent {agent.name}") for agent in state.agents.values()]
-        seen = set()
-        for runtime in state.runtimes.values():
-            if runtime.status == "online" and runtime.connection in ("", "hub"):
-                ident = runtime.id if runtime.profile else runtime.provider
-                if ident not in seen:
-                    seen.add(ident)
-                    known.append((runtime.name or runtime.provider, f"runtime {ident}"))
+        known = known_agents(state)
         if known == self._known:
             return
         self._known = known

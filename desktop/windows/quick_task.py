@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
 
 from daemon_core.control.views import TaskAdd, TaskView
 from desktop.daemon.http import WORK_TIMEOUT_MS, Failure
-from desktop.models.state import DesktopState
+from desktop.models.state import DesktopState, known_agents
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.windows.bits import Choice, GlyphButton, label, tint
@@ -129,16 +129,3 @@ class QuickTask(QWidget):
 
     def _show_button(self) -> None:
         self.button.setEnabled(bool(self.prompt.text().strip()) and self._context.link.state.connected)
-
-
-def known_agents(state: DesktopState) -> list[tuple[str, str]]:
-    """Who can be given a task here: (name, "agent NAME" or "runtime ID")."""
-    known = [(agent.name, f"agent {agent.name}") for agent in state.agents.values()]
-    seen = set()
-    for runtime in state.runtimes.values():
-        if runtime.status == "online" and runtime.connection in ("", "hub"):
-            ident = runtime.id if runtime.profile else runtime.provider
-            if ident not in seen:
-                seen.add(ident)
-                known.append((runtime.name or runtime.provider, f"runtime {ident}"))
-    return known

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QRect, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QFontMetrics, QPainter, QPen
+from PySide6.QtGui import QColor, QFontMetrics, QPainter
 from PySide6.QtWidgets import QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
 from daemon_core.control.views import TaskRow
@@ -15,6 +15,7 @@ from desktop.text import _
 from desktop.theme import glyphs, tokens
 from desktop.theme.palette import body_font, sized
 from desktop.theme.tokens import Colours
+from desktop.windows.bits import paint_ground
 from desktop.windows.task_line import detail_text
 from desktop.windows.wording import cost_text, short_number, state_glyph
 from desktop.words import ago, elapsed
@@ -46,16 +47,7 @@ class TaskDelegate(QStyledItemDelegate):
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         box = QRectF(rect).adjusted(16, 1, -16, -1)
-        hovered = bool(state & QStyle.StateFlag.State_MouseOver)
-        selected = bool(state & QStyle.StateFlag.State_Selected)
-        if selected or hovered:
-            painter.setPen(Qt.PenStyle.NoPen)
-            painter.setBrush(QColor(colours.selected if selected else colours.hover))
-            painter.drawRoundedRect(box, tokens.RADIUS, tokens.RADIUS)
-        if selected and state & QStyle.StateFlag.State_HasFocus:
-            painter.setPen(QPen(QColor(colours.accent), 2))
-            painter.setBrush(Qt.BrushStyle.NoBrush)
-            painter.drawRoundedRect(box.adjusted(1, 1, -1, -1), tokens.RADIUS, tokens.RADIUS)
+        paint_ground(painter, box, state, colours)
         inner = box.toRect().adjusted(tokens.GRID, 6, -tokens.GRID, -6)
         half = inner.height() // 2
         first = QRect(inner.left(), inner.top(), inner.width(), half)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,8 @@ from desktop.commands import Command
 from desktop.daemon.link import Link
 from desktop.theme.palette import Theme
 from desktop.windows.context import Context
+from tests.desktop.host import Host, make_host
+from tests.desktop.screen import session_bus, x_server
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +48,25 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         QCoreApplication.sendPostedEvents(None, int(QEvent.Type.DeferredDelete.value))
     gc.collect()
     gc.enable()
+
+
+@pytest.fixture
+def display() -> Iterator[str]:
+    with x_server() as name:
+        yield name
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    with session_bus(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def host(address: str) -> AsyncIterator[Host]:
+    found = await make_host(address)
+    yield found
+    found.bus.disconnect()
 
 
 class Desk:

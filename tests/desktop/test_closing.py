@@ -6,15 +6,15 @@ import asyncio
 import os
 import subprocess
 import tomllib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from desktop.windows.main import WIDTH
-from tests.desktop.host import Host, make_host
+from tests.desktop.host import Host
 from tests.desktop.notices import NotificationServer
-from tests.desktop.screen import desktop, said, session_bus, windows_of, x_server
+from tests.desktop.screen import desktop, said, windows_of
 from tests.end_to_end.home import OstlerHome, wait_until
 
 TOLD = "Ostler goes on in the tray"
@@ -26,25 +26,6 @@ def home(tmp_path: Path) -> Iterator[OstlerHome]:
     found.start()
     yield found
     found.close()
-
-
-@pytest.fixture
-def display() -> Iterator[str]:
-    with x_server() as name:
-        yield name
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with session_bus(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def host(address: str) -> AsyncIterator[Host]:
-    found = await make_host(address)
-    yield found
-    found.bus.disconnect()
 
 
 def press(display: str, keys: str) -> None:

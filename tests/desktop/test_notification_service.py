@@ -24,7 +24,6 @@ from desktop.notifications.freedesktop import Freedesktop
 from desktop.notifications.library import LibraryService
 from desktop.notifications.service import Balloon, Button, Chain, Notification, Service, cut
 from tests.desktop.notices import NotificationServer
-from tests.desktop.screen import session_bus
 
 WAIT_MS = 20_000
 
@@ -36,12 +35,6 @@ def nothing_is_collected_in_a_thread() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with session_bus(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.desktop.notices import Notice, NotificationServer
-from tests.desktop.screen import desktop, session_bus, until_running, x_server
+from tests.desktop.screen import desktop, until_running
 from tests.end_to_end.home import OstlerHome, wait_until
 from tests.support.scripted_agent import script
 
@@ -21,18 +21,6 @@ def home(tmp_path: Path) -> Iterator[OstlerHome]:
     (tmp_path / "daemon.out").touch()
     yield made
     made.close()
-
-
-@pytest.fixture
-def display() -> Iterator[str]:
-    with x_server() as name:
-        yield name
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with session_bus(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,19 +32,6 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a sma
 def display() -> Iterator[str]:
     with x_server() as name:
         yield name
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with session_bus(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def host(address: str) -> AsyncIterator[Host]:
-    found = await make_host(address)
-    yield found
-    found.bus.disconnect()
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.desktop.host import PATIENCE_S, Host, make_host
-from tests.desktop.screen import desktop, said, session_bus, until_running, windows_of, x_server
+from tests.desktop.screen import desktop, said, until_running, windows_of
 from tests.end_to_end.home import OstlerHome, wait_until
 
 
@@ -23,25 +23,6 @@ def home(tmp_path: Path) -> Iterator[OstlerHome]:
     (tmp_path / "daemon.out").touch()  # here the desktop starts the daemon
     yield found
     found.close()
-
-
-@pytest.fixture
-def display() -> Iterator[str]:
-    with x_server() as name:
-        yield name
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    with session_bus(tmp_path) as found:
-        yield found
-
-
-@pytest.fixture
-async def host(address: str) -> AsyncIterator[Host]:
-    found = await make_host(address)
-    yield found
-    found.bus.disconnect()
 
 
 async def test_menu_follows_the_tasks_and_its_rows_do_what_they_say(

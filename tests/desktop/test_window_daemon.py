@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,20 @@ class LiveDesk:
         return "\n".join(text for item in self.task.transcript.transcript.items for text in item.plain())
 
 
+@contextmanager
+def live_at(qtbot: QtBot, home: OstlerHome, theme: Theme, page: str) -> Iterator[LiveDesk]:
+    """The daemon of a home started, and a desktop over it at a page."""
+    home.start()
+    made = LiveDesk(home, theme)
+    made.link.start()
+    qtbot.waitUntil(lambda: made.link.state.connected, timeout=WAIT_MS)
+    made.windows.do(Command("open", page))
+    qtbot.addWidget(made.windows.main)
+    yield made
+    made.windows.close()
+    made.link.stop()
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[OstlerHome]:
     made = OstlerHome(tmp_path, environ={"OSTLER_PERMISSIONS_DEFAULT": "ask"})
@@ -81,15 +96,8 @@ def home(tmp_path: Path) -> Iterator[OstlerHome]:
 
 @pytest.fixture
 def live(qtbot: QtBot, home: OstlerHome, theme: Theme) -> Iterator[LiveDesk]:
-    home.start()
-    made = LiveDesk(home, theme)
-    made.link.start()
-    qtbot.waitUntil(lambda: made.link.state.connected, timeout=WAIT_MS)
-    made.windows.do(Command("open", "now"))
-    qtbot.addWidget(made.windows.main)
-    yield made
-    made.windows.close()
-    made.link.stop()
+    with live_at(qtbot, home, theme, "now") as opened:
+        yield opened
 
 
 def test_a_task_from_the_box_to_its_end(qtbot: QtBot, live: LiveDesk, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
 from daemon_core.control.views import JobView
-from desktop.commands import Command
 from desktop.daemon.stats import StatsFeed
 from desktop.models.jobs import JobsModel, entries_of
 from desktop.models.output import KEPT_LINES, MOST_LINES, Look, Output
@@ -26,7 +25,7 @@ from desktop.windows.main import MainWindow
 from tests.desktop import canned
 from tests.desktop.conftest import Desk
 from tests.desktop.hands import click, press
-from tests.desktop.test_window_daemon import WAIT_MS, LiveDesk
+from tests.desktop.test_window_daemon import WAIT_MS, LiveDesk, live_at
 from tests.end_to_end.home import OstlerHome
 
 pytestmark = [
@@ -177,15 +176,8 @@ def home(tmp_path: Path) -> Iterator[OstlerHome]:
 
 @pytest.fixture
 def live(qtbot: QtBot, home: OstlerHome, theme: Theme) -> Iterator[LiveDesk]:
-    home.start()
-    opened = LiveDesk(home, theme)
-    opened.link.start()
-    qtbot.waitUntil(lambda: opened.link.state.connected, timeout=WAIT_MS)
-    opened.windows.do(Command("open", "jobs"))
-    qtbot.addWidget(opened.windows.main)
-    yield opened
-    opened.windows.close()
-    opened.link.stop()
+    with live_at(qtbot, home, theme, "jobs") as opened:
+        yield opened
 
 
 def test_a_job_from_the_box_to_its_end(qtbot: QtBot, live: LiveDesk, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from desktop.words import condition_action, condition_text, status_sentence
 from tests.desktop import canned
 from tests.desktop.conftest import Desk
 from tests.desktop.hands import click, press
-from tests.desktop.test_window_daemon import WAIT_MS, LiveDesk
+from tests.desktop.test_window_daemon import WAIT_MS, LiveDesk, live_at
 from tests.end_to_end.home import OstlerHome
 from tests.support.scripted_agent import script
 
@@ -299,15 +299,8 @@ def home(tmp_path: Path) -> Iterator[OstlerHome]:
 
 @pytest.fixture
 def live(qtbot: QtBot, home: OstlerHome, theme: Theme) -> Iterator[LiveDesk]:
-    home.start()
-    opened = LiveDesk(home, theme)
-    opened.link.start()
-    qtbot.waitUntil(lambda: opened.link.state.connected, timeout=WAIT_MS)
-    opened.windows.do(Command("open", "now"))
-    qtbot.addWidget(opened.windows.main)
-    yield opened
-    opened.windows.close()
-    opened.link.stop()
+    with live_at(qtbot, home, theme, "now") as opened:
+        yield opened
 
 
 def test_a_task_with_its_figures_jobs_and_turns(
