@@ -5,7 +5,9 @@ The build is kept in ``.cache/bundle`` by a hash of what went in, so workers sha
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,15 +84,20 @@ def user() -> Iterator[User]:
 
 @pytest.fixture
 def debs(bundle: layout.Source, installers: Made, tmp_path: Path) -> Iterator[DebPackages]:
-    """Makes, installs and removes .deb packages; none is left at the end. For tests of one group alone
-    (``xdist_group("dpkg")``), since there is one package manager."""
+    """Makes, installs and removes .deb packages; none is left at the end.
+
+    There is one package manager: a test waits until those of other runs on this machine are done with it.
+    Within a run the tests are one group (``xdist_group("dpkg")``), so that none waits long.
+    """
     packages = DebPackages(bundle, tmp_path / "debs", {bundle.version: installers.of(".deb")})
-    assert not packages.installed(), "this machine has Ostler installed: tests would take it away"
-    try:
-        yield packages
-    finally:
-        if packages.installed():
-            packages.purge()
+    with open(Path(tempfile.gettempdir()) / "ostler-tests-dpkg.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not packages.installed(), "this machine has Ostler installed: tests would take it away"
+        try:
+            yield packages
+        finally:
+            if packages.installed():
+                packages.purge()
 
 
 @pytest.fixture
