@@ -182,6 +182,14 @@ async def facts(home: HurriedHome, told: Path) -> Facts:
     return Facts(home.daemon.pid, Counter(name for name in names if not name.startswith("Task-")))
 
 
+async def settled(home: HurriedHome, told: Path, links: int) -> Facts:
+    """The facts once every connection has its link: after a cut one is made again in its own time."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (found := await facts(home, told)).tasks["link reader"] != links:  # noqa: ASYNC110
+            await asyncio.sleep(0.2)  # outside of this process
+    return found
+
+
 @pytest.mark.timeout(180 + 2 * SECONDS)
 async def test_many_runtimes_at_several_servers_for_a_while(tmp_path: Path) -> None:
     told = tmp_path / "asyncio-tasks"
@@ -218,7 +226,7 @@ async def test_many_runtimes_at_several_servers_for_a_while(tmp_path: Path) -> N
             soak.add()
         await aside(lambda: wait_until(lambda: soak.open() == 0, "the first tasks", PATIENCE_S))
         await world.at_rest()
-        before = await facts(home, told)
+        before = await settled(home, told, len(servers) + 1)
 
         until = time.monotonic() + SECONDS
         async with asyncio.TaskGroup() as group:
@@ -229,7 +237,7 @@ async def test_many_runtimes_at_several_servers_for_a_while(tmp_path: Path) -> N
         await aside(lambda: wait_until(lambda: soak.open() == 0, "all tasks to end", PATIENCE_S))
         await world.at_rest()
         ends = soak.check()
-        after = await facts(home, told)
+        after = await settled(home, told, len(servers) + 1)
         said = f"{ends}, {len(soak.own)} of the hub's, {soak.did}\nbefore: {before}\nafter: {after}"
         assert ends["completed"] > SECONDS, said
         assert set(soak.did) >= {"restart_server", "revoke", "leave_workspace"}
@@ -243,6 +251,7 @@ async def test_many_runtimes_at_several_servers_for_a_while(tmp_path: Path) -> N
         # Pooled connections come and go; one a task, a restart or a sign-in would be hundreds.
         assert after.sockets <= before.sockets + 25, said
         known = {row[0] for row in home.journal("SELECT task_id FROM tasks")}
-        unknown = [(task.id, task.story) for _, task in soak.tasks if task.id not in known]
-        assert unknown == [], said
-        assert len(known) == len(soak.tasks) + len(soak.own)
+        # What never came here, its server has failed itself (``check``); all the rest is in the journal.
+        given = {task.id for _, task in soak.tasks if (task.status, task.starts) != ("failed", 0)}
+        assert given | set(soak.own) <= known, said
+        assert known <= {task.id for _, task in soak.tasks} | set(soak.own), said
