@@ -48,6 +48,7 @@ from daemon_core.control.facade import Facade
 from daemon_core.runtimes.discovery import FoundAgent
 from daemon_core.runtimes.heartbeat import Heartbeat
 from daemon_core.runtimes.registration import RegisteredRuntime, Registration
+from daemon_core.settings import proxies
 from daemon_core.settings import servers as server_list
 from daemon_core.settings.credentials import CredentialError, CredentialStore
 from daemon_core.settings.directories import Directories
@@ -226,10 +227,8 @@ class Servers:
         self._check_settled()
 
     def _network_changed(self) -> None:
-        """What could not be reached may be by now: no back-off is waited out."""
         for server in self._servers.values():
-            if server.connection.health.state in (State.WAITING_FOR_NETWORK, State.SERVER_UNREACHABLE):
-                server.connection.look_now()
+            server.connection.network_changed()
         self.on_network()
 
     # --- the control API -----------------------------------------------------------------------
@@ -273,7 +272,7 @@ class Servers:
                 detail = error.strerror or str(error)
                 raise _keyring(CredentialError("unreadable", detail), "keep") from error
             server.entry = entry
-            server.connection.client.readdress(url, signing.proxy_for(url, self._environ))
+            server.connection.client.readdress(url, proxies.proxy_for(url, self._environ))
             if entry.name not in self._servers:
                 await server.connection.client.__aenter__()
                 self._adopt(server)
@@ -284,7 +283,7 @@ class Servers:
             log.info("signed in at %s (%s), the credential is in the %s", entry.name, url, kept.place)
         self._facade.status_changed()
         notes = [] if found.workspaces else ["no_workspace"]
-        if url.startswith("http://") and not signing.is_loopback(url):
+        if url.startswith("http://") and not proxies.is_loopback(url):
             notes.append("insecure")
         return SignedIn(
             connection=msgspec.structs.replace(
@@ -322,6 +321,8 @@ class Servers:
         wanted = [self._named(request.server)] if request.server else list(self._servers.values())
         for server in wanted:
             server.look.set()
+            if server.has_token() and not server.connection.usable:
+                server.connection.token_changed()  # refused before; perhaps it is good again
             server.connection.look_now()
         return [self._detail(server) for server in wanted]
 
@@ -335,7 +336,7 @@ class Servers:
             url,
             lambda: server.token,
             version=self._version,
-            proxy=signing.proxy_for(url, self._environ),
+            proxy=proxies.proxy_for(url, self._environ),
             needs_token=True,
             skill_bundles=True,
         )
@@ -490,7 +491,7 @@ class Servers:
         return self._engine
 
     async def _checked(self, url: str, token: str) -> signing.Accepted:
-        client = ServerClient(url, token, version=self._version, proxy=signing.proxy_for(url, self._environ))
+        client = ServerClient(url, token, version=self._version, proxy=proxies.proxy_for(url, self._environ))
         try:
             signing.check_form(token)
             async with client:
@@ -514,7 +515,12 @@ class Servers:
     def _publish_runtimes(self) -> None:
         if self._engine is None:
             return
-        registered = [runtime for each in self.registrations.values() for runtime in each.runtimes.values()]
+        registered = [
+            runtime
+            for name, each in self.registrations.items()
+            if not self._servers[name].leaving
+            for runtime in each.runtimes.values()
+        ]
         self._engine.set_runtimes(registered)
         self._facade.runtimes_changed()
 
@@ -540,7 +546,10 @@ class Servers:
             since=view.since,
             next_try_at=view.next_try_at,
             websocket=view.websocket,
-            workspaces=_workspaces(list(connection.workspaces.values())),
+            workspaces=[
+                WorkspaceView(id=each.id, name=each.name, problem=_problem_of(registration, each.id))
+                for each in connection.workspaces.values()
+            ],
             runtimes=len(registration.runtimes) if registration is not None else 0,
             tasks=len(self._engine.known_tasks(entry.name)) if self._engine is not None else 0,
             undelivered=self._undelivered(entry.name),
@@ -596,6 +605,11 @@ def _keyring(error: CredentialError, action: str) -> ControlError:
 
 def _workspaces(found: Sequence[Any]) -> list[WorkspaceView]:
     return [WorkspaceView(id=each.id, name=each.name) for each in found]
+
+
+def _problem_of(registration: Registration | None, workspace_id: str) -> str:
+    state = registration.workspaces.get(workspace_id) if registration is not None else None
+    return state.problem if state is not None else ""
 
 
 def _moment(wall: float) -> str:

@@ -7,6 +7,8 @@ conflict, 124 time ran out, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -78,8 +80,31 @@ root = _Root(
 )
 
 
+def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        from daemon_core.cli.commands.version import version
+
+        context.invoke(version)
+        context.exit()
+
+
+root.params.append(
+    click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        callback=_print_version,
+        help="The same as `ostler version`.",
+    )
+)
+
+
 def run(arguments: Sequence[str]) -> int:
     """One call of ``ostler``; returns its exit code."""
+    if not os.path.isabs(os.environ.get("OSTLER_HOME") or os.sep):
+        from daemon_core.settings.directories import settle_home
+
+        settle_home(os.environ)
     session = Session()
     try:
         result = root.main(list(arguments), prog_name="ostler", standalone_mode=False, obj=session)
@@ -100,7 +125,14 @@ def _tell(session: Session, error: Exception) -> int:
     if found is None:
         raise error
     if session.json:
-        session.document({"error": {"code": found.code, "message": found.message, "hint": found.hint}})
+        try:
+            session.document({"error": {"code": found.code, "message": found.message, "hint": found.hint}})
+            sys.stdout.flush()
+            return found.exit_code
+        except OSError:  # a full disk, say: then there is still the other stream
+            _quiet()
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
     else:
         click.echo(sentence(found.message, found.hint), err=True)
     return found.exit_code
@@ -115,6 +147,10 @@ def _explain(error: Exception) -> CliError | None:
         context = getattr(error, "ctx", None)
         if not hint and context is not None:
             hint = f"`{context.command_path} --help` shows how it is used"
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            return CliError("usage", "No command was given", hint, EXIT_USAGE)
+        if "unexpected extra argument" in error.format_message():
+            hint = f"Put what belongs together in quotation marks; {hint}"
         return CliError("usage", error.format_message().rstrip("."), hint, EXIT_USAGE)
     from daemon_core.settings.errors import SettingsError
 
@@ -122,7 +158,9 @@ def _explain(error: Exception) -> CliError | None:
         place = f"{error.file}" if error.file is not None else ""
         if place and error.line is not None:
             place += f":{error.line}"
-        message = f"{place}: {error.what}" if place else error.what
+        begins = error.what.partition(" ")[0].isalpha() and not place
+        what = error.what[:1].upper() + error.what[1:] if begins else error.what
+        message = f"{place}: {what}" if place else what
         return CliError("settings_invalid", message, error.hint, EXIT_USAGE)
     from daemon_core.control.client import DaemonUnreachableError
     from daemon_core.control.errors import ControlError
@@ -135,8 +173,21 @@ def _explain(error: Exception) -> CliError | None:
         return CliError(error.code, words.message, words.hint, words.exit_code)
     if isinstance(error, OSError):
         what = error.strerror or str(error)
-        return CliError("system", f"{error.filename}: {what}" if error.filename else what, "", EXIT_FAILED)
+        hint = "Check the disk and its permissions" if error.errno in _OF_THE_DISK else ""
+        return CliError("system", f"{error.filename}: {what}" if error.filename else what, hint, EXIT_FAILED)
+    if isinstance(error, UnicodeEncodeError) and _is_no_text(error.object):
+        # Bytes of the command line or of a name; nothing has been asked for yet.
+        return CliError(
+            "invalid_input", "Something that was given is not UTF-8 text", "Convert it", EXIT_USAGE
+        )
     return None
+
+
+def _is_no_text(given: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in given)
+
+
+_OF_THE_DISK: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def _asked_for_json(arguments: Sequence[str]) -> bool:
@@ -152,7 +203,19 @@ def _quiet() -> int:
     return EXIT_FAILED
 
 
+def _settle_streams() -> None:
+    """Output goes somewhere, whatever that is: a closed stream is one that nobody reads, and a character that
+    a terminal does not have is no reason to stop."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as we are
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
+    _settle_streams()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -6,13 +6,14 @@ that an agent runs acts for its task or not at all.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import os
 import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import msgspec
 
@@ -47,6 +48,8 @@ _EXITS: Final = {
 }
 _PASSING: Final = frozenset({408, 429, 502, 503, 504})
 _NOT_TAKEN: Final = frozenset({429, 503})
+_ELSEWHERE: Final = frozenset({301, 302, 303, 307, 308})
+REDIRECTS: Final = 5
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -82,7 +85,7 @@ class TaskServer:
             attached = environ.get("OSTLER_QUICK_CREATE_ATTACHMENT_IDS", "") or "[]"
             try:
                 self.implied["attachment"] = msgspec.json.decode(attached, type=list[str])
-            except msgspec.MsgspecError as error:
+            except ValueError as error:
                 raise CliError(
                     "environment", f"OSTLER_QUICK_CREATE_ATTACHMENT_IDS cannot be read: {error}"
                 ) from error
@@ -110,31 +113,45 @@ class TaskServer:
         kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
         return self._ask("POST", path, b"".join(parts), kind, again=False)
 
-    def fetch(self, url: str, into: int, limit_bytes: int) -> int:
+    def fetch(self, url: str, into: int, limit_bytes: int, *, sent_on: int = 0) -> int:
         """Write what is at a URL (of this server, or wherever it keeps files) to a descriptor; its size.
 
-        The token goes to this server and nowhere else. Raises ``CliError``.
+        The token goes to this server and nowhere else, wherever we are sent on to. Raises ``CliError``, and
+        ``OSError`` where the descriptor takes no more.
         """
         full = url if "://" in url else f"{self.url}/{url.lstrip('/')}"
         own = _origin(full) == _origin(self.url)
         address = urlsplit(full)
         if address.scheme not in ("http", "https"):
             raise CliError("bad_answer", f"The server named a download address of the kind {address.scheme}")
-        connection = _connect(full)
+        way = _Way(full)
+        connection = way.connection
         taken = 0
+        disk: OSError | None = None
         try:
-            where = address.path + (f"?{address.query}" if address.query else "")
-            connection.request("GET", where or "/", headers=self._headers if own else {})
+            where = (address.path or "/") + (f"?{address.query}" if address.query else "")
+            headers = {**way.headers, **self._headers} if own else way.headers
+            connection.request("GET", way.before + where, headers=headers)
             answer = connection.getresponse()
+            if answer.status in _ELSEWHERE and (place := answer.headers.get("Location")):
+                if sent_on >= REDIRECTS:
+                    raise CliError("bad_answer", "The server sends the download from one place to the next")
+                return self.fetch(urljoin(full, place), into, limit_bytes, sent_on=sent_on + 1)
             if answer.status != 200:
                 raise _refused(answer.status, answer.read(4096))
             while piece := answer.read(PIECE_BYTES):
                 taken += len(piece)
                 if taken > limit_bytes:
                     raise CliError("too_large", f"The file is larger than {limit_bytes} bytes")
-                while piece:
-                    piece = piece[os.write(into, piece) :]
-        except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
+                try:
+                    while piece:
+                        piece = piece[os.write(into, piece) :]
+                except OSError as error:
+                    disk = error
+                    raise
+        except (OSError, http.client.HTTPException) as error:
+            if error is disk:
+                raise
             raise _unreachable(full, error) from error
         finally:
             connection.close()
@@ -170,9 +187,11 @@ class TaskServer:
     def _once(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, dict[str, str], bytes]:
-        connection = _connect(self.url)
+        way = _Way(self.url)
+        connection = way.connection
         try:
-            connection.request(method, urlsplit(self.url).path + path, body, dict(headers))
+            where = way.before + urlsplit(self.url).path + path
+            connection.request(method, where, body, {**way.headers, **headers})
             answer = connection.getresponse()
             said = answer.read(ANSWER_LIMIT_BYTES + 1)
         finally:
@@ -197,10 +216,38 @@ def task_server(session: Session) -> TaskServer:
     return TaskServer(url, token, os.environ)
 
 
-def _connect(url: str) -> http.client.HTTPConnection:
-    address = urlsplit(url)
-    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-    return kind(address.hostname or "127.0.0.1", address.port, timeout=TIMEOUT_S)
+class _Way:
+    """How a server is reached: straight, or through the proxy that the environment names, as by the daemon.
+
+    Attributes:
+        connection: Not open yet.
+        before: Goes before the path of a request.
+        headers: For the proxy.
+    """
+
+    def __init__(self, url: str) -> None:
+        from daemon_core.settings.proxies import proxy_for
+
+        address = urlsplit(url)
+        host, port = address.hostname or "127.0.0.1", address.port
+        secure = address.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        self.before = ""
+        self.headers: dict[str, str] = {}
+        found = proxy_for(url, os.environ)
+        if found is None:
+            self.connection = kind(host, port, timeout=TIMEOUT_S)
+            return
+        proxy = urlsplit(found)
+        self.connection = kind(proxy.hostname or "", proxy.port or 80, timeout=TIMEOUT_S)
+        known = {}
+        if proxy.username:
+            login = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+            known["Proxy-Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+        if secure:
+            self.connection.set_tunnel(host, port, known)
+        else:
+            self.before, self.headers = f"http://{address.netloc}", known
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -214,7 +261,7 @@ def _decoded(said: bytes) -> Any:
         return None
     try:
         return msgspec.json.decode(said)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise CliError("bad_answer", f"The server's answer cannot be read: {error}") from error
 
 

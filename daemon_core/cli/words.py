@@ -53,8 +53,10 @@ def verb(count: int, one: str, many: str) -> str:
 
 
 def sentence(message: str, hint: str = "") -> str:
-    """What is wrong, then what to do, on one line."""
-    parts = [" ".join(part.split()) for part in (message, hint) if part]
+    """What is wrong, then what to do, on one line. Both may quote a server or an agent."""
+    from daemon_core.cli.show import safe
+
+    parts = [" ".join(safe(part).split()) for part in (message, hint) if part]
     return " ".join(part if part.endswith((".", "?", "!", "…")) else f"{part}." for part in parts)
 
 
@@ -183,6 +185,8 @@ _NOT_FOUND_HINTS: Final = {
     "job": "`ostler job list` shows those that there are",
     "resident": "`ostler resident list` shows those that there are",
     "connection": "`ostler connections` shows those that there are",
+    "profile": "`ostler runtimes` shows those of your servers' custom profiles that are here",
+    "request": "`ostler task show` lists what is open",
 }
 
 
@@ -218,6 +222,10 @@ _NO_ANSWER: Final = {
     "timeout": "it did not answer in time",
     "cut_off": "it broke off in the middle of an answer",
     "reset": "it broke the connection off",
+    "tls": "there is no secure connection to it",
+    "not_the_server": "something else answers in its place",
+    "unreadable": "its answer cannot be understood",
+    "too_large": "its answer is far too large",
 }
 
 
@@ -302,8 +310,12 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
     "not_found": (
         EXIT_NOT_FOUND,
         lambda p: (
-            f"There is no {p.get('kind', 'task')} {p.get('id', '')}".rstrip(),
-            _NOT_FOUND_HINTS.get(str(p.get("kind", "task")), ""),
+            ("You are signed in at no server", "`ostler login --server URL` adds one")
+            if p.get("kind") == "connection" and not p.get("id")
+            else (
+                f"There is no {p.get('kind', 'task')} {p.get('id', '')}".rstrip(),
+                _NOT_FOUND_HINTS.get(str(p.get("kind", "task")), ""),
+            )
         ),
     ),
     "ambiguous_id": (
@@ -454,7 +466,11 @@ _REFUSALS: Final[dict[str, tuple[int, _Maker]]] = {
     ),
     "internal": (
         EXIT_FAILED,
-        lambda p: ("The daemon could not do this", "`ostler daemon logs -n 50` shows what went wrong"),
+        lambda p: (
+            (f"The daemon could not do this: {p['detail']}", "Check the disk and its permissions")
+            if p.get("detail")
+            else ("The daemon could not do this", "`ostler daemon logs -n 50` shows what went wrong")
+        ),
     ),
 }
 
@@ -512,6 +528,7 @@ _RUNTIME_REASONS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
         + (f": {p['output']}" if p.get("output") else "")
     ),
     "version_unreadable": lambda p: f"it tells no version that can be read: {p.get('output', '')}",
+    "another_program": lambda p: "it does not answer as it should: it may be another program of that name",
     "not_executable": lambda p: f"{p.get('path', 'its program')} cannot be executed",
     "usage_limit": lambda p: (
         "its account has reached a limit, nothing is claimed for it"
@@ -554,6 +571,7 @@ _RUNTIME_HINTS: Final[dict[str, Callable[[Mapping[str, Any]], str]]] = {
     "probe_not_started": lambda p: "Install it again",
     "probe_failed": lambda p: "Run it with --version yourself to see what is wrong",
     "version_unreadable": lambda p: "Run it with --version yourself: it may be another program of that name",
+    "another_program": lambda p: "Update it, or name the right one with `ostler config set agents.NAME.path`",
     "wrong_architecture": lambda p: "Install the one for this machine",
     "interpreter_missing": lambda p: (
         f"Install {p.get('interpreter', 'it')}, or put it in the PATH of your shell"
@@ -584,6 +602,14 @@ def _signed_out(p: Mapping[str, Any]) -> str:
         "not_listed": "its address is not known any more",
     }.get(str(p.get("reason", "")), "")
     return f"Signed out of {server}" + (f": {why}" if why else "") + "; its results wait here"
+
+
+def _unreachable(p: Mapping[str, Any]) -> str:
+    server, reason = p.get("server", "The server"), str(p.get("reason", ""))
+    if reason == "http_status":
+        return f"{server} answers that it cannot (status {p.get('status', '?')}); tasks that run here go on"
+    why = _NO_ANSWER.get(reason, "")
+    return f"{server} does not answer" + (f": {why}" if why else "") + "; tasks that run here go on"
 
 
 def _network_down(p: Mapping[str, Any]) -> str:
@@ -617,7 +643,7 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
         "Sign in again at each with `ostler login --server URL`",
     ),
     "server_unreachable": (
-        lambda p: f"{p.get('server', 'The server')} does not answer; tasks that run here go on",
+        _unreachable,
         "It is tried again by itself; `ostler connections --retry` tries now",
     ),
     "server_refuses": (

@@ -341,17 +341,19 @@ class ServerClient:
         path = f"{_runtime(runtime_id)}/tasks/claim"
         body = msgspec.json.encode(wish)
         answer = await self._exchange("POST", path, body, limit_bytes=timing.LARGE_ANSWER_LIMIT_BYTES)
-        data = answer.data
-        try:
-            return decode(data, wire.ClaimResponse)
-        except msgspec.ValidationError as error:
-            with contextlib.suppress(msgspec.DecodeError, AttributeError):
-                task_id = msgspec.json.decode(data).get("task").get("id")
-                if isinstance(task_id, str) and task_id:
-                    raise UnreadableTaskError("POST", path, task_id, str(error)) from error
-            raise _unreadable("POST", path, error) from error
-        except msgspec.DecodeError as error:
-            raise _unreadable("POST", path, error) from error
+        return _claimed(path, answer.data, wire.ClaimResponse)
+
+    async def claim_any(self, daemon_id: str, runtime_ids: Iterable[str]) -> wire.Task | None:
+        """Claim one task of any of these runtimes, or None. Only later servers know how (others: 404).
+
+        Runtimes that the server does not know are passed over without a word. Raises as ``claim_of_hub``.
+        """
+        path = "/api/daemon/tasks/claim"
+        wish = wire.ClaimManyRequest(daemon_id=daemon_id, runtime_ids=list(runtime_ids), max_tasks=1)
+        body = msgspec.json.encode(wish)
+        answer = await self._exchange("POST", path, body, limit_bytes=timing.LARGE_ANSWER_LIMIT_BYTES)
+        tasks = _claimed(path, answer.data, wire.ClaimManyResponse).tasks
+        return tasks[0] if tasks else None
 
     async def prepare_lease(self, runtime_id: str, task_id: str) -> None:
         """Keep a claimed task ours for another 45 s while it is prepared."""
@@ -678,6 +680,21 @@ def _runtime(runtime_id: str) -> str:
 
 def _task(task_id: str) -> str:
     return f"/api/daemon/tasks/{_segment(task_id)}"
+
+
+def _claimed(path: str, data: bytes, kind: type[T]) -> T:
+    """The answer to a claim. Raises as ``ServerClient.claim_of_hub``."""
+    try:
+        return decode(data, kind)
+    except msgspec.ValidationError as error:
+        with contextlib.suppress(msgspec.DecodeError, AttributeError, LookupError, TypeError):
+            said = msgspec.json.decode(data)
+            task_id = (said.get("task") or said["tasks"][0]).get("id")
+            if isinstance(task_id, str) and task_id:
+                raise UnreadableTaskError("POST", path, task_id, str(error)) from error
+        raise _unreadable("POST", path, error) from error
+    except msgspec.DecodeError as error:
+        raise _unreadable("POST", path, error) from error
 
 
 def _decoded(method: str, path: str, data: bytes, kind: type[T]) -> T:

@@ -2,8 +2,9 @@
 
 :meth:`Connection.run` renews the token before the first other call and then every three days, keeps the list
 of workspaces, and keeps the link. Nothing that a server does or fails to do ends it or another connection:
-failures become a state with a reason (:mod:`daemon_core.connections.health`). A refused token is waited out,
-not retried; everything else is tried again with back-off.
+failures become a state with a reason (:mod:`daemon_core.connections.health`) and are tried again with
+back-off. While a token is refused nothing is done with it, but for one question now and then whether it still
+is.
 
 What happens is told to listeners, in the order in which they were added.
 """
@@ -16,6 +17,7 @@ import dataclasses
 import logging
 import random
 from collections.abc import Mapping
+from typing import Final
 
 from daemon_core.connections.backoff import Backoff
 from daemon_core.connections.client import ServerClient
@@ -27,6 +29,9 @@ from daemon_core.connections.workspaces import WorkspaceList, WorkspaceSync
 from daemon_core.protocol import errors, wire
 
 log = logging.getLogger(__name__)
+
+_NETWORK_STATES: Final = (State.WAITING_FOR_NETWORK, State.SERVER_UNREACHABLE, State.REFUSED)
+"""States that another network may end: the last one may have been one that lets nobody through."""
 
 __all__ = ["Connection", "ConnectionListener", "WorkspaceSync"]
 
@@ -94,6 +99,13 @@ class Connection:
         self._sync_wanted = asyncio.Event()
         self._quiet_until = 0.0
         """Monotonic: requests to sync before this are dropped; the state is new enough."""
+        self._later: asyncio.TimerHandle | None = None
+        """A look that follows as soon as it is not right after another one."""
+        self._suspicion = Backoff(
+            timing.first_retry_s, timing.retry_limit_s, jitter=timing.retry_jitter, rng=rng
+        )
+        self._suspected = (float("-inf"), 0.0)
+        """Monotonic: when doubts last made it look, and before when they do not again."""
         self._renew_at = (0.0, 0.0)
         """Monotonic and wall clock: the next token renewal is due when either says so. On a machine that
         sleeps much, three days by the monotonic clock alone could be longer than a token's last days."""
@@ -106,11 +118,14 @@ class Connection:
         self._token_at = float("-inf")
         """Monotonic: when the present credential came; refusals of earlier requests mean the one before."""
         self._slept = False
-        """The machine slept: pooled connections are suspect."""
+        """The machine slept, or its network is another one: pooled connections are suspect."""
         self._returns = False
         """Signed out since the last good look: what waits is to be woken by the next one."""
         self._usable = asyncio.Event()
         self._usable.set()
+        self._recheck = Backoff(timing.recheck_s, timing.recheck_limit_s, jitter=timing.retry_jitter, rng=rng)
+        self._recheck_at: float | None = None
+        """Monotonic: when the credential that was refused is shown again; None: there is none that was."""
 
     def __repr__(self) -> str:
         return f"<Connection {self.name} {self._health.state.value}>"
@@ -145,9 +160,24 @@ class Connection:
             self._quiet_until = now + self.timing.reconcile_quiet_s
             self._sync_wanted.set()
 
+    def change_told(self) -> None:
+        """The server says that something is different now: look, and right after another look, which may have
+        been too early, in a moment."""
+        wait_s = self._quiet_until - self._clock.monotonic()
+        if wait_s <= 0:
+            self.sync_now()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(wait_s, self._look_late)
+
+    def _look_late(self) -> None:
+        self._later = None
+        self._quiet_until = self._clock.monotonic() + self.timing.reconcile_quiet_s
+        self._sync_wanted.set()
+
     def await_token(self) -> None:
         """There is no credential yet: try nothing until :meth:`token_changed` (or :meth:`sign_out`)."""
         self._usable.clear()
+        self._recheck_at = None
         self.link.hold()
 
     def sign_out(self, code: str, *, next_try_at: float | None = None) -> None:
@@ -158,6 +188,7 @@ class Connection:
             next_try_at: wall-clock time at which whoever looks for the credential looks again.
         """
         self._usable.clear()
+        self._recheck_at = None
         self._returns = True
         self._show(Health(State.SIGNED_OUT, code, {"host": self.client.host}, next_try_at=next_try_at))
         self.link.hold()
@@ -170,6 +201,16 @@ class Connection:
         if not self.link.connected:
             self.link.reconnect()
 
+    def network_changed(self) -> None:
+        """Other addresses or routes than before: what could not be reached may be now, so no back-off is
+        waited out; and what seems to be open may be dead without saying so."""
+        if self._health.state in _NETWORK_STATES:
+            self.look_now()
+        elif self._health.state is State.OK and not self.timing.loopback:
+            self._slept = True
+            self.link.probe()
+            self._doubt()
+
     def token_changed(self) -> None:
         """There is a new credential: start over with it."""
         self._token_at = self._clock.monotonic()
@@ -178,6 +219,8 @@ class Connection:
         self.renewed_at, self.expires_at = 0.0, ""
         self._list.forget_way()
         self._backoff.reset()
+        self._recheck.reset()
+        self._recheck_at = None
         self._usable.set()
         self._show(Health(State.STARTING))
         self.link.release()
@@ -186,7 +229,8 @@ class Connection:
     def report(self, error: errors.ServerError, asked_at: float | None = None) -> None:
         """A call that somebody else made through :attr:`client` failed.
 
-        A refused credential signs the connection out; other failures make it look for itself.
+        A refused credential signs the connection out; other failures make it look for itself, the more seldom
+        the more often it found nothing: a look is a request for each workspace, of a server in trouble.
 
         Args:
             asked_at: when the call began (monotonic); a refusal from before a change of token is ignored.
@@ -198,7 +242,18 @@ class Connection:
             elif asked_at >= self._token_at:
                 self._sign_out(error)
         elif isinstance(error, errors.TransientError) and self._health.state is State.OK:
-            self.sync_now()
+            self._doubt()
+
+    def _doubt(self) -> None:
+        """Look whether all is well; in a row ever more seldom."""
+        now = self._clock.monotonic()
+        looked_at, not_before = self._suspected
+        if now < not_before:
+            return
+        if now - looked_at > 2 * self.timing.retry_limit_s:
+            self._suspicion.reset()
+        self._suspected = (now, now + self._suspicion.next())
+        self.sync_now()
 
     def check_clock(self, late_s: float = 0.0) -> bool:
         """Called at every tick that happens anyway: whether time jumped; if so everything is re-checked.
@@ -224,14 +279,20 @@ class Connection:
         async with contextlib.AsyncExitStack() as stack:
             if not self.client.is_open:
                 await stack.enter_async_context(self.client)
+            stack.callback(self._forget_late_look)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             group.create_task(self.link.run(), name=f"link {self.name}")
             group.create_task(self._sync_forever(), name=f"sync {self.name}")
 
+    def _forget_late_look(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+
     async def _sync_forever(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._usable.wait()
+            await self._until_usable()
             self._sync_wanted.clear()
             if self._slept:
                 self._slept = False
@@ -243,6 +304,36 @@ class Connection:
                     await self._sync_wanted.wait()
             except TimeoutError:
                 self.check_clock(loop.time() - due)
+
+    async def _until_usable(self) -> None:
+        """Wait for a credential: another one, or the refused one if the server changes its mind."""
+        while not self.usable:
+            wait_s = None if self._recheck_at is None else self._recheck_at - self._clock.monotonic()
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._usable.wait()
+            except TimeoutError:
+                await self._ask_again()
+
+    async def _ask_again(self) -> None:
+        """Whether the credential is still refused. Nothing is shown before it is not."""
+        token_at = self._token_at
+        try:
+            await self.client.workspaces()
+        except errors.ServerError as error:
+            log.debug("%s: still signed out: %s", self.name, error)
+        else:
+            if token_at == self._token_at and self._recheck_at is not None:
+                log.info("%s takes the credential again", self.name)
+                self.token_changed()
+        if self._recheck_at is not None:
+            self._show(dataclasses.replace(self._health, next_try_at=self._plan_recheck()))
+
+    def _plan_recheck(self) -> float:
+        """Wall-clock time of the next time that the refused credential is shown."""
+        pause_s = self._recheck.next()
+        self._recheck_at = self._clock.monotonic() + pause_s
+        return self._clock.wall() + pause_s
 
     async def _sync_once(self) -> float:
         """One look at the server. Returns the pause until the next one, in seconds."""
@@ -309,9 +400,10 @@ class Connection:
     def _sign_out(self, error: errors.ServerError) -> None:
         if self.usable:
             log.warning("%s refuses the credential: sign in again", self.name)
-        self._usable.clear()
-        self._returns = True
-        self._show(diagnose(error, self.client.host))
+            self._usable.clear()
+            self._returns = True
+            health = diagnose(error, self.client.host)
+            self._show(dataclasses.replace(health, next_try_at=self._plan_recheck()))
         self.link.hold()
         self._sync_wanted.set()  # a loop that pauses goes on to waiting for a credential
 
@@ -362,10 +454,10 @@ class _Hints:
     def profiles_changed(self, workspace_id: str) -> None:
         for listener in self._connection._listeners:
             listener.profiles_changed(self._connection, workspace_id)
-        self._connection.sync_now()
+        self._connection.change_told()
 
     def workspaces_changed(self) -> None:
-        self._connection.sync_now()
+        self._connection.change_told()
 
     def work_pending(self, runtime_id: str) -> None:
         for listener in self._connection._listeners:

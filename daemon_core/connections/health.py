@@ -24,9 +24,10 @@ class State(enum.Enum):
     SERVER_UNREACHABLE = "server_unreachable"
     """The server does not answer, or answers that it cannot. Tried again with back-off."""
     SIGNED_OUT = "signed_out"
-    """The credential is refused, or cannot be had. Nothing is tried until there is a new one."""
+    """The credential is refused, or cannot be had. Nothing is tried until there is a new one; but a refused
+    one is shown again now and then."""
     REFUSED = "refused"
-    """The server answers and will not have us: account disabled, not a Multica server. Tried again, too."""
+    """The server answers and will not have us: the account is disabled, say. Tried again, too."""
 
 
 _NETWORK_CODES = frozenset({"name_not_resolved", "network_unreachable"})
@@ -67,4 +68,6 @@ def diagnose(error: errors.ServerError, host: str) -> Health:
     params |= {"status": error.status, "text": error.body[:200]}
     if isinstance(error, errors.TransientError):
         return Health(State.SERVER_UNREACHABLE, "http_status", params)
+    if not error.by_server:  # somebody answers in its place: a proxy without it, a firewall
+        return Health(State.SERVER_UNREACHABLE, "not_the_server", params)
     return Health(State.REFUSED, "http_status", params)

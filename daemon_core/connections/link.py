@@ -129,6 +129,11 @@ class Link:
         """Drop what there is and connect at once, without back-off: after a sleep of the machine."""
         self._interrupt(RECONNECT)
 
+    def probe(self) -> None:
+        """See whether there is still somebody: by a beat that has to be answered soon."""
+        if self._live is not None:
+            self._live.probe()
+
     def hold(self) -> None:
         """Disconnect and stay so until :meth:`release`: the credential is refused."""
         if not self._held:
@@ -250,6 +255,10 @@ class _Live:
             return False
         return True
 
+    def probe(self) -> None:
+        self._expect_an_answer(self._timing.probe_s)
+        self.beat(min(self._runtime_ids))
+
     async def serve(self) -> str:
         """Read and write until something ends the link. The socket is closed by whoever opened it."""
         for runtime_id in sorted(self._runtime_ids):
@@ -298,11 +307,7 @@ class _Live:
             if not await self._send(frame, aiohttp.WSMsgType.TEXT):
                 return
             if self._unanswered is None:
-                self._unanswered = self._loop.call_later(
-                    self._timing.answer_s,
-                    self.end,
-                    f"a beat without an answer for {self._timing.answer_s:g} s",
-                )
+                self._expect_an_answer(self._timing.answer_s)
 
     async def _send(self, data: bytes, kind: aiohttp.WSMsgType) -> bool:
         try:
@@ -312,6 +317,11 @@ class _Live:
             self.end("cannot write")
             return False
         return True
+
+    def _expect_an_answer(self, within_s: float) -> None:
+        self._answered()
+        reason = f"a beat without an answer for {within_s:g} s"
+        self._unanswered = self._loop.call_later(within_s, self.end, reason)
 
     def _answered(self) -> None:
         if self._unanswered is not None:

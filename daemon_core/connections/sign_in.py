@@ -7,12 +7,8 @@ about it (:class:`SignInError`).
 
 from __future__ import annotations
 
-import ipaddress
-import urllib.request
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 from daemon_core.connections.client import NoAnswerError, ServerClient
 from daemon_core.protocol import errors, wire
@@ -99,26 +95,3 @@ def _error(error: errors.ServerError) -> SignInError:
     if error.status in (404, 405, 410):
         return SignInError("not_a_server", reason="http_status", status=error.status)
     return SignInError("error", status=error.status, text=error.body[:200])
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a server is on this machine, so that no wire is between."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
-    """The HTTP proxy that the environment names for a server; None: none."""
-    parts = urlsplit(url)
-    if is_loopback(url):
-        return None
-    names = (f"{parts.scheme}_proxy", f"{parts.scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
-    proxy = next((environ[name] for name in names if environ.get(name)), "")
-    excepted = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if not proxy.startswith(("http://", "https://")):
-        return None
-    bypassed = urllib.request.proxy_bypass_environment(parts.netloc, {"no": excepted})  # type: ignore[attr-defined]
-    return None if bypassed else proxy

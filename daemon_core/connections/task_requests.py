@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 
 from daemon_core.protocol.verbs import Request
+from daemon_core.settings.proxies import proxy_for
 
 TIMEOUT_S: Final = 30.0
 ANSWER_LIMIT_BYTES: Final = 8 * 1024 * 1024
@@ -55,6 +57,7 @@ async def ask_as_task(identity: TaskIdentity, request: Request) -> Any:
                 data=data,
                 headers={name: value for name, value in headers.items() if value},
                 allow_redirects=False,
+                proxy=proxy_for(identity.base_url, os.environ),
             ) as answer,
         ):
             said = await answer.content.read(ANSWER_LIMIT_BYTES + 1)
@@ -72,7 +75,7 @@ async def ask_as_task(identity: TaskIdentity, request: Request) -> Any:
         return None
     try:
         return msgspec.json.decode(said)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise TaskRequestError("the server's answer cannot be read", status) from error
 
 

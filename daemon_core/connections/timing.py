@@ -39,6 +39,10 @@ class Timing:
     """Back-off of link and sync: first pause, doubled up to ``retry_limit_s``."""
     retry_limit_s: float = 30.0
     retry_jitter: float = 0.2
+    recheck_s: float = 300.0
+    """A refused credential is shown again after this, then doubled up to ``recheck_limit_s``: a server whose
+    own store is in trouble refuses everybody, and nobody may be there to sign in."""
+    recheck_limit_s: float = 3600.0
     stable_s: float = 10.0
     """A link that lasted this long starts its back-off anew."""
 
@@ -50,6 +54,8 @@ class Timing:
     """No frame of any kind for this long: the link is dead (servers ping every 54 s). None: no deadline."""
     answer_s: float = 30.0
     """A websocket beat that no frame at all follows within this time: the link is half open."""
+    probe_s: float = 5.0
+    """The same where there is reason to doubt: the network has just changed."""
 
     recovery_window_s: float = 30.0
     """A workspace whose runtimes are gone is registered again at most this often."""

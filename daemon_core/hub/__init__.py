@@ -1,9 +1,10 @@
 """The embedded server: the server side of the daemon protocol, on SQLite, in the daemon's own process.
 
-It owns the local workspace: conversations and their turns (tasks), named agents, registered runtimes, task
-tokens and transcripts. It offers :class:`Hub`, whose async methods are for the rooms that share its process,
-and :func:`routes`, the protocol over HTTP and websocket, for the daemon's client like for any other. It knows
-``daemon_core.protocol`` and nobody else; who runs the tasks, and how, is none of its business.
+It owns the machine's own workspace, and others that may be made beside it: conversations and their turns
+(tasks), named agents, registered runtimes, task tokens and transcripts. It offers :class:`Hub`, whose async
+methods are for the rooms that share its process, and :func:`routes`, the protocol over HTTP and websocket,
+for the daemon's client like for any other. It knows ``daemon_core.protocol`` and nobody else; who runs the
+tasks, and how, is none of its business.
 """
 
 from daemon_core.hub.clock import Clock, SystemClock

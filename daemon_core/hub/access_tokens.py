@@ -34,8 +34,8 @@ def add(tx: Tx, name: str, *, days: int | None, daemon_id: str | None = None) ->
     token = (HUB_PREFIX if daemon_id is None else DAEMON_PREFIX) + secrets.token_hex(20)
     token_id = str(uuid.uuid4())
     tx.run(
-        "INSERT INTO access_token (id, hash, name, prefix, daemon_id, expires_at, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO access_token (id, hash, name, prefix, daemon_id, expires_at, workspace_id, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             token_id,
             _hash(token),
@@ -43,6 +43,7 @@ def add(tx: Tx, name: str, *, days: int | None, daemon_id: str | None = None) ->
             token[:_SHOWN_CHARS],
             daemon_id,
             tx.now + days * _DAY if days else None,
+            None if daemon_id is None else tx.place,
             tx.now,
         ),
     )

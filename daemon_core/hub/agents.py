@@ -57,12 +57,12 @@ def of_conversation(tx: Tx, conversation: sqlite3.Row) -> sqlite3.Row:
 
 
 def by_id(tx: Tx, agent_id: str) -> sqlite3.Row:
-    """The row of an agent.
+    """The row of an agent of the transaction's workspace.
 
     Raises:
         NotFoundError: ``unknown_agent``.
     """
-    row = tx.one("SELECT * FROM agent WHERE id = ?", (agent_id,))
+    row = tx.one("SELECT * FROM agent WHERE id = ? AND workspace_id IS ?", (agent_id, tx.place))
     if row is None:
         raise NotFoundError("unknown_agent", agent=agent_id, known=[])
     return row
@@ -86,8 +86,9 @@ def _default(tx: Tx, provider: str) -> sqlite3.Row:
 
 
 def list_agents(tx: Tx) -> list[AgentView]:
-    """All, by name."""
-    return [_view(tx, row, secrets=False) for row in tx.all("SELECT * FROM agent ORDER BY name_key")]
+    """All of the transaction's workspace, by name."""
+    rows = tx.all("SELECT * FROM agent WHERE workspace_id IS ? ORDER BY name_key", (tx.place,))
+    return [_view(tx, row, secrets=False) for row in rows]
 
 
 def get(tx: Tx, name: str, *, secrets: bool) -> AgentView:
@@ -121,7 +122,7 @@ def edit(tx: Tx, name: str, changes: AgentChanges) -> AgentView:
         for field in changes.__struct_fields__
         if getattr(changes, field) is not msgspec.UNSET
     }
-    if "name" in given and given["name"].casefold() != row["name_key"]:
+    if "name" in given and _key(tx, given["name"]) != row["name_key"]:
         given["name"] = _free_name(tx, given["name"])
     _check(given.get("custom_env", {}), given.get("max_concurrent_tasks", 0))
     check_permissions(given.get("permissions"))
@@ -134,7 +135,7 @@ def edit(tx: Tx, name: str, changes: AgentChanges) -> AgentView:
             columns[field] = value
     if "name" in columns:
         columns["name"] = columns["name"].strip()
-        columns["name_key"] = columns["name"].casefold()
+        columns["name_key"] = _key(tx, columns["name"])
         tx.run("UPDATE conversation SET agent_name = ? WHERE agent_id = ?", (columns["name"], row["id"]))
         tx.run("UPDATE task SET agent_name = ? WHERE agent_id = ?", (columns["name"], row["id"]))
     assignments = ", ".join(f"{column} = ?" for column in columns)
@@ -168,11 +169,12 @@ def _insert(tx: Tx, spec: AgentSpec, *, is_default: bool) -> sqlite3.Row:
     tx.run(
         "INSERT INTO agent (id, name, name_key, provider, instructions, model, thinking_level, custom_env,"
         " custom_args, mcp_config, skills, max_concurrent_tasks, permissions, resume_after_limit, is_default,"
-        " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " workspace_id, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             agent_id,
             spec.name,
-            spec.name.casefold(),
+            _key(tx, spec.name),
             spec.provider,
             spec.instructions,
             spec.model,
@@ -185,6 +187,7 @@ def _insert(tx: Tx, spec: AgentSpec, *, is_default: bool) -> sqlite3.Row:
             spec.permissions,
             spec.resume_after_limit,
             int(is_default),
+            tx.place,
             tx.now,
             tx.now,
         ),
@@ -196,18 +199,23 @@ def _insert(tx: Tx, spec: AgentSpec, *, is_default: bool) -> sqlite3.Row:
 
 
 def _by_name(tx: Tx, name: str) -> sqlite3.Row:
-    row = tx.one("SELECT * FROM agent WHERE name_key = ?", (name.strip().casefold(),))
+    row = tx.one("SELECT * FROM agent WHERE name_key = ?", (_key(tx, name.strip()),))
     if row is None:
-        known = [each["name"] for each in tx.all("SELECT name FROM agent ORDER BY name_key")]
-        raise NotFoundError("unknown_agent", agent=name, known=known)
+        rows = tx.all("SELECT name FROM agent WHERE workspace_id IS ? ORDER BY name_key", (tx.place,))
+        raise NotFoundError("unknown_agent", agent=name, known=[each["name"] for each in rows])
     return row
+
+
+def _key(tx: Tx, name: str) -> str:
+    """What no two agents of a workspace have alike."""
+    return name.casefold() if tx.place is None else f"{name.casefold()}\x1f{tx.place}"
 
 
 def _free_name(tx: Tx, name: str) -> str:
     name = name.strip()
     if not name or not name.isprintable():
         raise InvalidInputError("agent_name_invalid", name=name)
-    taken = tx.one("SELECT name FROM agent WHERE name_key = ?", (name.casefold(),))
+    taken = tx.one("SELECT name FROM agent WHERE name_key = ?", (_key(tx, name),))
     if taken is not None:
         raise ConflictError("agent_exists", agent=taken["name"])
     return name
@@ -219,6 +227,16 @@ def _check(custom_env: dict[str, str], max_concurrent_tasks: int) -> None:
             raise InvalidInputError("custom_env_invalid", name=variable)
     if max_concurrent_tasks < 0:
         raise InvalidInputError("max_concurrent_tasks_invalid", value=max_concurrent_tasks)
+
+
+def works(tx: Tx, agent_id: str) -> bool:
+    """Whether a task of it is with a daemon."""
+    found = tx.one(
+        "SELECT 1 FROM task WHERE agent_id = ? AND status IN"
+        " ('dispatched', 'waiting_local_directory', 'running') LIMIT 1",
+        (agent_id,),
+    )
+    return found is not None
 
 
 def _active(tx: Tx, agent_id: str) -> int:

@@ -7,9 +7,13 @@ begins     whose                                           ``/api/daemon``  othe
 =========  ==============================================  ===============  ==============
 ``mul_``   the user: the hub's own credential, or one      yes              yes
            made by ``POST /api/tokens``
-``mdt_``   one daemon                                      yes              no (401)
+``mdt_``   one daemon, in one workspace                    yes              no (401)
 ``mat_``   an agent, for one task until that ends          no (401)         yes, as the agent
 =========  ==============================================  ===============  ==============
+
+A request of a user is about the workspace that its path or its header ``X-Workspace-ID`` names, and without
+those about the machine's own; one of an agent is about that of its task. What is in another workspace is not
+found.
 """
 
 from __future__ import annotations
@@ -25,10 +29,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiohttp import web
 
-from daemon_core.hub import access_tokens, tokens
+from daemon_core.hub import access_tokens, places, tokens
 from daemon_core.hub.errors import ConflictError, HubError, NotFoundError, RefusedError, StorageError
 from daemon_core.hub.hub import Hub
+from daemon_core.hub.service import Scope
 from daemon_core.hub.states import TransitionError
+from daemon_core.hub.store import Tx
 from daemon_core.protocol import wire
 
 _log = logging.getLogger(__name__)
@@ -44,6 +50,17 @@ _GONE: Final = {
     "unknown_conversation": "chat session not found",
     "unknown_agent": "agent not found",
 }
+
+_WHERE: Final = {
+    "rid": "SELECT workspace_id FROM runtime WHERE id = ?",
+    "tid": "SELECT c.workspace_id FROM task AS t JOIN conversation AS c ON c.id = t.conversation_id"
+    " WHERE t.id = ?",
+    "iid": "SELECT workspace_id FROM issue WHERE id = ?",
+    "cid": "SELECT workspace_id FROM conversation WHERE id = ?",
+    "run": "SELECT a.workspace_id FROM autopilot_run AS r JOIN autopilot AS a ON a.id = r.autopilot_id"
+    " WHERE r.id = ?",
+}
+"""By part of a path: where the thing that it names is. No workspace: the machine's own."""
 
 Method = Callable[[_Api, web.Request], Awaitable[web.StreamResponse]]
 
@@ -63,6 +80,9 @@ class Actor:
 ACTOR: Final = web.RequestKey("actor", Actor)
 DAEMON: Final = web.RequestKey("daemon", str)
 """The daemon whose own token was given; absent where a user's was."""
+WORKSPACE: Final = web.RequestKey("workspace", str)
+"""The workspace that a request is about; absent on a daemon's routes where a user's token was given, since
+that opens all of them."""
 
 
 def answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -174,6 +194,8 @@ class Api:
             if found is None or found["daemon_id"] is None:
                 raise RefusedError(401, "invalid daemon token")
             request[DAEMON] = found["daemon_id"]
+            request[WORKSPACE] = found["workspace_id"] or self.hub.workspace_id
+            await self._check_reach(request)
             return
         if token.startswith(tokens.HUB_PREFIX) and await self._find(token) is not None:
             return
@@ -187,25 +209,70 @@ class Api:
             if task is not None:
                 # What the request says about agent, task and workspace counts for nothing: the token does.
                 request[ACTOR] = Actor("agent", task["agent_id"], task)
+                request[WORKSPACE] = task["workspace_id"]
                 return
         elif tokens.same(token, self.hub.credential) or (
             token.startswith(tokens.HUB_PREFIX) and await self._find(token) is not None
         ):
-            named = request.headers.get("X-Workspace-ID", "")
-            if named and named.lower() != self.hub.workspace_id:
-                raise RefusedError(404, "workspace not found")
             request[ACTOR] = Actor("member", self.hub.scope.member_id)
+            named = request.headers.get("X-Workspace-ID", "").lower() or self.hub.workspace_id
+            await self._check_workspace(named)
+            request[WORKSPACE] = named
             return
         raise RefusedError(401, "invalid token")
+
+    async def _check_workspace(self, workspace_id: str) -> None:
+        if workspace_id != self.hub.workspace_id:
+            await self.hub.store.read(lambda tx: places.require(tx, workspace_id))
+
+    async def _check_reach(self, request: web.Request) -> None:
+        """Refuse a daemon's own token for what is in another workspace, if it is anywhere."""
+        given = {name: value.lower() for name, value in request.match_info.items() if is_id(value)}
+
+        def rule(tx: Tx) -> set[str]:
+            found: set[str] = set()
+            for name, query in _WHERE.items():
+                row = tx.one(query, (given[name],)) if name in given else None
+                if row is not None:
+                    found.add(row["workspace_id"] or self.hub.workspace_id)
+            return found
+
+        if given and not await self.hub.store.read(rule) <= {request[WORKSPACE]}:
+            raise RefusedError(404, "not found")
+
+    def reaches(self, request: web.Request, runtime_id: str) -> bool:
+        """Whether a runtime is in a workspace that the request's token opens, or is not there at all."""
+        where = self.hub.workspace_of_runtime(runtime_id)
+        return where is None or request.get(WORKSPACE, where) == where
 
     async def _find(self, token: str) -> sqlite3.Row | None:
         return await self.hub.store.read(lambda tx: access_tokens.find(tx, token))
 
-    def own_workspace(self, request: web.Request) -> str:
-        """The workspace of the path, which has to be the hub's."""
-        if path_id(request, "ws", "workspace_id") != self.hub.workspace_id:
+    async def path_workspace(self, request: web.Request) -> str:
+        """The workspace of the path: the request is about that one. It has to be there, and an agent's or a
+        daemon's token has to be of it."""
+        workspace_id = path_id(request, "ws", "workspace_id")
+        bound = DAEMON in request or (ACTOR in request and request[ACTOR].type != "member")
+        if bound and workspace_id != request[WORKSPACE]:
             raise RefusedError(404, "workspace not found")
-        return self.hub.workspace_id
+        await self._check_workspace(workspace_id)
+        request[WORKSPACE] = workspace_id
+        return workspace_id
+
+    def scope(self, request: web.Request) -> Scope:
+        """The hub's, for the workspace that a request is about."""
+        return self.hub.scope.within(request[WORKSPACE])
+
+    def _place(self, request: web.Request) -> str | None:
+        return None if request[WORKSPACE] == self.hub.workspace_id else request[WORKSPACE]
+
+    async def read(self, request: web.Request, rule: Callable[[Tx], _T]) -> _T:
+        """Look for something in the workspace that a request is about."""
+        return await self.hub.store.read(rule, self._place(request))
+
+    async def write(self, request: web.Request, rule: Callable[[Tx], _T]) -> _T:
+        """Change something in the workspace that a request is about."""
+        return await self.hub.store.write(rule, self._place(request))
 
     def member_only(self, request: web.Request) -> None:
         """Refuse agents: this is for people."""
@@ -228,15 +295,17 @@ def _answering(method: Method[_Api], failure: str) -> Method[_Api]:
             return refusal(400, str(error))
         except ConflictError as error:
             return refusal(400, error.code.replace("_", " "))
+        except OverflowError:
+            return refusal(400, "number out of range")
         except StorageError as error:
-            _log.error("%s %s: %s", request.method, request.path, error)
+            _log.error("%s %s: %s", request.method, request.raw_path, error)
             return refusal(500, failure)
         except HubError as error:
             return refusal(400, str(error))
         except (web.HTTPException, ConnectionError):
             raise
         except Exception:  # noqa: BLE001 - the boundary: one request fails, in the form clients expect
-            _log.exception("%s %s failed.", request.method, request.path)
+            _log.exception("%s %s failed.", request.method, request.raw_path)
             return refusal(500, failure)
 
     return answered

@@ -21,7 +21,7 @@ ADDRESS_LIFE_S: Final = 600
 _KEY: Final = secrets.token_bytes(32)
 _COLUMNS: Final = (
     "id, filename, content_type, size_bytes, issue_id, comment_id, conversation_id, task_id,"
-    " uploader_type, uploader_id, created_at"
+    " uploader_type, uploader_id, workspace_id, created_at"
 )
 
 
@@ -32,7 +32,8 @@ def add(
     attachment_id = str(uuid.uuid4())
     tx.run(
         "INSERT INTO attachment (id, filename, content_type, size_bytes, content, issue_id, comment_id,"
-        " conversation_id, uploader_type, uploader_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " conversation_id, uploader_type, uploader_id, workspace_id, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             attachment_id,
             filename,
@@ -43,6 +44,7 @@ def add(
             owner.get("comment_id"),
             owner.get("conversation_id"),
             *uploader,
+            tx.place,
             tx.now,
         ),
     )
@@ -50,19 +52,21 @@ def add(
 
 
 def require(tx: Tx, attachment_id: str) -> sqlite3.Row:
-    """The row of a file, without its content."""
-    row = tx.one(f"SELECT {_COLUMNS} FROM attachment WHERE id = ?", (attachment_id,))
+    """The row of a file of the transaction's workspace, without its content."""
+    row = tx.one(
+        f"SELECT {_COLUMNS} FROM attachment WHERE id = ? AND workspace_id IS ?", (attachment_id, tx.place)
+    )
     if row is None:
         raise RefusedError(404, "attachment not found")
     return row
 
 
 def content(tx: Tx, attachment_id: str) -> tuple[sqlite3.Row, bytes]:
-    """A file with its content."""
-    row = require(tx, attachment_id)
-    whole = tx.one("SELECT content FROM attachment WHERE id = ?", (attachment_id,))
-    assert whole is not None
-    return row, bytes(whole["content"])
+    """A file with its content, of whatever workspace: who may have it is checked elsewhere."""
+    row = tx.one(f"SELECT {_COLUMNS}, content FROM attachment WHERE id = ?", (attachment_id,))
+    if row is None:
+        raise RefusedError(404, "attachment not found")
+    return row, bytes(row["content"])
 
 
 def link(tx: Tx, attachment_ids: Sequence[str], **owner: str | None) -> None:

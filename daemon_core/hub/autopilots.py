@@ -26,8 +26,8 @@ class AutopilotBody(msgspec.Struct):
 
 
 def require(tx: Tx, autopilot_id: str) -> sqlite3.Row:
-    """The row of an autopilot."""
-    row = tx.one("SELECT * FROM autopilot WHERE id = ?", (autopilot_id,))
+    """The row of an autopilot of the transaction's workspace."""
+    row = tx.one("SELECT * FROM autopilot WHERE id = ? AND workspace_id IS ?", (autopilot_id, tx.place))
     if row is None:
         raise RefusedError(404, "autopilot not found")
     return row
@@ -43,8 +43,8 @@ def create(tx: Tx, body: AutopilotBody) -> sqlite3.Row:
         raise RefusedError(400, "assignee_id is required")
     autopilot_id = str(uuid.uuid4())
     tx.run(
-        "INSERT INTO autopilot (id, title, description, agent_id, execution_mode, status, created_at,"
-        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO autopilot (id, title, description, agent_id, execution_mode, status, workspace_id,"
+        " created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             autopilot_id,
             title,
@@ -52,6 +52,7 @@ def create(tx: Tx, body: AutopilotBody) -> sqlite3.Row:
             body.assignee_id.lower(),
             body.execution_mode or MODES[0],
             body.status or "active",
+            tx.place,
             tx.now,
             tx.now,
         ),
@@ -90,14 +91,18 @@ def _check(tx: Tx, body: AutopilotBody) -> None:
         raise RefusedError(400, "invalid execution_mode")
     if body.status is not None and body.status not in ("active", "paused"):
         raise RefusedError(400, "invalid status")
-    given = None if body.assignee_id is None else body.assignee_id.lower()
-    if given is not None and tx.one("SELECT 1 FROM agent WHERE id = ?", (given,)) is None:
-        raise RefusedError(400, "agent not found")
+    if body.assignee_id is not None:
+        given = (body.assignee_id.lower(), tx.place)
+        if tx.one("SELECT 1 FROM agent WHERE id = ? AND workspace_id IS ?", given) is None:
+            raise RefusedError(400, "agent not found")
 
 
 def listing(tx: Tx) -> list[dict[str, object]]:
-    """All, newest first."""
-    return [view(row) for row in tx.all("SELECT * FROM autopilot ORDER BY created_at DESC, rowid DESC")]
+    """All of the transaction's workspace, newest first."""
+    rows = tx.all(
+        "SELECT * FROM autopilot WHERE workspace_id IS ? ORDER BY created_at DESC, rowid DESC", (tx.place,)
+    )
+    return [view(row) for row in rows]
 
 
 def view(row: sqlite3.Row) -> dict[str, object]:

@@ -9,9 +9,10 @@ from urllib.parse import quote
 import msgspec
 from aiohttp import BodyPartReader, web
 
-from daemon_core.hub import agents, attachments, dispatch, issues, service, waking
+from daemon_core.hub import agents, attachments, delegating, dispatch, issues, service, waking
 from daemon_core.hub.answering import (
     ACTOR,
+    WORKSPACE,
     Api,
     answer,
     checked_id,
@@ -108,50 +109,51 @@ class ChatApi(Api):
                 said["next_cursor"] = str(rows[-1]["no"])
             return said
 
-        return await self.hub.store.read(rule)
+        return await self.read(request, rule)
 
     # --- what people do -------------------------------------------------------------------------------
 
     @for_person("failed to list chat sessions")
     async def list_sessions(self, request: web.Request) -> web.StreamResponse:
         archived = flag(request, "all") or request.query.get("status") in ("all", "archived")
+        where = request[WORKSPACE]
 
         def rule(tx: Tx) -> list[dict[str, object]]:
             rows = tx.all(
-                "SELECT * FROM conversation WHERE kind = 'chat' AND (archived_at IS NULL OR ?)"
-                " ORDER BY updated_at DESC LIMIT 500",
-                (int(archived),),
+                "SELECT * FROM conversation WHERE kind = 'chat' AND workspace_id = ?"
+                " AND (archived_at IS NULL OR ?) ORDER BY updated_at DESC LIMIT 500",
+                (where, int(archived)),
             )
             return [_session(row) for row in rows]
 
-        return answer(await self.hub.store.read(rule))
+        return answer(await self.read(request, rule))
 
     @for_person("failed to create chat session")
     async def create_session(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, _Session, self.limits.body_bytes)
-        agent_id = checked_id(body.agent_id, "agent_id")
+        agent_id, scope = checked_id(body.agent_id, "agent_id"), self.scope(request)
 
         def rule(tx: Tx) -> dict[str, object]:
             agent = agents.by_id(tx, agent_id)
-            home = dispatch.chat_home(tx, self.hub.scope, agent, (body.title or "").strip() or "New chat")
-            return _session(_chat(tx, home))
+            home = dispatch.chat_home(tx, scope, agent, (body.title or "").strip() or "New chat")
+            return _session(_chat(tx, scope, home))
 
-        return answer(await self.hub.store.write(rule), 201)
+        return answer(await self.write(request, rule), 201)
 
     @for_person("failed to load chat session")
     async def get_session(self, request: web.Request) -> web.StreamResponse:
-        conversation_id = path_id(request, "cid", "session_id")
-        return answer(await self.hub.store.read(lambda tx: _session(_chat(tx, conversation_id))))
+        conversation_id, scope = path_id(request, "cid", "session_id"), self.scope(request)
+        return answer(await self.read(request, lambda tx: _session(_chat(tx, scope, conversation_id))))
 
     @for_person("failed to update chat session")
     async def update_session(self, request: web.Request) -> web.StreamResponse:
-        conversation_id = path_id(request, "cid", "session_id")
+        conversation_id, scope = path_id(request, "cid", "session_id"), self.scope(request)
         body = await decode(request, _Session, self.limits.body_bytes)
         if body.status not in (None, "active", "archived"):
             raise RefusedError(400, "invalid status")
 
         def rule(tx: Tx) -> dict[str, object]:
-            row = _chat(tx, conversation_id)
+            row = _chat(tx, scope, conversation_id)
             archived_at = row["archived_at"]
             if body.status is not None:
                 archived_at = tx.now if body.status == "archived" else None
@@ -160,49 +162,47 @@ class ChatApi(Api):
                 "UPDATE conversation SET title = ?, archived_at = ?, updated_at = ? WHERE id = ?",
                 (title, archived_at, tx.now, conversation_id),
             )
-            return _session(_chat(tx, conversation_id))
+            return _session(_chat(tx, scope, conversation_id))
 
-        return answer(await self.hub.store.write(rule))
+        return answer(await self.write(request, rule))
 
     @for_person("failed to delete chat session")
     async def delete_session(self, request: web.Request) -> web.StreamResponse:
-        conversation_id = path_id(request, "cid", "session_id")
+        conversation_id, scope = path_id(request, "cid", "session_id"), self.scope(request)
 
         def rule(tx: Tx) -> None:
-            service.delete(tx, _chat(tx, conversation_id)["id"])
+            delegating.delete_conversation(tx, _chat(tx, scope, conversation_id)["id"])
 
-        await self.hub.store.write(rule)
+        await self.write(request, rule)
         return web.Response(status=204)
 
     @for_person("failed to list chat messages")
     async def list_messages(self, request: web.Request) -> web.StreamResponse:
-        conversation_id = path_id(request, "cid", "session_id")
+        conversation_id, scope = path_id(request, "cid", "session_id"), self.scope(request)
 
         def rule(tx: Tx) -> list[dict[str, object]]:
-            _chat(tx, conversation_id)
+            _chat(tx, scope, conversation_id)
             rows = tx.all(
                 "SELECT * FROM chat_message WHERE conversation_id = ? ORDER BY no", (conversation_id,)
             )
             return [_message(tx, row) for row in rows]
 
-        return answer(await self.hub.store.read(rule))
+        return answer(await self.read(request, rule))
 
     @for_person("failed to send chat message")
     async def say(self, request: web.Request) -> web.StreamResponse:
-        conversation_id = path_id(request, "cid", "session_id")
+        conversation_id, scope = path_id(request, "cid", "session_id"), self.scope(request)
         body = await decode(request, _Message, self.limits.large_body_bytes)
         if not body.content.strip():
             raise RefusedError(400, "content is required")
         files = [checked_id(each, "attachment_ids") for each in body.attachment_ids]
 
         def rule(tx: Tx) -> dict[str, object]:
-            _chat(tx, conversation_id)
+            _chat(tx, scope, conversation_id)
             service.check_prompt(body.content, self.limits)
             waking.give_way(tx, conversation_id)
-            about = {"initiator_type": "member", "initiator_id": self.hub.scope.member_id}
-            task = service.new_turn(
-                tx, self.hub.scope, conversation_id, body.content, fresh=False, about=about
-            )
+            about = {"initiator_type": "member", "initiator_id": scope.member_id}
+            task = service.new_turn(tx, scope, conversation_id, body.content, fresh=False, about=about)
             attachments.link(tx, files, conversation_id=conversation_id, task_id=task.id)
             said = tx.one("SELECT no, created_at FROM chat_message WHERE task_id = ?", (task.id,))
             assert said is not None
@@ -212,22 +212,22 @@ class ChatApi(Api):
                 "created_at": rfc3339(said["created_at"]),
             }
 
-        return answer(await self.hub.store.write(rule), 201)
+        return answer(await self.write(request, rule), 201)
 
     @for_person("failed to load task")
     async def pending_task(self, request: web.Request) -> web.StreamResponse:
-        conversation_id = path_id(request, "cid", "session_id")
+        conversation_id, scope = path_id(request, "cid", "session_id"), self.scope(request)
 
         def rule(tx: Tx) -> dict[str, object] | None:
-            _chat(tx, conversation_id)
+            _chat(tx, scope, conversation_id)
             row = tx.one(
                 "SELECT * FROM task WHERE conversation_id = ? AND status NOT IN"
                 " ('completed', 'failed', 'cancelled') ORDER BY no LIMIT 1",
                 (conversation_id,),
             )
-            return None if row is None else on_the_wire(wire_task(row, self.hub.workspace_id))
+            return None if row is None else on_the_wire(wire_task(row, scope.workspace_id))
 
-        return answer({"task": await self.hub.store.read(rule)})
+        return answer({"task": await self.read(request, rule)})
 
     # --- files ----------------------------------------------------------------------------------------
 
@@ -266,13 +266,13 @@ class ChatApi(Api):
             row = attachments.add(tx, (actor.type, actor.id), filename, content_type, kept, **columns)
             return attachments.view(row, tx.now)
 
-        return answer(_absolute(request, await self.hub.store.write(rule)))
+        return answer(_absolute(request, await self.write(request, rule)))
 
     @for_member("failed to load attachment")
     async def attachment(self, request: web.Request) -> web.StreamResponse:
         attachment_id = path_id(request, "aid", "attachment_id")
-        view = await self.hub.store.read(
-            lambda tx: attachments.view(attachments.require(tx, attachment_id), tx.now)
+        view = await self.read(
+            request, lambda tx: attachments.view(attachments.require(tx, attachment_id), tx.now)
         )
         return answer(_absolute(request, view))
 
@@ -286,6 +286,7 @@ class ChatApi(Api):
         )
         if not valid:
             await self.authorize_member(request)
+            await self.read(request, lambda tx: attachments.require(tx, attachment_id))
         row, content = await self.hub.store.read(lambda tx: attachments.content(tx, attachment_id))
         return web.Response(
             body=content,
@@ -307,12 +308,15 @@ class ChatApi(Api):
                 raise RefusedError(403, "not the uploader of this file")
             attachments.delete(tx, attachment_id)
 
-        await self.hub.store.write(rule)
+        await self.write(request, rule)
         return web.Response(status=204)
 
 
-def _chat(tx: Tx, conversation_id: str) -> sqlite3.Row:
-    row = tx.one("SELECT * FROM conversation WHERE id = ? AND kind = 'chat'", (conversation_id,))
+def _chat(tx: Tx, scope: service.Scope, conversation_id: str) -> sqlite3.Row:
+    row = tx.one(
+        "SELECT * FROM conversation WHERE id = ? AND kind = 'chat' AND workspace_id = ?",
+        (conversation_id, scope.workspace_id),
+    )
     if row is None:
         raise RefusedError(404, "chat session not found")
     return row

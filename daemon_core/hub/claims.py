@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from daemon_core.hub import tokens
+from daemon_core.hub import registry, tokens
 from daemon_core.hub.clock import SECOND
 from daemon_core.hub.dressing import dress
 from daemon_core.hub.rows import wire_task
@@ -87,6 +87,11 @@ def held_back(tx: Tx, runtime_id: str, wish: wire.ClaimWish) -> list[str]:
     return [row["model"] for row in tx.all(_HELD_BACK, _wished(runtime_id, wish))] if wish.without else []
 
 
+def claimable(tx: Tx, runtime_id: str, wish: wire.ClaimWish) -> bool:
+    """Whether there is a task that a claim would get, lost ones apart: of those the daemon is told."""
+    return tx.one(_NEXT, {**_wished(runtime_id, wish), "now": tx.now}) is not None
+
+
 def _wished(runtime_id: str, wish: wire.ClaimWish | None) -> dict[str, str]:
     wish = wish or wire.ClaimWish()
     return {
@@ -98,14 +103,19 @@ def _wished(runtime_id: str, wish: wire.ClaimWish | None) -> dict[str, str]:
     }
 
 
-def pending(tx: Tx, scope: Scope, runtime_id: str) -> list[wire.Task]:
-    """Queued and dispatched tasks of a runtime."""
+def pending(tx: Tx, runtime_id: str) -> list[wire.Task]:
+    """Queued and dispatched tasks of a runtime.
+
+    Raises:
+        NotFoundError: ``unknown_runtime``.
+    """
+    workspace_id = registry.workspace_of(tx, runtime_id)
     rows = tx.all(
         "SELECT * FROM task WHERE runtime_id = ? AND status IN ('queued', 'dispatched')"
         " ORDER BY priority DESC, queue_no, no",
         (runtime_id,),
     )
-    return [wire_task(row, scope.workspace_id) for row in rows]
+    return [wire_task(row, workspace_id) for row in rows]
 
 
 def release_unknown(tx: Tx, scope: Scope, known: frozenset[str], before: int) -> None:

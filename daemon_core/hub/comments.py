@@ -60,8 +60,12 @@ def parse_time(given: str, name: str) -> int:
 
 
 def require(tx: Tx, comment_id: str) -> sqlite3.Row:
-    """The row of a comment."""
-    row = tx.one("SELECT * FROM comment WHERE id = ?", (comment_id,))
+    """The row of a comment of the transaction's workspace."""
+    row = tx.one(
+        "SELECT comment.* FROM comment JOIN issue ON issue.id = comment.issue_id"
+        " WHERE comment.id = ? AND issue.workspace_id IS ?",
+        (comment_id, tx.place),
+    )
     if row is None:
         raise RefusedError(404, "comment not found")
     return row
@@ -99,7 +103,13 @@ def insert(
     if parent is not None:
         _settle(tx, root_id, None)
     tx.run("UPDATE issue SET updated_at = ? WHERE id = ?", (tx.now, issue_id))
-    return require(tx, comment_id)
+    return _row(tx, comment_id)
+
+
+def _row(tx: Tx, comment_id: str) -> sqlite3.Row:
+    row = tx.one("SELECT * FROM comment WHERE id = ?", (comment_id,))
+    assert row is not None, "a comment that is there"
+    return row
 
 
 def edit(tx: Tx, comment_id: str, content: str) -> sqlite3.Row:
@@ -174,11 +184,12 @@ def listing(tx: Tx, issue_id: str, choice: Choice, names: dict[tuple[str, str], 
     elif choice.recent or choice.before is not None:
         rows, cursor = _recent(tx, issue_id, choice)
     else:
+        # Where there are too many, the newest: the others can be had by threads.
         rows = tx.all(
             "SELECT * FROM comment WHERE issue_id = ? AND created_at > ?"
-            f"{' AND parent_id IS NULL' if choice.roots_only else ''} ORDER BY no LIMIT ?",
+            f"{' AND parent_id IS NULL' if choice.roots_only else ''} ORDER BY no DESC LIMIT ?",
             (issue_id, -1 if choice.since is None else choice.since, LIST_LIMIT),
-        )
+        )[::-1]
         cursor = None
     if choice.since is not None:
         rows = [row for row in rows if row["created_at"] > choice.since]
@@ -251,7 +262,7 @@ def _shown(
 
 
 def _settled(tx: Tx, roots: Iterable[str]) -> dict[str, bool]:
-    return {root: require(tx, root)["resolved_at"] is not None for root in roots}
+    return {root: _row(tx, root)["resolved_at"] is not None for root in roots}
 
 
 def _short(content: str) -> str:

@@ -8,16 +8,28 @@ neighbours. The texts of refusals are the protocol's and daemons act on them: ``
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from daemon_core.hub import claims, parking, registry, service, skills, transcripts, workspaces
+from daemon_core.hub import (
+    claims,
+    parking,
+    places,
+    redaction,
+    registry,
+    service,
+    skills,
+    transcripts,
+    workspaces,
+)
 from daemon_core.hub.answering import (
     DAEMON,
     OK,
+    WORKSPACE,
     Api,
     answer,
     body_of,
@@ -116,7 +128,8 @@ class DaemonApi(Api):
             raise RefusedError(400, "workspace_id is required")
         if not asked.runtimes and not asked.failed_profiles:
             raise RefusedError(400, "at least one runtime or failed profile is required")
-        if checked_id(asked.workspace_id.strip(), "workspace_id") != self.hub.workspace_id:
+        asked.workspace_id = checked_id(asked.workspace_id.strip(), "workspace_id")
+        if asked.workspace_id != request.get(WORKSPACE, asked.workspace_id):
             raise RefusedError(404, "workspace not found")
         asked.daemon_id = asked.daemon_id.strip()
         for entry in asked.runtimes or []:
@@ -131,7 +144,8 @@ class DaemonApi(Api):
         asked = await decode(request, wire.DeregisterRequest, self.limits.body_bytes)
         if not asked.runtime_ids:
             raise RefusedError(400, "runtime_ids is required")
-        await self.hub.deregister([checked_id(each, "runtime_id") for each in asked.runtime_ids])
+        given = [checked_id(each, "runtime_id") for each in asked.runtime_ids]
+        await self.hub.deregister([each for each in given if self.reaches(request, each)])
         return answer(OK)
 
     @for_daemon("heartbeat failed")
@@ -140,6 +154,8 @@ class DaemonApi(Api):
         if not asked.runtime_id.strip():
             raise RefusedError(400, "runtime_id is required")
         runtime_id = checked_id(asked.runtime_id.strip(), "runtime_id")
+        if not self.reaches(request, runtime_id):
+            raise RefusedError(404, "not found")
         said = await self.hub.heartbeat(runtime_id, asked.supports_batch_import)
         if said is None:
             raise RefusedError(404, "runtime not found")
@@ -158,7 +174,7 @@ class DaemonApi(Api):
         if DAEMON in request:
             known = await self.hub.runtimes()
             mine = {each.id for each in known if each.daemon_id == request[DAEMON]}
-            if not runtime_ids <= mine:
+            if not runtime_ids <= mine or not all(self.reaches(request, each) for each in runtime_ids):
                 raise RefusedError(404, "not found")
         if not web.WebSocketResponse().can_prepare(request):
             raise RefusedError(400, "websocket upgrade required")
@@ -169,8 +185,12 @@ class DaemonApi(Api):
     @for_daemon("failed to load workspaces")
     async def workspaces(self, request: web.Request) -> web.StreamResponse:
         """What a daemon has to know of workspaces, and nothing where it knows it already."""
-        row = await self.hub.store.read(lambda tx: workspaces.row_of(tx, self.hub.workspace_id))
-        known = [wire.Workspace(id=row["id"], name=row["name"])]
+        rows = await self.hub.store.read(workspaces.listing)
+        known = [
+            wire.Workspace(id=row["id"], name=row["name"])
+            for row in rows
+            if row["id"] == request.get(WORKSPACE, row["id"])
+        ]
         tag = f'W/"{hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:32]}"'
         if tag in [each.strip() for each in request.headers.get("If-None-Match", "").split(",")]:
             return web.Response(status=304, headers={"ETag": tag})
@@ -178,12 +198,12 @@ class DaemonApi(Api):
 
     @for_daemon("failed to load workspace")
     async def repos(self, request: web.Request) -> web.StreamResponse:
-        workspace_id = self.own_workspace(request)
+        workspace_id = await self.path_workspace(request)
         return answer(await self.hub.store.read(lambda tx: workspaces.for_daemon(tx, workspace_id)))
 
     @for_daemon("failed to load runtime profiles")
     async def profiles(self, request: web.Request) -> web.StreamResponse:
-        workspace_id = self.own_workspace(request)
+        workspace_id = await self.path_workspace(request)
         found = await self.hub.store.read(lambda tx: workspaces.profiles(tx, workspace_id, enabled_only=True))
         return answer({"workspace_id": workspace_id, "runtime_profiles": found})
 
@@ -197,6 +217,8 @@ class DaemonApi(Api):
         said: dict[str, object] = {"task": None if task is None else on_the_wire(task)}
         if wish.without and (held_back := await self.hub.held_back(runtime_id, wish)):
             said["held_back"] = held_back
+        if task is not None:
+            said["more"] = await self.hub.claimable(runtime_id, wish)
         return answer(said)
 
     @for_daemon("failed to claim task: storage failed")
@@ -212,7 +234,8 @@ class DaemonApi(Api):
         known = {each.id for each in await self.hub.runtimes() if each.daemon_id == asked.daemon_id.strip()}
         claimed: list[dict[str, object]] = []
         for runtime_id in dict.fromkeys(each.lower() for each in asked.runtime_ids):
-            while runtime_id in known and len(claimed) < min(asked.max_tasks, CLAIM_LIMIT):
+            mine = runtime_id in known and self.reaches(request, runtime_id)
+            while mine and len(claimed) < min(asked.max_tasks, CLAIM_LIMIT):
                 task = await self.hub.claim(runtime_id, _capabilities(request))
                 if task is None:
                     break
@@ -222,12 +245,8 @@ class DaemonApi(Api):
     @for_daemon("failed to load runtime")
     async def pending(self, request: web.Request) -> web.StreamResponse:
         runtime_id = path_id(request, "rid", "runtime_id")
-
-        def rule(tx: Tx) -> list[wire.Task]:
-            registry.require(tx, runtime_id)
-            return claims.pending(tx, self.hub.scope, runtime_id)
-
-        return answer([on_the_wire(task) for task in await self.hub.store.read(rule)])
+        waiting = await self.hub.store.read(lambda tx: claims.pending(tx, runtime_id))
+        return answer([on_the_wire(task) for task in waiting])
 
     @for_daemon("failed to load task")
     async def prepare_lease(self, request: web.Request) -> web.StreamResponse:
@@ -262,10 +281,14 @@ class DaemonApi(Api):
 
     # --- the life of a task ---------------------------------------------------------------------------
 
-    async def _task(self, rule: Callable[[Tx], Any]) -> web.Response:
+    async def _task(self, rule: Callable[[Tx], sqlite3.Row]) -> web.Response:
         """Do something with a task and answer its row."""
-        row = await self.hub.store.write(rule)
-        return answer(on_the_wire(wire_task(row, self.hub.workspace_id)))
+
+        def done(tx: Tx) -> wire.Task:
+            row = rule(tx)
+            return wire_task(row, places.workspace_of(tx, row["conversation_id"]))
+
+        return answer(on_the_wire(await self.hub.store.write(done)))
 
     @for_daemon("failed to load task")
     async def status(self, request: web.Request) -> web.StreamResponse:
@@ -296,7 +319,7 @@ class DaemonApi(Api):
         task_id = path_id(request, "tid", "task_id")
         body = await body_of(request, self.limits.large_body_bytes) or b"{}"
         try:
-            lines = transcripts.decode(body)
+            lines = transcripts.decode(redaction.take_out(body))
         except (msgspec.DecodeError, ValueError):
             raise RefusedError(400, "invalid request body") from None
         await self.hub.store.write(lambda tx: transcripts.append(tx, task_id, lines))
@@ -361,7 +384,7 @@ class DaemonApi(Api):
 
     @for_daemon("failed to load issues")
     async def issues_gc_check(self, request: web.Request) -> web.StreamResponse:
-        self.own_workspace(request)
+        await self.path_workspace(request)
         asked = await decode(request, _GcIssues, GC_BODY_BYTES)
         if len(asked.issue_ids) > GC_ISSUES:
             raise RefusedError(400, f"at most {GC_ISSUES} issue_ids")
@@ -371,7 +394,10 @@ class DaemonApi(Api):
             for issue_id in asked.issue_ids:
                 row = None
                 if is_id(issue_id):
-                    row = tx.one("SELECT status, updated_at FROM issue WHERE id = ?", (issue_id.lower(),))
+                    row = tx.one(
+                        "SELECT status, updated_at FROM issue WHERE id = ? AND workspace_id IS ?",
+                        (issue_id.lower(), tx.place),
+                    )
                 if row is None:
                     found.append({"id": issue_id, "found": False})
                 else:
@@ -379,7 +405,7 @@ class DaemonApi(Api):
                     found.append({"id": issue_id, "found": True, "status": row["status"], "updated_at": at})
             return found
 
-        return answer({"issues": await self.hub.store.read(rule)})
+        return answer({"issues": await self.read(request, rule)})
 
     @for_daemon("failed to load autopilot run")
     async def run_gc_check(self, request: web.Request) -> web.StreamResponse:

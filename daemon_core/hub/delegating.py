@@ -18,11 +18,13 @@ from daemon_core.hub.clock import rfc3339
 from daemon_core.hub.errors import ConflictError
 from daemon_core.hub.rows import load_tasks
 from daemon_core.hub.service import Scope
+from daemon_core.hub.states import ACTIVE, TaskState
 from daemon_core.hub.store import Store, Tx
-from daemon_core.hub.views import HubTask, NewTask, View
+from daemon_core.hub.views import DeletedConversation, HubTask, NewTask, View
 from daemon_core.protocol.wire import TERMINAL_STATUSES
 
 _DONE: Final = "('completed', 'failed', 'cancelled')"
+_BEGUN: Final = frozenset({*ACTIVE, TaskState.PARKED})
 _OPEN: Final = f"EXISTS (SELECT 1 FROM task WHERE conversation_id = c.id AND status NOT IN {_DONE})"
 _BELOW: Final = """
     WITH RECURSIVE below (id) AS (
@@ -172,6 +174,21 @@ def cancel_below(tx: Tx, *, parent_conversation: str = "", home: str = "") -> No
     """Cancel everything that was handed on by a conversation, and what those have handed on."""
     for conversation_id in _below(tx, parent_conversation, home):
         _cancel_tasks(tx, conversation_id)
+
+
+def cancel_task(tx: Tx, task_id: str) -> sqlite3.Row:
+    """Cancel a task, and where it has begun everything that its conversation has handed on. What is over is
+    left alone; one that nobody has claimed has handed on nothing, and an earlier turn may still go on."""
+    row = service.task_row(tx, task_id)
+    if row["status"] in _BEGUN:
+        cancel_below(tx, home=row["conversation_id"])
+    return service.cancel(tx, task_id)
+
+
+def delete_conversation(tx: Tx, conversation_id: str) -> DeletedConversation:
+    """Delete a conversation, and cancel everything that it has handed on."""
+    cancel_below(tx, home=conversation_id)
+    return service.delete(tx, conversation_id)
 
 
 def _cancel_tasks(tx: Tx, conversation_id: str) -> None:

@@ -13,11 +13,11 @@ import re
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from daemon_core.hub import agents, comments, issues, registry, service
+from daemon_core.hub import agents, comments, delegating, issues, projects, registry, service
 from daemon_core.hub.errors import RefusedError
 from daemon_core.hub.service import Scope
 from daemon_core.hub.store import Tx
@@ -97,7 +97,7 @@ def rerun(tx: Tx, scope: Scope, issue: sqlite3.Row, task_id: str | None, by: Ini
         raise RefusedError(400, "issue is not assigned to an agent")
     for row in _unfinished(tx, issue["id"]):
         if row["agent_id"] == agent["id"]:
-            service.cancel(tx, row["id"])
+            delegating.cancel_task(tx, row["id"])
     comment = None if trigger is None else tx.one("SELECT * FROM comment WHERE id = ?", (trigger,))
     return issue_task(tx, scope, issue, agent, by, trigger=comment, squad_id=squad_id, fresh=True)
 
@@ -134,13 +134,13 @@ def cancel_all(tx: Tx, issue_id: str, *, but: str | None = None) -> None:
     """Cancel what is not over of an issue, except a task that does this itself."""
     for row in _unfinished(tx, issue_id):
         if row["id"] != but:
-            service.cancel(tx, row["id"])
+            delegating.cancel_task(tx, row["id"])
 
 
 def delete_issue(tx: Tx, issue: sqlite3.Row) -> None:
     """Take an issue away with all its tasks; sub-issues stay, without a parent."""
     for row in tx.all("SELECT id FROM conversation WHERE issue_id = ?", (issue["id"],)):
-        service.delete(tx, row["id"])
+        delegating.delete_conversation(tx, row["id"])
     tx.run("UPDATE issue SET parent_issue_id = NULL WHERE parent_issue_id = ?", (issue["id"],))
     tx.run("DELETE FROM attachment WHERE issue_id = ?", (issue["id"],))
     tx.run(
@@ -211,16 +211,21 @@ def commented(tx: Tx, scope: Scope, issue: sqlite3.Row, comment: sqlite3.Row, by
         if kind == "agent":
             wanted.setdefault(name, None)
         elif kind == "squad":
-            squad = tx.one("SELECT * FROM squad WHERE id = ?", (name,))
+            squad = _in_place(tx, "squad", name)
             if squad is not None:
                 wanted.setdefault(squad["leader_id"], squad["id"])
     made = []
     for agent_id, squad_id in wanted.items():
-        agent = tx.one("SELECT * FROM agent WHERE id = ?", (agent_id,))
+        agent = _in_place(tx, "agent", agent_id)
         if agent is None or author == ("agent", agent_id) or _waits(tx, issue["id"], agent_id):
             continue
         made.append(issue_task(tx, scope, issue, agent, by, trigger=comment, squad_id=squad_id))
     return made
+
+
+def _in_place(tx: Tx, table: Literal["agent", "squad"], row_id: str) -> sqlite3.Row | None:
+    """One of the transaction's workspace: whoever is called may be somebody of another."""
+    return tx.one(f"SELECT * FROM {table} WHERE id = ? AND workspace_id IS ?", (row_id, tx.place))
 
 
 def _asks_assignee(
@@ -273,14 +278,16 @@ def quick_create(tx: Tx, scope: Scope, body: QuickCreate, by: Initiator) -> HubT
         raise RefusedError(400, "exactly one of agent_id and squad_id is required")
     agent_id = body.agent_id.lower()
     if body.squad_id:
-        squad = tx.one("SELECT * FROM squad WHERE id = ?", (body.squad_id.lower(),))
+        squad = _in_place(tx, "squad", body.squad_id.lower())
         if squad is None:
             raise RefusedError(404, "squad not found")
         agent_id = squad["leader_id"]
-    agent = tx.one("SELECT * FROM agent WHERE id = ?", (agent_id,))
+    agent = _in_place(tx, "agent", agent_id)
     if agent is None:
         raise RefusedError(404, "agent not found")
     parent = issues.require(tx, body.parent_issue_id) if body.parent_issue_id else None
+    if body.project_id:
+        projects.require(tx, body.project_id)
     _check_version(tx, scope, agent)
     request = {
         "prompt": prompt,

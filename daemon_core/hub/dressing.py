@@ -22,10 +22,10 @@ def dress(
 ) -> wire.Task:
     """The claimed task with everything that its run needs."""
     conversation = tx.one("SELECT * FROM conversation WHERE id = ?", (row["conversation_id"],))
-    workspace = tx.one("SELECT * FROM workspace WHERE id = ?", (scope.workspace_id,))
     assert conversation is not None, "a task without its conversation"
+    workspace = tx.one("SELECT * FROM workspace WHERE id = ?", (conversation["workspace_id"],))
     assert workspace is not None, "no workspace"
-    task = wire_task(row, scope.workspace_id)
+    task = wire_task(row, workspace["id"])
     task.auth_token = token
     task.thread_name = conversation["title"]
     task.workspace_context = workspace["context"] or None

@@ -6,7 +6,7 @@ import sqlite3
 import uuid
 from typing import Final
 
-from daemon_core.hub import comments, issues
+from daemon_core.hub import comments, issues, places
 from daemon_core.hub.clock import rfc3339
 from daemon_core.hub.store import Tx
 
@@ -29,10 +29,10 @@ def completed(tx: Tx, row: sqlite3.Row, output: str) -> None:
     if row["kind"] == "quick_create":
         made = tx.one("SELECT * FROM issue WHERE origin_id = ? ORDER BY number LIMIT 1", (row["id"],))
         if made is None:
-            _tell(tx, "quick_create_failed", "No issue was created", output, None, row["id"])
+            _tell(tx, row, "quick_create_failed", "No issue was created", output)
         else:
             title = f"{issues.identifier(made)} {made['title']}"
-            _tell(tx, "quick_create_done", title, output, made["id"], row["id"])
+            _tell(tx, row, "quick_create_done", title, output, made["id"])
         return
     text = output.strip()
     if row["kind"] not in ON_ISSUE or not text or row["squad_outcome"] == "no_action":
@@ -53,7 +53,7 @@ def failed(tx: Tx, row: sqlite3.Row, error: str, *, lost: bool) -> None:
     """It failed for good. ``lost``: it was not its daemon that said so, so its issue is open again."""
     _run_is(tx, row, "failed")
     if row["kind"] == "quick_create":
-        _tell(tx, "quick_create_failed", "The issue could not be created", error, None, row["id"])
+        _tell(tx, row, "quick_create_failed", "The issue could not be created", error)
     if row["kind"] not in ON_ISSUE or not _has_issue(tx, row):
         return
     comments.insert(
@@ -107,17 +107,21 @@ def _run_is(tx: Tx, row: sqlite3.Row, status: str, reason: str | None = None) ->
 # --- news -------------------------------------------------------------------------------------------------
 
 
-def _tell(tx: Tx, kind: str, title: str, body: str, issue_id: str | None, task_id: str) -> None:
+def _tell(tx: Tx, task: sqlite3.Row, kind: str, title: str, body: str, issue_id: str | None = None) -> None:
+    place = places.of_conversation(tx, task["conversation_id"])
     tx.run(
-        "INSERT INTO inbox_item (id, type, title, body, issue_id, task_id, created_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (str(uuid.uuid4()), kind, title, body, issue_id, task_id, tx.now),
+        "INSERT INTO inbox_item (id, type, title, body, issue_id, task_id, workspace_id, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (str(uuid.uuid4()), kind, title, body, issue_id, task["id"], place, tx.now),
     )
 
 
 def inbox(tx: Tx) -> list[dict[str, object]]:
-    """The news, newest first."""
-    rows = tx.all("SELECT * FROM inbox_item ORDER BY created_at DESC, rowid DESC LIMIT 500")
+    """The news of the transaction's workspace, newest first."""
+    rows = tx.all(
+        "SELECT * FROM inbox_item WHERE workspace_id IS ? ORDER BY created_at DESC, rowid DESC LIMIT 500",
+        (tx.place,),
+    )
     return [
         {
             "id": row["id"],

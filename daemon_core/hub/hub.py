@@ -24,13 +24,14 @@ from daemon_core.hub import (
     dispatch,
     history,
     parking,
+    places,
     registry,
     service,
     tokens,
     transcripts,
     waking,
 )
-from daemon_core.hub.clock import SECOND, Clock, SystemClock
+from daemon_core.hub.clock import SECOND, Clock, SystemClock, rfc3339
 from daemon_core.hub.errors import ConflictError, NotFoundError, RefusedError, StorageError
 from daemon_core.hub.limits import Limits
 from daemon_core.hub.links import Links
@@ -66,8 +67,8 @@ class Hub:
 
     Attributes:
         credential: what the daemon of this process authenticates with; made anew at each start, never stored.
-        workspace_id: the one workspace, ``Local``.
-        scope: whose hub this is, and its limits.
+        workspace_id: the machine's own workspace, ``Local``; others may be made beside it.
+        scope: whose hub this is, and its limits; of that workspace.
         store: the database.
         links: the websockets.
         requests: what daemons are asked beside tasks.
@@ -81,7 +82,7 @@ class Hub:
         self.workspace_id = scope.workspace_id
         self.scope = scope
         self.store = store
-        self.links = Links(scope.limits, self.heartbeat, scope.workspace_id)
+        self.links = Links(scope.limits, self.heartbeat)
         self.requests = Requests(clock)
         self.delegating = delegating.Delegating(store, scope)
         self.retention = DEFAULT_RETENTION
@@ -94,6 +95,7 @@ class Hub:
         self._opened_at = clock.now()
         self._known_tasks: frozenset[str] | None = None
         self._online: dict[str, bool] = {}
+        self._places: dict[str, str] = {}
         self._seen: dict[str, float] = {}
 
     @classmethod
@@ -134,6 +136,11 @@ class Hub:
             raise
         hub = cls(store, Scope(workspace_id, daemon_id, limits or Limits()), clock, on_change)
         hub.retention = retention
+        try:
+            await hub._reload_runtimes()
+        except BaseException:
+            await store.close()
+            raise
         return hub
 
     async def close(self) -> None:
@@ -266,12 +273,15 @@ class Hub:
 
         def rule(tx: Tx) -> HubTask:
             parking.give_way(tx, task_id)
-            waking.give_way(tx, service.task_row(tx, task_id)["conversation_id"])
-            if service.task_row(tx, task_id)["issue_id"] is None:
+            row = service.task_row(tx, task_id)
+            waking.give_way(tx, row["conversation_id"])
+            tx.place = places.of_conversation(tx, row["conversation_id"])
+            if row["issue_id"] is None:
                 return service.reply(tx, self.scope, task_id, prompt, model)
             service.check_prompt(prompt, self.scope.limits)
             try:
-                return dispatch.say_on_issue(tx, self.scope, task_id, prompt)
+                within = self.scope.within(places.workspace_of(tx, row["conversation_id"]))
+                return dispatch.say_on_issue(tx, within, task_id, prompt)
             except RefusedError as error:
                 raise ConflictError("not_a_conversation", task=task_id) from error
 
@@ -330,8 +340,7 @@ class Hub:
             )
             if row is None:
                 raise NotFoundError("unknown_task", task=task_id)
-            delegating.cancel_below(tx, home=row["conversation_id"])
-            return service.delete(tx, row["conversation_id"])
+            return delegating.delete_conversation(tx, row["conversation_id"])
 
         return await self.store.write(rule)
 
@@ -426,12 +435,21 @@ class Hub:
     # --- runtimes -------------------------------------------------------------------------------------
 
     async def runtimes(self) -> builtins.list[HubRuntime]:
-        """What is registered here, online or not."""
-        return await self.store.read(lambda tx: registry.list_runtimes(tx, self.workspace_id))
+        """What is registered here, online or not, in every workspace."""
+        return await self.store.read(registry.list_runtimes)
 
     async def register(self, request: wire.RegisterRequest) -> registry.Registered:
-        """Take up a daemon's runtimes (over the wire)."""
-        answer = await self.store.write(lambda tx: registry.register(tx, self.workspace_id, request))
+        """Take up a daemon's runtimes in the workspace that it names (over the wire).
+
+        Raises:
+            RefusedError: there is none; a profile that is unknown or disabled.
+        """
+
+        def rule(tx: Tx) -> registry.Registered:
+            places.require(tx, request.workspace_id)
+            return registry.register(tx, request.workspace_id, request)
+
+        answer = await self.store.write(rule)
         await self._reload_runtimes()
         moment = self._clock.monotonic()
         self._seen.update((runtime.id, moment) for runtime in answer.runtimes)
@@ -476,17 +494,29 @@ class Hub:
         """Whether it has given a sign of life lately."""
         return self._online.get(runtime_id, False)
 
+    def last_seen(self, runtime_id: str) -> str | None:
+        """When it last gave a sign of life; None where it has given none to this life of the hub."""
+        seen = self._seen.get(runtime_id)
+        if seen is None:
+            return None
+        return rfc3339(self._clock.now() - int((self._clock.monotonic() - seen) * SECOND))
+
     def knows_runtime(self, runtime_id: str) -> bool:
         """Whether it is registered, online or not."""
         return runtime_id in self._online
+
+    def workspace_of_runtime(self, runtime_id: str) -> str | None:
+        """The workspace it is registered in; None where it is not."""
+        return self._places.get(runtime_id)
 
     async def look_at_runtimes(self) -> None:
         """Runtimes were added or taken away behind the hub's back."""
         await self._reload_runtimes()
 
     async def _reload_runtimes(self) -> None:
-        rows = await self.store.read(lambda tx: tx.all("SELECT id, status FROM runtime"))
+        rows = await self.store.read(lambda tx: tx.all("SELECT id, status, workspace_id FROM runtime"))
         self._online = {row["id"]: row["status"] == "online" for row in rows}
+        self._places = {row["id"]: row["workspace_id"] for row in rows}
         self._seen = {key: value for key, value in self._seen.items() if key in self._online}
 
     # --- tokens ---------------------------------------------------------------------------------------
@@ -496,12 +526,17 @@ class Hub:
         token, _row = await self.store.write(lambda tx: access_tokens.add(tx, name, days=days))
         return token
 
-    async def add_daemon_token(self, daemon_id: str, *, days: int | None = None) -> str:
-        """A token of one daemon's (``mdt_…``): for the daemon routes, and nothing else."""
-        token, _row = await self.store.write(
-            lambda tx: access_tokens.add(tx, "daemon", days=days, daemon_id=daemon_id)
-        )
-        return token
+    async def add_daemon_token(
+        self, daemon_id: str, *, days: int | None = None, workspace_id: str | None = None
+    ) -> str:
+        """A token of one daemon's in one workspace (``mdt_…``; unless told otherwise the machine's own): for
+        the daemon routes, and nothing else."""
+
+        def rule(tx: Tx) -> str:
+            tx.place = None if workspace_id is None else places.of(tx, workspace_id)
+            return access_tokens.add(tx, "daemon", days=days, daemon_id=daemon_id)[0]
+
+        return await self.store.write(rule)
 
     # --- claims ---------------------------------------------------------------------------------------
 
@@ -536,6 +571,10 @@ class Hub:
         """Models that a claim did not wish for and that tasks of the runtime wait for."""
         return await self.store.read(lambda tx: claims.held_back(tx, runtime_id, wish))
 
+    async def claimable(self, runtime_id: str, wish: wire.ClaimWish) -> bool:
+        """Whether another claim would get a task now."""
+        return await self.store.read(lambda tx: claims.claimable(tx, runtime_id, wish))
+
     # --- publishing -----------------------------------------------------------------------------------
 
     def _publish(self, tx: Tx) -> None:
@@ -558,13 +597,17 @@ def _known(task: HubTask | None, task_id: str) -> HubTask:
 
 
 def _begin(tx: Tx) -> str:
-    """The workspace's id, made on the first start (or found again where a damaged file has lost its row).
+    """The machine's own workspace, made on the first start (or found again where a damaged file has lost its
+    row).
 
     Nobody is connected yet, so every runtime is offline until it registers again.
     """
     row = tx.one(
-        "SELECT id FROM workspace UNION ALL SELECT workspace_id FROM conversation"
-        " UNION ALL SELECT workspace_id FROM runtime LIMIT 1"
+        "SELECT id FROM workspace WHERE slug IS NULL"
+        " UNION ALL SELECT workspace_id FROM conversation"
+        " WHERE workspace_id NOT IN (SELECT id FROM workspace)"
+        " UNION ALL SELECT workspace_id FROM runtime"
+        " WHERE workspace_id NOT IN (SELECT id FROM workspace) LIMIT 1"
     )
     workspace_id = str(uuid.uuid4()) if row is None else str(row["id"])
     tx.run(

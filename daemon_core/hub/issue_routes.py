@@ -9,8 +9,19 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from daemon_core.hub import attachments, comments, dispatch, issues, service, squads
-from daemon_core.hub.answering import ACTOR, Actor, Api, answer, checked_id, decode, flag, for_member, path_id
+from daemon_core.hub import attachments, comments, delegating, dispatch, issues, places, service, squads
+from daemon_core.hub.answering import (
+    ACTOR,
+    WORKSPACE,
+    Actor,
+    Api,
+    answer,
+    checked_id,
+    decode,
+    flag,
+    for_member,
+    path_id,
+)
 from daemon_core.hub.answering import number as query_number
 from daemon_core.hub.errors import RefusedError
 from daemon_core.hub.rows import on_the_wire, wire_task
@@ -77,11 +88,11 @@ class IssueApi(Api):
 
     # --- issues ---------------------------------------------------------------------------------------
 
-    def _shown(self, tx: Tx, row: sqlite3.Row) -> dict[str, object]:
-        return issues.view(tx, row, self.hub.workspace_id)
+    def _shown(self, tx: Tx, row: sqlite3.Row, *, whole: bool = True) -> dict[str, object]:
+        return issues.view(tx, row, tx.place or self.hub.workspace_id, whole=whole)
 
     def _listed(self, tx: Tx, rows: list[sqlite3.Row]) -> list[dict[str, object]]:
-        return [issues.view(tx, row, self.hub.workspace_id, whole=False) for row in rows]
+        return [self._shown(tx, row, whole=False) for row in rows]
 
     @for_member("failed to list issues")
     async def list_issues(self, request: web.Request) -> web.StreamResponse:
@@ -93,7 +104,7 @@ class IssueApi(Api):
             rows, total = issues.search(tx, filters, limit=limit, offset=offset)
             return {"issues": self._listed(tx, rows), "total": total}
 
-        return answer(await self.hub.store.read(rule))
+        return answer(await self.read(request, rule))
 
     @for_member("failed to search issues")
     async def search(self, request: web.Request) -> web.StreamResponse:
@@ -107,11 +118,11 @@ class IssueApi(Api):
             rows, total = issues.search(tx, {}, text=text, limit=limit, closed=closed)
             return {"issues": self._listed(tx, rows), "total": total}
 
-        return answer(await self.hub.store.read(rule))
+        return answer(await self.read(request, rule))
 
     @for_member("failed to load issue")
     async def get(self, request: web.Request) -> web.StreamResponse:
-        return answer(await self.hub.store.read(lambda tx: self._shown(tx, self._issue(tx, request))))
+        return answer(await self.read(request, lambda tx: self._shown(tx, self._issue(tx, request))))
 
     @for_member("failed to load issue")
     async def children(self, request: web.Request) -> web.StreamResponse:
@@ -119,7 +130,7 @@ class IssueApi(Api):
             rows = issues.children(tx, self._issue(tx, request)["id"])
             return {"issues": self._listed(tx, rows), "total": len(rows)}
 
-        return answer(await self.hub.store.read(rule))
+        return answer(await self.read(request, rule))
 
     @for_member("failed to create issue")
     async def create(self, request: web.Request) -> web.StreamResponse:
@@ -128,50 +139,49 @@ class IssueApi(Api):
         _check_ids(body.attachment_ids, "attachment_ids")
         if body.origin_type == "quick_create" and actor.task is not None:
             body.origin_id = actor.task["id"]
+        scope = self.scope(request)
 
         def rule(tx: Tx) -> dict[str, object]:
             row = issues.create(tx, body, _who(actor))
-            dispatch.issue_created(tx, self.hub.scope, row, _who(actor), body.handoff_note)
+            dispatch.issue_created(tx, scope, row, _who(actor), body.handoff_note)
             return self._shown(tx, row)
 
-        return answer(await self.hub.store.write(rule), 201)
+        return answer(await self.write(request, rule), 201)
 
     @for_member("failed to update issue")
     async def update(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, issues.IssueBody, self.limits.large_body_bytes)
-        actor = request[ACTOR]
+        actor, scope = request[ACTOR], self.scope(request)
         _check_ids(body.attachment_ids, "attachment_ids")
 
         def rule(tx: Tx) -> dict[str, object]:
             before = self._issue(tx, request)
             after = issues.update(tx, before, body)
             acting = None if actor.task is None else actor.task["id"]
-            dispatch.issue_changed(tx, self.hub.scope, before, after, _who(actor), body.handoff_note, acting)
+            dispatch.issue_changed(tx, scope, before, after, _who(actor), body.handoff_note, acting)
             return self._shown(tx, after)
 
-        return answer(await self.hub.store.write(rule))
+        return answer(await self.write(request, rule))
 
     @for_member("failed to delete issue")
     async def delete(self, request: web.Request) -> web.StreamResponse:
         self.member_only(request)
-        await self.hub.store.write(lambda tx: dispatch.delete_issue(tx, self._issue(tx, request)))
+        await self.write(request, lambda tx: dispatch.delete_issue(tx, self._issue(tx, request)))
         return web.Response(status=204)
 
     @for_member("failed to create task")
     async def quick_create(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, dispatch.QuickCreate, self.limits.body_bytes)
         _check_ids(body.attachment_ids, "attachment_ids")
-        actor = request[ACTOR]
-        task = await self.hub.store.write(
-            lambda tx: dispatch.quick_create(tx, self.hub.scope, body, _who(actor))
-        )
+        actor, scope = request[ACTOR], self.scope(request)
+        task = await self.write(request, lambda tx: dispatch.quick_create(tx, scope, body, _who(actor)))
         return answer({"task_id": task.id}, 202)
 
     @for_member("failed to list attachments")
     async def list_attachments(self, request: web.Request) -> web.StreamResponse:
         return answer(
-            await self.hub.store.read(
-                lambda tx: attachments.of(tx, "issue_id", self._issue(tx, request)["id"])
+            await self.read(
+                request, lambda tx: attachments.of(tx, "issue_id", self._issue(tx, request)["id"])
             )
         )
 
@@ -188,7 +198,7 @@ class IssueApi(Api):
             row = self._issue(tx, request)
             return comments.listing(tx, row["id"], choice, issues.names(tx, self.hub.scope.member_id))
 
-        page = await self.hub.store.read(rule)
+        page = await self.read(request, rule)
         headers = {}
         if page.next_before is not None and page.next_before_id is not None:
             headers["X-Multica-Next-Before"] = page.next_before
@@ -202,7 +212,7 @@ class IssueApi(Api):
             raise RefusedError(400, "content is required")
         parent_id = checked_id(body.parent_id, "parent_id") if body.parent_id else None
         _check_ids(body.attachment_ids, "attachment_ids")
-        actor = request[ACTOR]
+        actor, scope = request[ACTOR], self.scope(request)
 
         def rule(tx: Tx) -> dict[str, object]:
             issue = self._issue(tx, request)
@@ -221,10 +231,10 @@ class IssueApi(Api):
                 task_id=None if actor.task is None else actor.task["id"],
             )
             attachments.link(tx, body.attachment_ids, comment_id=written["id"], issue_id=issue["id"])
-            dispatch.commented(tx, self.hub.scope, issue, written, _who(actor))
+            dispatch.commented(tx, scope, issue, written, _who(actor))
             return self._comment_view(tx, written)
 
-        return answer(await self.hub.store.write(rule), 201)
+        return answer(await self.write(request, rule), 201)
 
     @for_member("failed to update comment")
     async def edit_comment(self, request: web.Request) -> web.StreamResponse:
@@ -238,7 +248,7 @@ class IssueApi(Api):
             _check_author(actor, comments.require(tx, comment_id))
             return self._comment_view(tx, comments.edit(tx, comment_id, body.content))
 
-        return answer(await self.hub.store.write(rule))
+        return answer(await self.write(request, rule))
 
     @for_member("failed to delete comment")
     async def delete_comment(self, request: web.Request) -> web.StreamResponse:
@@ -253,7 +263,7 @@ class IssueApi(Api):
                 ):
                     service.cancel(tx, row["id"])
 
-        await self.hub.store.write(rule)
+        await self.write(request, rule)
         return web.Response(status=204)
 
     @for_member("failed to resolve comment")
@@ -267,9 +277,7 @@ class IssueApi(Api):
     async def _settle(self, request: web.Request, by: tuple[str, str] | None) -> web.Response:
         comment_id = path_id(request, "comment", "comment_id")
         return answer(
-            await self.hub.store.write(
-                lambda tx: self._comment_view(tx, comments.resolve(tx, comment_id, by))
-            )
+            await self.write(request, lambda tx: self._comment_view(tx, comments.resolve(tx, comment_id, by)))
         )
 
     def _comment_view(self, tx: Tx, row: sqlite3.Row) -> dict[str, object]:
@@ -279,30 +287,30 @@ class IssueApi(Api):
 
     @for_member("failed to load issue metadata")
     async def notes(self, request: web.Request) -> web.StreamResponse:
-        row = await self.hub.store.read(lambda tx: self._issue(tx, request))
+        row = await self.read(request, lambda tx: self._issue(tx, request))
         return answer({"metadata": msgspec.json.decode(row["metadata"])})
 
     @for_member("failed to set metadata key")
     async def set_note(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, _Note, self.limits.body_bytes)
         key = request.match_info["key"]
-        notes = await self.hub.store.write(
-            lambda tx: issues.set_note(tx, self._issue(tx, request), key, body.value)
+        notes = await self.write(
+            request, lambda tx: issues.set_note(tx, self._issue(tx, request), key, body.value)
         )
         return answer({"metadata": notes})
 
     @for_member("failed to delete metadata key")
     async def delete_note(self, request: web.Request) -> web.StreamResponse:
         key = request.match_info["key"]
-        notes = await self.hub.store.write(lambda tx: issues.delete_note(tx, self._issue(tx, request), key))
+        notes = await self.write(request, lambda tx: issues.delete_note(tx, self._issue(tx, request), key))
         return answer({"metadata": notes})
 
     @for_member("failed to record evaluation")
     async def evaluated(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, _Evaluation, self.limits.body_bytes)
         task = request[ACTOR].task
-        await self.hub.store.write(
-            lambda tx: squads.evaluate(tx, self._issue(tx, request), task, body.outcome, body.reason)
+        await self.write(
+            request, lambda tx: squads.evaluate(tx, self._issue(tx, request), task, body.outcome, body.reason)
         )
         return answer({"outcome": body.outcome, "reason": body.reason})
 
@@ -310,25 +318,27 @@ class IssueApi(Api):
 
     @for_member("failed to list tasks")
     async def runs(self, request: web.Request) -> web.StreamResponse:
+        where = request[WORKSPACE]
+
         def rule(tx: Tx) -> list[dict[str, object]]:
             issue = self._issue(tx, request)
             rows = tx.all("SELECT * FROM task WHERE issue_id = ? ORDER BY no DESC", (issue["id"],))
-            return [on_the_wire(wire_task(row, self.hub.workspace_id)) for row in rows]
+            return [on_the_wire(wire_task(row, where)) for row in rows]
 
-        return answer(await self.hub.store.read(rule))
+        return answer(await self.read(request, rule))
 
     @for_member("failed to rerun issue")
     async def rerun(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, _Rerun, self.limits.body_bytes)
         task_id = checked_id(body.task_id, "task_id") if body.task_id else None
-        actor = request[ACTOR]
+        actor, scope = request[ACTOR], self.scope(request)
 
         def rule(tx: Tx) -> sqlite3.Row:
             issue = self._issue(tx, request)
-            made = dispatch.rerun(tx, self.hub.scope, issue, task_id, _who(actor))
+            made = dispatch.rerun(tx, scope, issue, task_id, _who(actor))
             return service.task_row(tx, made.id)
 
-        return await self._task(rule, 202)
+        return await self._task(request, rule, 202)
 
     @for_member("failed to cancel task")
     async def cancel_on_issue(self, request: web.Request) -> web.StreamResponse:
@@ -337,15 +347,15 @@ class IssueApi(Api):
         def rule(tx: Tx) -> sqlite3.Row:
             if service.task_row(tx, task_id)["issue_id"] != self._issue(tx, request)["id"]:
                 raise RefusedError(404, "task not found")
-            return service.cancel(tx, task_id)
+            return delegating.cancel_task(tx, task_id)
 
         await self._own_task(request)
-        return await self._task(rule)
+        return await self._task(request, rule)
 
     @for_member("failed to cancel task")
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         task_id = await self._own_task(request)
-        return await self._task(lambda tx: service.cancel(tx, task_id))
+        return await self._task(request, lambda tx: delegating.cancel_task(tx, task_id))
 
     @for_member("failed to load task messages")
     async def task_messages(self, request: web.Request) -> web.StreamResponse:
@@ -354,15 +364,25 @@ class IssueApi(Api):
     async def _own_task(self, request: web.Request) -> str:
         """The task of the path. An agent sees what is on issues, and else its own conversation alone."""
         task_id = path_id(request, "tid", "task_id")
-        row = await self.hub.store.read(lambda tx: service.task_row(tx, task_id))
-        mine = request[ACTOR].task
-        if mine is not None and row["issue_id"] is None and mine["conversation_id"] != row["conversation_id"]:
+        mine, where = request[ACTOR].task, request[WORKSPACE]
+
+        def rule(tx: Tx) -> bool:
+            row = service.task_row(tx, task_id)
+            if places.workspace_of(tx, row["conversation_id"]) != where:
+                return False
+            if mine is None or row["issue_id"] is not None:
+                return True
+            return bool(mine["conversation_id"] == row["conversation_id"])
+
+        if not await self.read(request, rule):
             raise RefusedError(404, "not found")
         return task_id
 
-    async def _task(self, rule: Callable[[Tx], sqlite3.Row], status: int = 200) -> web.Response:
-        row = await self.hub.store.write(rule)
-        return answer(on_the_wire(wire_task(row, self.hub.workspace_id)), status)
+    async def _task(
+        self, request: web.Request, rule: Callable[[Tx], sqlite3.Row], status: int = 200
+    ) -> web.Response:
+        row = await self.write(request, rule)
+        return answer(on_the_wire(wire_task(row, request[WORKSPACE])), status)
 
 
 def _who(actor: Actor) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import uuid
+from datetime import date
 from typing import Any, Final
 
 import msgspec
@@ -50,10 +51,10 @@ class IssueBody(msgspec.Struct):
 
 
 def require(tx: Tx, given: str) -> sqlite3.Row:
-    """The row of an issue, by its id or its key."""
-    row = tx.one("SELECT * FROM issue WHERE id = ?", (given.lower(),))
+    """The row of an issue of the transaction's workspace, by its id or its key."""
+    row = tx.one("SELECT * FROM issue WHERE id = ? AND workspace_id IS ?", (given.lower(), tx.place))
     if row is None and (key := _KEY.fullmatch(given)):
-        row = tx.one("SELECT * FROM issue WHERE number = ?", (int(key[1]),))
+        row = tx.one("SELECT * FROM issue WHERE number = ? AND workspace_id IS ?", (int(key[1]), tx.place))
     if row is None:
         raise RefusedError(404, "issue not found")
     return row
@@ -71,17 +72,20 @@ def create(tx: Tx, body: IssueBody, creator: tuple[str, str]) -> sqlite3.Row:
     columns = _columns(tx, body, None)
     if not body.allow_duplicate:
         twin = tx.one(
-            "SELECT number FROM issue WHERE title = ? AND status NOT IN ('done', 'cancelled')"
-            " AND parent_issue_id IS ? AND project_id IS ?",
-            (title, columns.get("parent_issue_id"), columns.get("project_id")),
+            "SELECT * FROM issue WHERE title = ? AND status NOT IN ('done', 'cancelled')"
+            " AND parent_issue_id IS ? AND project_id IS ? AND workspace_id IS ?",
+            (title, columns.get("parent_issue_id"), columns.get("project_id"), tx.place),
         )
         if twin is not None:
-            raise RefusedError(409, f"an open issue with this title exists: {PREFIX}-{twin['number']}")
+            raise RefusedError(409, f"an open issue with this title exists: {identifier(twin)}")
     tx.run(
         "UPDATE workspace SET issue_count ="
         " max(issue_count, (SELECT coalesce(max(number), 0) FROM issue)) + 1"
     )
-    number = tx.db.execute("SELECT issue_count FROM workspace").fetchone()[0]
+    number = tx.db.execute("SELECT max(issue_count) FROM workspace").fetchone()[
+        0
+    ]  # one count for all of them
+    place = None if tx.place is None else tx.one("SELECT * FROM workspace WHERE id = ?", (tx.place,))
     columns = {
         "status": "todo",
         "priority": "none",
@@ -93,6 +97,8 @@ def create(tx: Tx, body: IssueBody, creator: tuple[str, str]) -> sqlite3.Row:
         "creator_id": creator[1],
         "origin_type": body.origin_type,
         "origin_id": body.origin_id,
+        "workspace_id": tx.place,
+        "prefix": None if place is None else place["issue_prefix"],
         "created_at": tx.now,
         "updated_at": tx.now,
     }
@@ -138,17 +144,27 @@ def _columns(tx: Tx, body: IssueBody, row: sqlite3.Row | None) -> dict[str, Any]
     for name in ("start_date", "due_date"):
         given = getattr(body, name)
         if given is not msgspec.UNSET:
-            if given and not _DATE.match(given):
+            if given and not _is_date(given):
                 raise RefusedError(400, f"invalid {name}")
             columns[name] = given or None
     if isinstance(body.parent_issue_id, str | None):
         columns["parent_issue_id"] = _parent(tx, body.parent_issue_id, row)
     if isinstance(body.project_id, str | None):
-        if body.project_id and tx.one("SELECT 1 FROM project WHERE id = ?", (body.project_id,)) is None:
+        known = "SELECT 1 FROM project WHERE id = ? AND workspace_id IS ?"
+        if body.project_id and tx.one(known, (body.project_id, tx.place)) is None:
             raise RefusedError(400, "project not found")
         columns["project_id"] = body.project_id or None
     columns |= _assignee(tx, body)
     return columns
+
+
+def _is_date(given: str) -> bool:
+    """Whether it begins with a day that there is; a time may follow."""
+    try:
+        date.fromisoformat(given[:10])
+    except ValueError:
+        return False
+    return _DATE.match(given) is not None
 
 
 def _parent(tx: Tx, given: str | None, row: sqlite3.Row | None) -> str | None:
@@ -182,7 +198,8 @@ def _assignee(tx: Tx, body: IssueBody) -> dict[str, str | None]:
     _one_of("assignee_type", kind, ASSIGNEES)
     if kind != "member":
         table = "agent" if kind == "agent" else "squad"
-        if tx.one(f"SELECT 1 FROM {table} WHERE id = ?", (assignee.lower(),)) is None:
+        known = f"SELECT 1 FROM {table} WHERE id = ? AND workspace_id IS ?"
+        if tx.one(known, (assignee.lower(), tx.place)) is None:
             raise RefusedError(400, f"{kind} not found")
     return {"assignee_type": kind, "assignee_id": assignee.lower()}
 
@@ -198,7 +215,7 @@ def _one_of(name: str, given: str, known: tuple[str, ...]) -> str:
 
 def identifier(row: sqlite3.Row) -> str:
     """The key that people use."""
-    return f"{PREFIX}-{row['number']}"
+    return f"{row['prefix'] or PREFIX}-{row['number']}"
 
 
 def view(tx: Tx, row: sqlite3.Row, workspace_id: str, *, whole: bool = True) -> dict[str, object]:
@@ -235,8 +252,9 @@ def view(tx: Tx, row: sqlite3.Row, workspace_id: str, *, whole: bool = True) -> 
 def search(
     tx: Tx, filters: dict[str, str], *, text: str = "", limit: int, offset: int = 0, closed: bool = True
 ) -> tuple[list[sqlite3.Row], int]:
-    """Issues that meet every filter, newest first, and how many there are in all."""
-    conditions, values = ["1"], []
+    """Issues of the transaction's workspace that meet every filter, newest first, and how many in all."""
+    conditions: list[str] = ["workspace_id IS ?"]
+    values: list[str | None] = [tx.place]
     for column, value in filters.items():
         if column not in ("status", "priority", "assignee_id", "assignee_type", "project_id", "creator_id"):
             raise ValueError(column)
@@ -246,7 +264,7 @@ def search(
         conditions.append(
             "(title LIKE ? ESCAPE '!' OR coalesce(description, '') LIKE ? ESCAPE '!'"
             " OR EXISTS (SELECT 1 FROM comment WHERE issue_id = issue.id AND content LIKE ? ESCAPE '!')"
-            f" OR '{PREFIX}-' || number = ?)"
+            f" OR coalesce(prefix, '{PREFIX}') || '-' || number = ?)"
         )
         escaped = "%" + re.sub(r"([!%_])", r"!\1", word) + "%"
         values += [escaped, escaped, escaped, word.upper()]

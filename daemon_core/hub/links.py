@@ -88,9 +88,8 @@ class _Link:
 class Links:
     """All websockets of one hub."""
 
-    def __init__(self, limits: Limits, beat: Beat, workspace_id: str) -> None:
+    def __init__(self, limits: Limits, beat: Beat) -> None:
         self._limits = limits
-        self._workspace_id = workspace_id
         self._beat = beat
         self._links: set[_Link] = set()
         self._closed = False
@@ -108,7 +107,7 @@ class Links:
     def send(self, hint: Hint) -> None:
         """Pass a hint to every connection that named its runtime, or to all where it is about none."""
         if hint.kind == "profiles":
-            about = {"workspace_id": self._workspace_id, "runtime_profile_id": hint.task_id}
+            about = {"workspace_id": hint.runtime_id, "runtime_profile_id": hint.task_id}
             for link in list(self._links):
                 link.put(wire.WS_PROFILES_CHANGED, hint.task_id, about)
             return

@@ -1,7 +1,8 @@
-"""The one member of the local workspace: the user of this machine."""
+"""The one member of every workspace: the user of this machine."""
 
 from __future__ import annotations
 
+import uuid
 from typing import Final
 
 from daemon_core.hub.clock import rfc3339
@@ -11,13 +12,18 @@ NAME: Final = "Local user"
 """Nothing of the machine's account is told: what an agent reads may go anywhere."""
 
 
-def listing(tx: Tx, workspace_id: str, member_id: str) -> list[dict[str, object]]:
+def member_id(own_workspace: str) -> str:
+    """The user's id, the same in every workspace; made of the machine's own."""
+    return str(uuid.uuid5(uuid.UUID(own_workspace), "member"))
+
+
+def listing(tx: Tx, workspace_id: str, user_id: str) -> list[dict[str, object]]:
     """The members of the workspace."""
     row = tx.one("SELECT created_at FROM workspace WHERE id = ?", (workspace_id,))
     return [
         {
-            "id": member_id,
-            "user_id": member_id,
+            "id": user_id,
+            "user_id": user_id,
             "workspace_id": workspace_id,
             "name": NAME,
             "email": "",

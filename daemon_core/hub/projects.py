@@ -32,8 +32,8 @@ class ResourceBody(msgspec.Struct):
 
 
 def require(tx: Tx, project_id: str) -> sqlite3.Row:
-    """The row of a project."""
-    row = tx.one("SELECT * FROM project WHERE id = ?", (project_id,))
+    """The row of a project of the transaction's workspace."""
+    row = tx.one("SELECT * FROM project WHERE id = ? AND workspace_id IS ?", (project_id, tx.place))
     if row is None:
         raise RefusedError(404, "project not found")
     return row
@@ -46,9 +46,9 @@ def create(tx: Tx, body: ProjectBody) -> sqlite3.Row:
         raise RefusedError(400, "title is required")
     project_id = str(uuid.uuid4())
     tx.run(
-        "INSERT INTO project (id, title, description, status, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        (project_id, title, body.description, body.status or "planned", tx.now, tx.now),
+        "INSERT INTO project (id, title, description, status, workspace_id, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (project_id, title, body.description, body.status or "planned", tx.place, tx.now, tx.now),
     )
     return require(tx, project_id)
 
@@ -77,8 +77,11 @@ def delete(tx: Tx, project_id: str) -> None:
 
 
 def listing(tx: Tx) -> list[dict[str, object]]:
-    """All, newest first."""
-    return [view(tx, row) for row in tx.all("SELECT * FROM project ORDER BY created_at DESC, rowid DESC")]
+    """All of the transaction's workspace, newest first."""
+    rows = tx.all(
+        "SELECT * FROM project WHERE workspace_id IS ? ORDER BY created_at DESC, rowid DESC", (tx.place,)
+    )
+    return [view(tx, row) for row in rows]
 
 
 def view(tx: Tx, row: sqlite3.Row) -> dict[str, object]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from daemon_core.hub import members, places
 from daemon_core.hub.clock import SECOND, rfc3339
 from daemon_core.hub.errors import ConflictError, NotFoundError, RefusedError
 from daemon_core.hub.store import Hint, Tx
@@ -37,9 +38,9 @@ class RuntimeRow(wire.WireFull):
     profile_id: str | None
     created_at: str
     updated_at: str
+    owner_id: str
     runtime_mode: str = "local"
     launch_header: str = ""
-    owner_id: str | None = None
     visibility: str = "private"
     last_seen_at: str | None = None
 
@@ -219,8 +220,9 @@ def _bind(tx: Tx, workspace_id: str, provider: str, runtime_id: str) -> None:
         "UPDATE task SET runtime_id = ? WHERE status = 'queued' AND provider = ? AND (runtime_id IS NULL"
         " OR runtime_id NOT IN (SELECT id FROM runtime WHERE workspace_id = ? AND status = 'online'))"
         " AND NOT EXISTS (SELECT 1 FROM agent JOIN runtime ON runtime.id = agent.runtime_id"
-        " WHERE agent.id = task.agent_id)",
-        (runtime_id, provider, workspace_id),
+        " WHERE agent.id = task.agent_id)"
+        " AND conversation_id IN (SELECT id FROM conversation WHERE workspace_id = ?)",
+        (runtime_id, provider, workspace_id, workspace_id),
     )
 
 
@@ -246,8 +248,19 @@ def choose(tx: Tx, workspace_id: str, provider: str, bound_to: str | None = None
 
 def require(tx: Tx, runtime_id: str) -> None:
     """Raise NotFoundError where there is no such runtime."""
-    if tx.one("SELECT 1 FROM runtime WHERE id = ?", (runtime_id,)) is None:
+    workspace_of(tx, runtime_id)
+
+
+def workspace_of(tx: Tx, runtime_id: str) -> str:
+    """The workspace that a runtime is registered in.
+
+    Raises:
+        NotFoundError: ``unknown_runtime``.
+    """
+    row = tx.one("SELECT workspace_id FROM runtime WHERE id = ?", (runtime_id,))
+    if row is None:
         raise NotFoundError("unknown_runtime", runtime=runtime_id)
+    return str(row["workspace_id"])
 
 
 def set_online(tx: Tx, runtime_id: str) -> None:
@@ -301,6 +314,7 @@ def forget_stale(tx: Tx, keep_s: float) -> int | None:
         "status = 'offline' AND offline_at IS NOT NULL AND id NOT IN"
         " (SELECT runtime_id FROM task WHERE runtime_id IS NOT NULL"
         " AND status IN ('queued', 'dispatched', 'waiting_local_directory', 'running'))"
+        " AND id NOT IN (SELECT runtime_id FROM agent WHERE runtime_id IS NOT NULL)"
     )
     if tx.run(f"DELETE FROM runtime WHERE offline_at <= ? AND {idle}", (tx.now - keep,)):
         tx.changes.append(_CHANGED)
@@ -314,9 +328,9 @@ def wire_runtimes(tx: Tx, workspace_id: str) -> list[RuntimeRow]:
     return [wire_runtime(tx, row["id"]) for row in rows]
 
 
-def list_runtimes(tx: Tx, workspace_id: str) -> list[HubRuntime]:
-    """All, oldest first."""
-    rows = tx.all("SELECT * FROM runtime WHERE workspace_id = ? ORDER BY created_at, id", (workspace_id,))
+def list_runtimes(tx: Tx) -> list[HubRuntime]:
+    """All of every workspace, oldest first."""
+    rows = tx.all("SELECT * FROM runtime ORDER BY created_at, id")
     return [
         HubRuntime(
             id=row["id"],
@@ -358,5 +372,6 @@ def wire_runtime(tx: Tx, runtime_id: str) -> RuntimeRow:
         profile_id=row["profile_id"],
         created_at=rfc3339(row["created_at"]),
         updated_at=rfc3339(row["updated_at"]),
+        owner_id=members.member_id(places.own(tx)),
         last_seen_at=rfc3339(row["updated_at"]),
     )

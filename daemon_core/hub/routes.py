@@ -2,7 +2,7 @@
 
 Who may ask what is in :mod:`daemon_core.hub.answering`. All bodies are JSON (but for uploads and downloads),
 a refusal is ``{"error": text}``. ``{issue}`` is an id or a key (``LOC-12``); lists are bare arrays unless a
-member is named.
+member is named. Which workspace is meant is in ``answering``, too.
 
 For daemons (``mul_``, ``mdt_``), :mod:`~daemon_core.hub.daemon_routes`, below ``/api/daemon``::
 
@@ -47,7 +47,7 @@ For people and agents (``mul_``, ``mat_``), below ``/api``; * is for people alon
     GET  autopilots/{id}/runs -> {runs}         POST* autopilots/{id}/trigger {source, payload}
     GET, POST* agents                           GET, PUT* agents/{id}           PUT* agents/{id}/skills
     GET, POST* skills                           GET, PUT*, DELETE* skills/{id}
-    GET  workspaces                             GET, PATCH workspaces/{ws} (agents: more repos alone)
+    GET, POST* workspaces                       GET, PATCH, DELETE* workspaces/{ws} (agents: more repos alone)
     GET  workspaces/{ws}/members                GET, POST*, PATCH*, DELETE* workspaces/{ws}/runtime-profiles
     GET* runtimes                               DELETE* runtimes/{rid}
     POST*, GET* runtimes/{rid}/update, models, local-skills, local-skills/import [/{req}]

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from daemon_core.hub import registry, skills
-from daemon_core.hub.answering import OK, Api, answer, decode, for_daemon, for_person, path_id
+from daemon_core.hub import places, registry, skills
+from daemon_core.hub.answering import OK, WORKSPACE, Api, answer, decode, for_daemon, for_person, path_id
 from daemon_core.hub.errors import ConflictError, NotFoundError, RefusedError
 from daemon_core.hub.requests import Kind, Request
 from daemon_core.hub.store import Tx
@@ -70,12 +70,19 @@ class RuntimeApi(Api):
 
     @for_person("failed to list runtimes")
     async def list_runtimes(self, request: web.Request) -> web.StreamResponse:
-        return answer(await self.hub.store.read(lambda tx: registry.wire_runtimes(tx, self.hub.workspace_id)))
+        where = request[WORKSPACE]
+        found = await self.hub.store.read(lambda tx: registry.wire_runtimes(tx, where))
+        for row in found:
+            row.last_seen_at = self.hub.last_seen(row.id) or row.last_seen_at
+        return answer(found)
 
     @for_person("failed to delete runtime")
     async def forget(self, request: web.Request) -> web.StreamResponse:
+        runtime_id = path_id(request, "rid", "runtime_id")
+        if not self.reaches(request, runtime_id):
+            raise RefusedError(404, "not found")
         try:
-            await self.hub.forget_runtime(path_id(request, "rid", "runtime_id"))
+            await self.hub.forget_runtime(runtime_id)
         except ConflictError as error:
             raise RefusedError(409, "the runtime has unfinished tasks") from error
         return web.Response(status=204)
@@ -86,6 +93,8 @@ class RuntimeApi(Api):
         runtime_id = path_id(request, "rid", "runtime_id")
         if not self.hub.knows_runtime(runtime_id):
             raise NotFoundError("unknown_runtime", runtime=runtime_id)
+        if not self.reaches(request, runtime_id):
+            raise RefusedError(404, "not found")
         if not self.hub.is_online(runtime_id):
             raise RefusedError(503, "runtime is offline")
         made = self.hub.requests.add(kind, runtime_id, **asked)
@@ -95,6 +104,8 @@ class RuntimeApi(Api):
     def _found(self, request: web.Request, kind: Kind) -> Request:
         name = "update_id" if kind == "update" else "request_id"
         runtime_id, request_id = path_id(request, "rid", "runtime_id"), path_id(request, "req", name)
+        if not self.reaches(request, runtime_id):
+            raise RefusedError(404, "not found")
         return self.hub.requests.get(kind, runtime_id, request_id)
 
     @for_person()
@@ -189,6 +200,7 @@ class RuntimeApi(Api):
             raise RefusedError(400, "invalid request body") from None
 
         def rule(tx: Tx) -> dict[str, object]:
+            tx.place = places.of(tx, registry.workspace_of(tx, found.runtime_id))
             return skills.view(skills.take_in(tx, told))
 
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from daemon_core.hub.schema_board import BOARD, BOARD_ORPHANS, BOARD_TABLES
+from daemon_core.hub.schema_places import PLACES
 
 _FIRST: Final = (
     "CREATE TABLE workspace (id TEXT PRIMARY KEY, name TEXT NOT NULL, created_at INTEGER NOT NULL) STRICT",
@@ -136,6 +137,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _PARKING,
     _WAKING,
     _DELEGATION,
+    PLACES,
 )
 """One entry a version: ``user_version`` counts how many have been applied."""
 

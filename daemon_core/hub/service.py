@@ -20,10 +20,10 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from daemon_core.hub import agents, effects, registry, tokens
+from daemon_core.hub import agents, effects, members, registry, tokens
 from daemon_core.hub.clock import SECOND, rfc3339
 from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
 from daemon_core.hub.limits import Limits
@@ -75,16 +75,21 @@ class Completion(wire.CompleteRequest):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose hub this is."""
+    """Whose hub this is, and which workspace of it is meant. ``own`` is the machine's own, if that is not."""
 
     workspace_id: str
     daemon_id: str
     limits: Limits
+    own: str = ""
 
     @property
     def member_id(self) -> str:
-        """The one user, as a member of the workspace."""
-        return str(uuid.uuid5(uuid.UUID(self.workspace_id), "member"))
+        """The one user, as a member of every workspace."""
+        return members.member_id(self.own or self.workspace_id)
+
+    def within(self, workspace_id: str) -> Scope:
+        """The same for another workspace."""
+        return replace(self, workspace_id=workspace_id, own=self.own or self.workspace_id)
 
 
 # --- asking for work ----------------------------------------------------------------------------------
@@ -191,7 +196,7 @@ def new_turn(
             "agent_name": agent["name"],
             "provider": conversation["provider"],
             "runtime_id": registry.choose(
-                tx, scope.workspace_id, conversation["provider"], agent["runtime_id"]
+                tx, conversation["workspace_id"], conversation["provider"], agent["runtime_id"]
             ),
             "priority": conversation["priority"],
             "model": model or conversation["model"],

@@ -128,14 +128,14 @@ class SkillBody(msgspec.Struct):
 
 
 def list_all(tx: Tx) -> list[dict[str, object]]:
-    """All, by name, without their contents."""
-    rows = tx.all("SELECT * FROM skill ORDER BY name")
+    """All of the transaction's workspace, by name, without their contents."""
+    rows = tx.all("SELECT * FROM skill WHERE workspace_id IS ? ORDER BY name", (tx.place,))
     return [{key: value for key, value in view(row).items() if key != "files"} for row in rows]
 
 
 def require(tx: Tx, skill_id: str) -> sqlite3.Row:
     """The row of a skill of the workspace."""
-    row = tx.one("SELECT * FROM skill WHERE id = ?", (skill_id,))
+    row = tx.one("SELECT * FROM skill WHERE id = ? AND workspace_id IS ?", (skill_id, tx.place))
     if row is None:
         raise RefusedError(404, "skill not found")
     return row
@@ -146,18 +146,19 @@ def add(tx: Tx, body: SkillBody) -> sqlite3.Row:
     name = (body.name or "").strip()
     if not name:
         raise RefusedError(400, "name is required")
-    if tx.one("SELECT 1 FROM skill WHERE name = ?", (name,)) is not None:
+    if tx.one("SELECT 1 FROM skill WHERE name = ? AND workspace_id IS ?", (name, tx.place)) is not None:
         raise RefusedError(409, "a skill of this name exists")
     skill_id = str(uuid.uuid4())
     tx.run(
-        "INSERT INTO skill (id, name, description, content, files, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO skill (id, name, description, content, files, workspace_id, created_at, updated_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             skill_id,
             name,
             body.description or "",
             body.content or "",
             _files(body.files or []),
+            tx.place,
             tx.now,
             tx.now,
         ),
@@ -167,7 +168,9 @@ def add(tx: Tx, body: SkillBody) -> sqlite3.Row:
 
 def take_in(tx: Tx, body: SkillBody) -> sqlite3.Row:
     """One that was handed over: it takes the place of another of its name."""
-    row = tx.one("SELECT id FROM skill WHERE name = ?", ((body.name or "").strip(),))
+    row = tx.one(
+        "SELECT id FROM skill WHERE name = ? AND workspace_id IS ?", ((body.name or "").strip(), tx.place)
+    )
     return add(tx, body) if row is None else edit(tx, row["id"], body)
 
 
@@ -190,7 +193,7 @@ def edit(tx: Tx, skill_id: str, body: SkillBody) -> sqlite3.Row:
 
 def remove(tx: Tx, skill_id: str) -> None:
     """Take it away; agents that have it keep their copy."""
-    if not tx.run("DELETE FROM skill WHERE id = ?", (skill_id,)):
+    if not tx.run("DELETE FROM skill WHERE id = ? AND workspace_id IS ?", (skill_id, tx.place)):
         raise RefusedError(404, "skill not found")
 
 

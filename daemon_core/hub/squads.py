@@ -35,8 +35,8 @@ class MemberBody(msgspec.Struct):
 
 
 def require(tx: Tx, squad_id: str) -> sqlite3.Row:
-    """The row of a squad."""
-    row = tx.one("SELECT * FROM squad WHERE id = ?", (squad_id,))
+    """The row of a squad of the transaction's workspace."""
+    row = tx.one("SELECT * FROM squad WHERE id = ? AND workspace_id IS ?", (squad_id, tx.place))
     if row is None:
         raise RefusedError(404, "squad not found")
     return row
@@ -50,9 +50,9 @@ def create(tx: Tx, body: SquadBody) -> sqlite3.Row:
     _check_agent(tx, leader)
     squad_id = str(uuid.uuid4())
     tx.run(
-        "INSERT INTO squad (id, name, description, instructions, leader_id, created_at, updated_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (squad_id, name, body.description or "", body.instructions or "", leader, tx.now, tx.now),
+        "INSERT INTO squad (id, name, description, instructions, leader_id, workspace_id, created_at,"
+        " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (squad_id, name, body.description or "", body.instructions or "", leader, tx.place, tx.now, tx.now),
     )
     add_member(tx, squad_id, MemberBody(member_type="agent", member_id=leader, role="leader"))
     return require(tx, squad_id)
@@ -117,13 +117,14 @@ def remove_member(tx: Tx, squad: sqlite3.Row, body: MemberBody) -> None:
 
 
 def _check_agent(tx: Tx, agent_id: str) -> None:
-    if tx.one("SELECT 1 FROM agent WHERE id = ?", (agent_id,)) is None:
+    if tx.one("SELECT 1 FROM agent WHERE id = ? AND workspace_id IS ?", (agent_id, tx.place)) is None:
         raise RefusedError(400, "agent not found")
 
 
 def listing(tx: Tx) -> list[dict[str, object]]:
-    """All, by name."""
-    return [view(tx, row) for row in tx.all("SELECT * FROM squad ORDER BY name")]
+    """All of the transaction's workspace, by name."""
+    rows = tx.all("SELECT * FROM squad WHERE workspace_id IS ? ORDER BY name", (tx.place,))
+    return [view(tx, row) for row in rows]
 
 
 def view(tx: Tx, row: sqlite3.Row) -> dict[str, object]:

@@ -37,6 +37,7 @@ _T = TypeVar("_T")
 CHECK_LIMIT_BYTES: Final = 16 << 20
 """A file up to this size is checked whole when opened (some 50 ms); a larger one when damage shows."""
 _SALVAGE_ROWS: Final = 500
+_COMPANIONS: Final = ("", "-wal", "-shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ class DamageReport:
 @dataclass(frozen=True, slots=True)
 class Hint:
     """Something for the websockets: a task to claim (``available``) or to look at (``changed``), or to all
-    of them that a custom runtime profile (``profiles``, its id in ``task_id``) or the workspace is different
-    (``workspaces``)."""
+    of them that a custom runtime profile (``profiles``, its id in ``task_id``, its workspace in
+    ``runtime_id``) or a workspace is different (``workspaces``)."""
 
     kind: str
     runtime_id: str
@@ -63,10 +64,15 @@ class Hint:
 
 @dataclass(slots=True)
 class Tx:
-    """One transaction, in the database thread. ``alarm`` is when the timer should look at the latest."""
+    """One transaction, in the database thread. ``alarm`` is when the timer should look at the latest.
+
+    ``place`` is the workspace that what is made belongs to and what is looked for is in, as rows have it:
+    None is the machine's own. Rows that are reached from another row need no such look.
+    """
 
     db: sqlite3.Connection
     now: int
+    place: str | None = None
     changes: list[HubChange] = field(default_factory=list)
     hints: list[Hint] = field(default_factory=list)
     alarm: int | None = None
@@ -114,7 +120,8 @@ class Store:
             await self._loop.run_in_executor(self._thread, self._open)
         except (sqlite3.Error, OSError) as error:
             self._thread.shutdown()
-            raise StorageError("storage_failed", path=str(self.path), detail=str(error)) from error
+            detail = str(getattr(error, "strerror", None) or error)
+            raise StorageError("storage_failed", path=str(self.path), detail=detail) from error
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
@@ -128,8 +135,9 @@ class Store:
         self._thread.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(closing))
 
-    async def write(self, rule: Callable[[Tx], _T]) -> _T:
+    async def write(self, rule: Callable[[Tx], _T], place: str | None = None) -> _T:
         """Run ``rule`` in a transaction of its own, committed when it returns, rolled back when it raises.
+        ``place``: see :class:`Tx`.
 
         Being cancelled here does not undo what has begun: it is committed and published all the same. Where
         damage shows, ``rule`` is run a second time on what could be saved: it must have no effects but on
@@ -138,34 +146,39 @@ class Store:
         Raises:
             StorageError: SQLite refused. Whatever ``rule`` raises is passed on.
         """
-        return await self._call(self._write, rule)
+        return await self._call(self._write, rule, place)
 
-    async def read(self, rule: Callable[[Tx], _T]) -> _T:
+    async def read(self, rule: Callable[[Tx], _T], place: str | None = None) -> _T:
         """Like :meth:`write` for what only reads: no transaction is begun."""
-        return await self._call(self._read, rule)
+        return await self._call(self._read, rule, place)
 
-    async def _call(self, how: Callable[[Callable[[Tx], _T]], _T], rule: Callable[[Tx], _T]) -> _T:
+    async def _call(
+        self,
+        how: Callable[[Callable[[Tx], _T], str | None], _T],
+        rule: Callable[[Tx], _T],
+        place: str | None,
+    ) -> _T:
         if self._closed:
             raise StorageError("storage_closed")
         try:
-            return await self._loop.run_in_executor(self._thread, how, rule)
+            return await self._loop.run_in_executor(self._thread, how, rule, place)
         except sqlite3.Error as error:
             raise StorageError("storage_failed", path=str(self.path), detail=str(error)) from error
 
     # --- in the database thread ----------------------------------------------------------------------
 
-    def _write(self, rule: Callable[[Tx], _T]) -> _T:
+    def _write(self, rule: Callable[[Tx], _T], place: str | None) -> _T:
         try:
-            return self._transact(rule)
+            return self._transact(rule, place)
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
             self._replace(str(error))
-            return self._transact(rule)
+            return self._transact(rule, place)
 
-    def _transact(self, rule: Callable[[Tx], _T]) -> _T:
+    def _transact(self, rule: Callable[[Tx], _T], place: str | None) -> _T:
         db = self._connection()
-        tx = Tx(db, self._clock.now())
+        tx = Tx(db, self._clock.now(), place)
         db.execute("BEGIN IMMEDIATE")
         try:
             result = rule(tx)
@@ -179,14 +192,14 @@ class Store:
                 self._loop.call_soon_threadsafe(self._publish, tx)
         return result
 
-    def _read(self, rule: Callable[[Tx], _T]) -> _T:
+    def _read(self, rule: Callable[[Tx], _T], place: str | None) -> _T:
         try:
-            return rule(Tx(self._connection(), self._clock.now()))
+            return rule(Tx(self._connection(), self._clock.now(), place))
         except sqlite3.DatabaseError as error:
             if not _is_damage(error):
                 raise
             self._replace(str(error))
-            return rule(Tx(self._connection(), self._clock.now()))
+            return rule(Tx(self._connection(), self._clock.now(), place))
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
@@ -212,11 +225,25 @@ class Store:
         self._close()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}")
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in _COMPANIONS:
             with contextlib.suppress(FileNotFoundError):
                 os.replace(f"{self.path}{suffix}", f"{aside}{suffix}")
-        self._db = _connect(self.path)
-        saved, incomplete = _salvage(aside, self._db)
+        fresh: sqlite3.Connection | None = None
+        try:
+            fresh = _connect(self.path)
+            saved, incomplete = _salvage(aside, fresh)
+        except BaseException:
+            # No room for the copy, most likely: back to where it was, for a time with more room. What was
+            # begun holds nothing, and left there it would be taken for the whole.
+            if fresh is not None:
+                fresh.close()
+            for suffix in _COMPANIONS:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self.path}{suffix}")
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(f"{aside}{suffix}", f"{self.path}{suffix}")
+            raise
+        self._db = fresh
         self.damage = DamageReport(aside, cause, saved, incomplete)
         _log.warning(
             "The hub's database was damaged (%s). It is kept as %s; %d rows were saved, incomplete: %s.",
@@ -282,6 +309,9 @@ def _salvage(damaged: Path, target: sqlite3.Connection) -> tuple[dict[str, int],
     incomplete: list[str] = []
     source = sqlite3.connect(damaged, isolation_level=None)
     try:
+        with contextlib.suppress(sqlite3.Error):
+            # Makes SQLite read on in a file that is shorter than its header says.
+            source.execute("PRAGMA writable_schema = ON")
         target.execute("PRAGMA foreign_keys = OFF")
         target.execute("BEGIN IMMEDIATE")
         for table, order in TABLES:

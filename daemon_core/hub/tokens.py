@@ -67,8 +67,9 @@ def find(db: sqlite3.Connection, token: str, now: int) -> sqlite3.Row | None:
     """
     row: sqlite3.Row | None = db.execute(
         "SELECT task.no, task.id, task.conversation_id, task.agent_id, task.kind, task.issue_id,"
-        " task.trigger_comment_id, task.squad_id, task.squad_outcome"
+        " task.trigger_comment_id, task.squad_id, task.squad_outcome, conversation.workspace_id"
         " FROM token JOIN task ON task.no = token.task_no"
+        " JOIN conversation ON conversation.id = task.conversation_id"
         " WHERE token.hash = ? AND (token.expires_at > ?"
         " OR task.status IN ('running', 'waiting_local_directory'))",
         (digest(token), now),

@@ -1,9 +1,9 @@
-"""The workspace over HTTP: who and what is in it. Most of what changes something is for people alone."""
+"""Workspaces over HTTP: who and what is in one. Most of what changes something is for people alone."""
 
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -23,6 +23,7 @@ from daemon_core.hub import (
 )
 from daemon_core.hub.answering import (
     ACTOR,
+    WORKSPACE,
     Api,
     answer,
     checked_id,
@@ -36,6 +37,7 @@ from daemon_core.hub.store import Tx
 from daemon_core.hub.views import AgentChanges, AgentSpec, AgentView
 from daemon_core.protocol import wire
 
+LONGEST_TOKEN_DAYS: Final = 36500
 DEFAULT_CONCURRENCY = 6
 """Tasks of an agent at once, where it was made over HTTP and nothing was said."""
 
@@ -88,6 +90,7 @@ class WorkspaceApi(Api):
             web.get(ws, self.workspace),
             web.patch(ws, self.update_workspace),
             web.put(ws, self.update_workspace),
+            web.delete(ws, self.remove_workspace),
             web.get(ws + "/members", self.list_members),
             web.get(ws + "/runtime-profiles", self.list_profiles),
             web.post(ws + "/runtime-profiles", self.add_profile),
@@ -139,103 +142,130 @@ class WorkspaceApi(Api):
         token = request.headers["Authorization"].partition(" ")[2].strip()
         if tokens.same(token, self.hub.credential):
             return answer(wire.RenewResponse())
-        return answer(await self.hub.store.write(lambda tx: access_tokens.renew(tx, token)))
+        return answer(await self.write(request, lambda tx: access_tokens.renew(tx, token)))
 
     @for_person()
     async def list_tokens(self, request: web.Request) -> web.StreamResponse:
-        return answer(await self.hub.store.read(access_tokens.list_all))
+        return answer(await self.read(request, access_tokens.list_all))
 
     @for_person("failed to create token")
     async def create_token(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, _Token, self.limits.body_bytes)
         if not body.name.strip():
             raise RefusedError(400, "name is required")
+        if body.expires_in_days is not None and not 1 <= body.expires_in_days <= LONGEST_TOKEN_DAYS:
+            raise RefusedError(400, f"expires_in_days must be from 1 to {LONGEST_TOKEN_DAYS}")
 
         def rule(tx: Tx) -> dict[str, object]:
             token, row = access_tokens.add(tx, body.name.strip(), days=body.expires_in_days)
             return {**access_tokens.view(row), "token": token}
 
-        return answer(await self.hub.store.write(rule), 201)
+        return answer(await self.write(request, rule), 201)
 
     @for_person()
     async def revoke_token(self, request: web.Request) -> web.StreamResponse:
         token_id = path_id(request, "token", "token_id")
-        await self.hub.store.write(lambda tx: access_tokens.revoke(tx, token_id))
+        await self.write(request, lambda tx: access_tokens.revoke(tx, token_id))
         return web.Response(status=204)
 
     # --- the workspace --------------------------------------------------------------------------------
 
     @for_member()
     async def list_workspaces(self, request: web.Request) -> web.StreamResponse:
-        return answer([await self.hub.store.read(lambda tx: workspaces.view(tx, self.hub.workspace_id))])
+        """An agent's is the one of its task alone."""
+        mine = None if request[ACTOR].type == "member" else request[WORKSPACE]
 
-    @for_person()
+        def rule(tx: Tx) -> list[dict[str, object]]:
+            return [
+                workspaces.view(tx, row["id"]) for row in workspaces.listing(tx) if mine in (None, row["id"])
+            ]
+
+        return answer(await self.read(request, rule))
+
+    @for_person("failed to create workspace")
     async def create_workspace(self, request: web.Request) -> web.StreamResponse:
-        raise RefusedError(403, "workspace creation is disabled")
+        body = await decode(request, workspaces.NewWorkspace, self.limits.body_bytes)
+
+        def rule(tx: Tx) -> dict[str, object]:
+            return workspaces.view(tx, workspaces.create(tx, body))
+
+        return answer(await self.write(request, rule), 201)
+
+    @for_person("failed to delete workspace")
+    async def remove_workspace(self, request: web.Request) -> web.StreamResponse:
+        workspace_id = await self.path_workspace(request)
+        await self.hub.store.write(lambda tx: workspaces.remove(tx, workspace_id))
+        await self.hub.look_at_runtimes()
+        return web.Response(status=204)
 
     @for_member()
     async def workspace(self, request: web.Request) -> web.StreamResponse:
-        workspace_id = self.own_workspace(request)
-        return answer(await self.hub.store.read(lambda tx: workspaces.view(tx, workspace_id)))
+        workspace_id = await self.path_workspace(request)
+        return answer(await self.read(request, lambda tx: workspaces.view(tx, workspace_id)))
 
     @for_member("failed to update workspace")
     async def update_workspace(self, request: web.Request) -> web.StreamResponse:
         """An agent may add repositories, and nothing else."""
-        workspace_id = self.own_workspace(request)
+        workspace_id = await self.path_workspace(request)
         body = await decode(request, workspaces.WorkspaceBody, self.limits.body_bytes)
-        if request[ACTOR].type != "member":
-            known = await self.hub.store.read(
-                lambda tx: workspaces.repos(workspaces.row_of(tx, workspace_id))
-            )
-            kept = {repo.url for repo in known} <= {repo.url.strip() for repo in body.repos or []}
-            if not kept or body != workspaces.WorkspaceBody(repos=body.repos):
-                raise RefusedError(403, "this needs a person")
-        return answer(await self.hub.store.write(lambda tx: workspaces.update(tx, workspace_id, body)))
+        agent = request[ACTOR].type != "member"
+        if agent and body != workspaces.WorkspaceBody(repos=body.repos):
+            raise RefusedError(403, "this needs a person")
+
+        def rule(tx: Tx) -> dict[str, object]:
+            if agent:
+                known = workspaces.repos(workspaces.row_of(tx, workspace_id))
+                # Somebody else has added one meanwhile, or the agent takes one away: it may do neither.
+                if not {repo.url for repo in known} <= {repo.url.strip() for repo in body.repos or []}:
+                    raise RefusedError(409, "repositories are missing that the workspace has")
+            return workspaces.update(tx, workspace_id, body)
+
+        return answer(await self.write(request, rule))
 
     @for_member()
     async def list_members(self, request: web.Request) -> web.StreamResponse:
-        workspace_id = self.own_workspace(request)
+        workspace_id = await self.path_workspace(request)
         member_id = self.hub.scope.member_id
         return answer(await self.hub.store.read(lambda tx: members.listing(tx, workspace_id, member_id)))
 
     @for_member()
     async def list_profiles(self, request: web.Request) -> web.StreamResponse:
-        workspace_id = self.own_workspace(request)
-        found = await self.hub.store.read(
-            lambda tx: workspaces.profiles(tx, workspace_id, enabled_only=False)
-        )
+        workspace_id = await self.path_workspace(request)
+        found = await self.read(request, lambda tx: workspaces.profiles(tx, workspace_id, enabled_only=False))
         return answer({"runtime_profiles": found})
 
     @for_person("failed to create runtime profile")
     async def add_profile(self, request: web.Request) -> web.StreamResponse:
-        workspace_id = self.own_workspace(request)
+        workspace_id = await self.path_workspace(request)
         body = await decode(request, workspaces.ProfileBody, self.limits.body_bytes)
-        row = await self.hub.store.write(lambda tx: workspaces.add_profile(tx, workspace_id, body))
+        row = await self.write(request, lambda tx: workspaces.add_profile(tx, workspace_id, body))
         return answer(workspaces.profile_view(row), 201)
 
     @for_person("failed to update runtime profile")
     async def edit_profile(self, request: web.Request) -> web.StreamResponse:
-        self.own_workspace(request)
+        workspace_id = await self.path_workspace(request)
         profile_id = path_id(request, "profile", "profile_id")
         body = await decode(request, workspaces.ProfileBody, self.limits.body_bytes)
-        row = await self.hub.store.write(lambda tx: workspaces.edit_profile(tx, profile_id, body))
+        row = await self.write(
+            request, lambda tx: workspaces.edit_profile(tx, workspace_id, profile_id, body)
+        )
         return answer(workspaces.profile_view(row))
 
     @for_person("failed to delete runtime profile")
     async def remove_profile(self, request: web.Request) -> web.StreamResponse:
-        self.own_workspace(request)
+        workspace_id = await self.path_workspace(request)
         profile_id = path_id(request, "profile", "profile_id")
-        await self.hub.store.write(lambda tx: workspaces.remove_profile(tx, profile_id))
+        await self.write(request, lambda tx: workspaces.remove_profile(tx, workspace_id, profile_id))
         await self.hub.look_at_runtimes()
         return web.Response(status=204)
 
     # --- agents and skills ----------------------------------------------------------------------------
 
-    def _shown(self, tx: Tx, view: AgentView) -> dict[str, object]:
+    def _shown(self, tx: Tx, view: AgentView, workspace_id: str) -> dict[str, object]:
         row = agents.by_id(tx, view.id)
         return {
             "id": view.id,
-            "workspace_id": self.hub.workspace_id,
+            "workspace_id": workspace_id,
             "name": view.name,
             "description": row["description"],
             "instructions": view.instructions,
@@ -246,31 +276,37 @@ class WorkspaceApi(Api):
             "custom_args": view.custom_args,
             "max_concurrent_tasks": view.max_concurrent_tasks,
             "skills": view.skill_names,
-            "status": "working" if view.active_tasks else "idle",
+            "status": "working" if agents.works(tx, view.id) else "idle",
             "created_at": view.created_at,
             "updated_at": view.updated_at,
         }
 
     @for_member()
     async def list_agents(self, request: web.Request) -> web.StreamResponse:
+        where = request[WORKSPACE]
         return answer(
-            await self.hub.store.read(lambda tx: [self._shown(tx, view) for view in agents.list_agents(tx)])
+            await self.read(
+                request, lambda tx: [self._shown(tx, view, where) for view in agents.list_agents(tx)]
+            )
         )
 
     @for_member()
     async def get_agent(self, request: web.Request) -> web.StreamResponse:
         agent_id = path_id(request, "agent", "agent_id")
-        return answer(await self.hub.store.read(lambda tx: self._agent(tx, agent_id)))
+        where = request[WORKSPACE]
+        return answer(await self.read(request, lambda tx: self._agent(tx, agent_id, where)))
 
-    def _agent(self, tx: Tx, agent_id: str) -> dict[str, object]:
-        return self._shown(tx, agents.get(tx, agents.by_id(tx, agent_id)["name"], secrets=False))
+    def _agent(self, tx: Tx, agent_id: str, workspace_id: str) -> dict[str, object]:
+        found = agents.get(tx, agents.by_id(tx, agent_id)["name"], secrets=False)
+        return self._shown(tx, found, workspace_id)
 
     @for_person("failed to create agent")
     async def add_agent(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, _Agent, self.limits.large_body_bytes)
+        where = request[WORKSPACE]
 
         def rule(tx: Tx) -> dict[str, object]:
-            runtime = _runtime(tx, body.runtime_id)
+            runtime = _runtime(tx, where, body.runtime_id)
             spec = AgentSpec(
                 name=body.name or "",
                 provider=body.provider or "" if runtime is None else runtime["provider"],
@@ -285,18 +321,19 @@ class WorkspaceApi(Api):
                 ),
             )
             made = _refused(lambda: agents.add(tx, spec))
-            return self._bound(tx, made.id, body, runtime)
+            return self._bound(tx, made.id, body, runtime, where)
 
-        return answer(await self.hub.store.write(rule), 201)
+        return answer(await self.write(request, rule), 201)
 
     @for_person("failed to update agent")
     async def edit_agent(self, request: web.Request) -> web.StreamResponse:
         agent_id = path_id(request, "agent", "agent_id")
         body = await decode(request, _Agent, self.limits.large_body_bytes)
+        where = request[WORKSPACE]
 
         def rule(tx: Tx) -> dict[str, object]:
             row = agents.by_id(tx, agent_id)
-            runtime = _runtime(tx, body.runtime_id)
+            runtime = _runtime(tx, where, body.runtime_id)
             if runtime is not None and runtime["provider"] != row["provider"]:
                 raise RefusedError(400, "runtime is of another provider")
             given = {
@@ -305,17 +342,19 @@ class WorkspaceApi(Api):
                 if name != "skills" and (value := getattr(body, name, None)) is not None
             }
             _refused(lambda: agents.edit(tx, row["name"], AgentChanges(**given)))
-            return self._bound(tx, agent_id, body, runtime)
+            return self._bound(tx, agent_id, body, runtime, where)
 
-        return answer(await self.hub.store.write(rule))
+        return answer(await self.write(request, rule))
 
-    def _bound(self, tx: Tx, agent_id: str, body: _Agent, runtime: sqlite3.Row | None) -> dict[str, object]:
+    def _bound(
+        self, tx: Tx, agent_id: str, body: _Agent, runtime: sqlite3.Row | None, workspace_id: str
+    ) -> dict[str, object]:
         """With what only this side of the hub knows of agents: a description, and the runtime it runs on."""
         if runtime is not None:
             tx.run("UPDATE agent SET runtime_id = ? WHERE id = ?", (runtime["id"], agent_id))
         if body.description is not None:
             tx.run("UPDATE agent SET description = ? WHERE id = ?", (body.description, agent_id))
-        return self._agent(tx, agent_id)
+        return self._agent(tx, agent_id, workspace_id)
 
     @for_person("failed to update agent skills")
     async def give_skills(self, request: web.Request) -> web.StreamResponse:
@@ -327,67 +366,65 @@ class WorkspaceApi(Api):
             agents.by_id(tx, agent_id)
             return [{"id": skill.id, "name": skill.name} for skill in skills.give(tx, agent_id, wanted)]
 
-        return answer(await self.hub.store.write(rule))
+        return answer(await self.write(request, rule))
 
     @for_member()
     async def list_skills(self, request: web.Request) -> web.StreamResponse:
-        return answer(await self.hub.store.read(skills.list_all))
+        return answer(await self.read(request, skills.list_all))
 
     @for_member()
     async def get_skill(self, request: web.Request) -> web.StreamResponse:
         skill_id = path_id(request, "skill", "skill_id")
-        return answer(skills.view(await self.hub.store.read(lambda tx: skills.require(tx, skill_id))))
+        return answer(skills.view(await self.read(request, lambda tx: skills.require(tx, skill_id))))
 
     @for_person("failed to create skill")
     async def add_skill(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, skills.SkillBody, self.limits.large_body_bytes)
-        return answer(skills.view(await self.hub.store.write(lambda tx: skills.add(tx, body))), 201)
+        return answer(skills.view(await self.write(request, lambda tx: skills.add(tx, body))), 201)
 
     @for_person("failed to update skill")
     async def edit_skill(self, request: web.Request) -> web.StreamResponse:
         skill_id = path_id(request, "skill", "skill_id")
         body = await decode(request, skills.SkillBody, self.limits.large_body_bytes)
-        return answer(skills.view(await self.hub.store.write(lambda tx: skills.edit(tx, skill_id, body))))
+        return answer(skills.view(await self.write(request, lambda tx: skills.edit(tx, skill_id, body))))
 
     @for_person("failed to delete skill")
     async def remove_skill(self, request: web.Request) -> web.StreamResponse:
         skill_id = path_id(request, "skill", "skill_id")
-        await self.hub.store.write(lambda tx: skills.remove(tx, skill_id))
+        await self.write(request, lambda tx: skills.remove(tx, skill_id))
         return web.Response(status=204)
 
     # --- projects -------------------------------------------------------------------------------------
 
     @for_member()
     async def list_projects(self, request: web.Request) -> web.StreamResponse:
-        found = await self.hub.store.read(projects.listing)
+        found = await self.read(request, projects.listing)
         return answer({"projects": found, "total": len(found)})
 
     @for_member()
     async def get_project(self, request: web.Request) -> web.StreamResponse:
         project_id = path_id(request, "project", "project_id")
         return answer(
-            await self.hub.store.read(lambda tx: projects.view(tx, projects.require(tx, project_id)))
+            await self.read(request, lambda tx: projects.view(tx, projects.require(tx, project_id)))
         )
 
     @for_member("failed to create project")
     async def add_project(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, projects.ProjectBody, self.limits.body_bytes)
-        return answer(
-            await self.hub.store.write(lambda tx: projects.view(tx, projects.create(tx, body))), 201
-        )
+        return answer(await self.write(request, lambda tx: projects.view(tx, projects.create(tx, body))), 201)
 
     @for_member("failed to update project")
     async def edit_project(self, request: web.Request) -> web.StreamResponse:
         project_id = path_id(request, "project", "project_id")
         body = await decode(request, projects.ProjectBody, self.limits.body_bytes)
         return answer(
-            await self.hub.store.write(lambda tx: projects.view(tx, projects.update(tx, project_id, body)))
+            await self.write(request, lambda tx: projects.view(tx, projects.update(tx, project_id, body)))
         )
 
     @for_person("failed to delete project")
     async def remove_project(self, request: web.Request) -> web.StreamResponse:
         project_id = path_id(request, "project", "project_id")
-        await self.hub.store.write(lambda tx: projects.delete(tx, project_id))
+        await self.write(request, lambda tx: projects.delete(tx, project_id))
         return web.Response(status=204)
 
     @for_member()
@@ -398,51 +435,51 @@ class WorkspaceApi(Api):
             projects.require(tx, project_id)
             return projects.resources(tx, project_id)
 
-        return answer({"resources": await self.hub.store.read(rule)})
+        return answer({"resources": await self.read(request, rule)})
 
     @for_person("failed to create project resource")
     async def add_resource(self, request: web.Request) -> web.StreamResponse:
         """For people alone: an agent could else have a later task run in any directory of the user's."""
         project_id = path_id(request, "project", "project_id")
         body = await decode(request, projects.ResourceBody, self.limits.body_bytes)
-        row = await self.hub.store.write(lambda tx: projects.add_resource(tx, project_id, body))
+        row = await self.write(request, lambda tx: projects.add_resource(tx, project_id, body))
         return answer(projects.resource_view(row), 201)
 
     @for_person("failed to delete project resource")
     async def remove_resource(self, request: web.Request) -> web.StreamResponse:
         project_id = path_id(request, "project", "project_id")
         resource_id = path_id(request, "resource", "resource_id")
-        await self.hub.store.write(lambda tx: projects.remove_resource(tx, project_id, resource_id))
+        await self.write(request, lambda tx: projects.remove_resource(tx, project_id, resource_id))
         return web.Response(status=204)
 
     # --- squads ---------------------------------------------------------------------------------------
 
     @for_member()
     async def list_squads(self, request: web.Request) -> web.StreamResponse:
-        return answer(await self.hub.store.read(squads.listing))
+        return answer(await self.read(request, squads.listing))
 
     @for_member()
     async def get_squad(self, request: web.Request) -> web.StreamResponse:
         squad_id = path_id(request, "squad", "squad_id")
-        return answer(await self.hub.store.read(lambda tx: squads.view(tx, squads.require(tx, squad_id))))
+        return answer(await self.read(request, lambda tx: squads.view(tx, squads.require(tx, squad_id))))
 
     @for_person("failed to create squad")
     async def add_squad(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, squads.SquadBody, self.limits.body_bytes)
-        return answer(await self.hub.store.write(lambda tx: squads.view(tx, squads.create(tx, body))), 201)
+        return answer(await self.write(request, lambda tx: squads.view(tx, squads.create(tx, body))), 201)
 
     @for_person("failed to update squad")
     async def edit_squad(self, request: web.Request) -> web.StreamResponse:
         squad_id = path_id(request, "squad", "squad_id")
         body = await decode(request, squads.SquadBody, self.limits.body_bytes)
         return answer(
-            await self.hub.store.write(lambda tx: squads.view(tx, squads.update(tx, squad_id, body)))
+            await self.write(request, lambda tx: squads.view(tx, squads.update(tx, squad_id, body)))
         )
 
     @for_person("failed to delete squad")
     async def remove_squad(self, request: web.Request) -> web.StreamResponse:
         squad_id = path_id(request, "squad", "squad_id")
-        await self.hub.store.write(lambda tx: squads.delete(tx, squad_id))
+        await self.write(request, lambda tx: squads.delete(tx, squad_id))
         return web.Response(status=204)
 
     @for_member()
@@ -453,7 +490,7 @@ class WorkspaceApi(Api):
             squads.require(tx, squad_id)
             return squads.member_views(tx, squad_id)
 
-        return answer(await self.hub.store.read(rule))
+        return answer(await self.read(request, rule))
 
     @for_person("failed to add squad member")
     async def add_squad_member(self, request: web.Request) -> web.StreamResponse:
@@ -465,51 +502,51 @@ class WorkspaceApi(Api):
             squads.add_member(tx, squad_id, body)
             return squads.member_views(tx, squad_id)
 
-        return answer(await self.hub.store.write(rule), 201)
+        return answer(await self.write(request, rule), 201)
 
     @for_person("failed to remove squad member")
     async def remove_squad_member(self, request: web.Request) -> web.StreamResponse:
         squad_id = path_id(request, "squad", "squad_id")
         body = await decode(request, squads.MemberBody, self.limits.body_bytes)
-        await self.hub.store.write(lambda tx: squads.remove_member(tx, squads.require(tx, squad_id), body))
+        await self.write(request, lambda tx: squads.remove_member(tx, squads.require(tx, squad_id), body))
         return web.Response(status=204)
 
     # --- autopilots and news --------------------------------------------------------------------------
 
     @for_member()
     async def list_autopilots(self, request: web.Request) -> web.StreamResponse:
-        found = await self.hub.store.read(autopilots.listing)
+        found = await self.read(request, autopilots.listing)
         return answer({"autopilots": found, "total": len(found)})
 
     @for_member()
     async def get_autopilot(self, request: web.Request) -> web.StreamResponse:
         autopilot_id = path_id(request, "autopilot", "autopilot_id")
-        row = await self.hub.store.read(lambda tx: autopilots.require(tx, autopilot_id))
+        row = await self.read(request, lambda tx: autopilots.require(tx, autopilot_id))
         return answer(autopilots.view(row))
 
     @for_person("failed to create autopilot")
     async def add_autopilot(self, request: web.Request) -> web.StreamResponse:
         body = await decode(request, autopilots.AutopilotBody, self.limits.body_bytes)
-        row = await self.hub.store.write(lambda tx: autopilots.create(tx, body))
+        row = await self.write(request, lambda tx: autopilots.create(tx, body))
         return answer(autopilots.view(row), 201)
 
     @for_person("failed to update autopilot")
     async def edit_autopilot(self, request: web.Request) -> web.StreamResponse:
         autopilot_id = path_id(request, "autopilot", "autopilot_id")
         body = await decode(request, autopilots.AutopilotBody, self.limits.body_bytes)
-        row = await self.hub.store.write(lambda tx: autopilots.update(tx, autopilot_id, body))
+        row = await self.write(request, lambda tx: autopilots.update(tx, autopilot_id, body))
         return answer(autopilots.view(row))
 
     @for_person("failed to delete autopilot")
     async def remove_autopilot(self, request: web.Request) -> web.StreamResponse:
         autopilot_id = path_id(request, "autopilot", "autopilot_id")
-        await self.hub.store.write(lambda tx: autopilots.delete(tx, autopilot_id))
+        await self.write(request, lambda tx: autopilots.delete(tx, autopilot_id))
         return web.Response(status=204)
 
     @for_member()
     async def list_runs(self, request: web.Request) -> web.StreamResponse:
         autopilot_id = path_id(request, "autopilot", "autopilot_id")
-        found = await self.hub.store.read(lambda tx: autopilots.runs(tx, autopilot_id))
+        found = await self.read(request, lambda tx: autopilots.runs(tx, autopilot_id))
         return answer({"runs": found, "total": len(found)})
 
     @for_person("failed to trigger autopilot")
@@ -518,24 +555,28 @@ class WorkspaceApi(Api):
         body = await decode(request, _Trigger, self.limits.body_bytes)
         if body.source not in autopilots.SOURCES:
             raise RefusedError(400, "invalid source")
-        by = ("member", self.hub.scope.member_id)
+        scope = self.scope(request)
+        by = ("member", scope.member_id)
 
         def rule(tx: Tx) -> dict[str, object]:
             row = autopilots.require(tx, autopilot_id)
-            made = dispatch.trigger_autopilot(tx, self.hub.scope, row, body.source, body.payload, by)
+            made = dispatch.trigger_autopilot(tx, scope, row, body.source, body.payload, by)
             return autopilots.run_view(made)
 
-        return answer(await self.hub.store.write(rule))
+        return answer(await self.write(request, rule))
 
     @for_person("failed to list inbox")
     async def inbox(self, request: web.Request) -> web.StreamResponse:
-        return answer(await self.hub.store.read(effects.inbox))
+        return answer(await self.read(request, effects.inbox))
 
 
-def _runtime(tx: Tx, given: str | None) -> sqlite3.Row | None:
+def _runtime(tx: Tx, workspace_id: str, given: str | None) -> sqlite3.Row | None:
     if not given:
         return None
-    row = tx.one("SELECT * FROM runtime WHERE id = ?", (checked_id(given, "runtime_id"),))
+    row = tx.one(
+        "SELECT * FROM runtime WHERE id = ? AND workspace_id = ?",
+        (checked_id(given, "runtime_id"), workspace_id),
+    )
     if row is None:
         raise RefusedError(400, "runtime not found in this workspace")
     return row

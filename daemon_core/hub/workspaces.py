@@ -1,17 +1,23 @@
-"""The one workspace: what is known of it, its repositories and settings, and its custom runtime profiles."""
+"""Workspaces: what is known of one, its repositories and settings, and its custom runtime profiles.
+
+The machine's own is always there. Others are made over HTTP, by people, and can be taken away again.
+"""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import uuid
 from typing import Any, Final
 
 import msgspec
 
-from daemon_core.hub import issues, registry
+from daemon_core.hub import delegating, issues, places, registry
 from daemon_core.hub.clock import rfc3339
 from daemon_core.hub.errors import RefusedError
+from daemon_core.hub.schema_places import OF_WORKSPACE
 from daemon_core.hub.store import Hint, Tx
+from daemon_core.hub.views import HubChange
 from daemon_core.protocol import wire
 
 FAMILIES: Final = frozenset(
@@ -21,6 +27,21 @@ FAMILIES: Final = frozenset(
     }
 )  # fmt: skip
 """What a profile can be of."""
+
+
+_SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+OWN_SLUG: Final = "local"
+_PREFIX: Final = re.compile(r"[A-Z][A-Z0-9]{0,9}")
+
+
+class NewWorkspace(msgspec.Struct):
+    """A workspace as it is asked for. Without a slug or a prefix of issues they are made of the name."""
+
+    name: str = ""
+    slug: str = ""
+    description: str | None = None
+    context: str | None = None
+    issue_prefix: str = ""
 
 
 class WorkspaceBody(msgspec.Struct):
@@ -45,10 +66,64 @@ class ProfileBody(msgspec.Struct):
 
 
 def row_of(tx: Tx, workspace_id: str) -> sqlite3.Row:
-    """The row of the workspace."""
+    """The row of a workspace.
+
+    Raises:
+        RefusedError: 404.
+    """
+    places.require(tx, workspace_id)
     row = tx.one("SELECT * FROM workspace WHERE id = ?", (workspace_id,))
-    assert row is not None, "no workspace"
+    assert row is not None
     return row
+
+
+def listing(tx: Tx) -> list[sqlite3.Row]:
+    """All, the machine's own first."""
+    return tx.all("SELECT * FROM workspace ORDER BY slug IS NOT NULL, created_at, rowid")
+
+
+def create(tx: Tx, body: NewWorkspace) -> str:
+    """A new one; gives its id.
+
+    Raises:
+        RefusedError: 400, or 409 where the slug is taken.
+    """
+    name = body.name.strip()
+    if not name:
+        raise RefusedError(400, "name is required")
+    slug = body.slug.strip() or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].strip("-")
+    if not _SLUG.fullmatch(slug):
+        raise RefusedError(400, "invalid slug")
+    if slug == OWN_SLUG or tx.one("SELECT 1 FROM workspace WHERE slug = ?", (slug,)) is not None:
+        raise RefusedError(409, "a workspace of this slug exists")
+    prefix = body.issue_prefix.strip().upper() or re.sub(r"[^A-Z0-9]|^[0-9]+", "", slug.upper())[:3] or "WS"
+    if not _PREFIX.fullmatch(prefix):
+        raise RefusedError(400, "invalid issue_prefix")
+    workspace_id = str(uuid.uuid4())
+    tx.run(
+        "INSERT INTO workspace (id, name, slug, issue_prefix, description, context, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (workspace_id, name, slug, prefix, body.description, body.context, tx.now),
+    )
+    tx.hints.append(Hint("workspaces", "", ""))
+    return workspace_id
+
+
+def remove(tx: Tx, workspace_id: str) -> None:
+    """Take one away with everything in it; runs that are going on are told to end.
+
+    Raises:
+        RefusedError: 403 for the machine's own, 404.
+    """
+    if row_of(tx, workspace_id)["slug"] is None:
+        raise RefusedError(403, "the machine's own workspace stays")
+    for row in tx.all("SELECT id FROM conversation WHERE workspace_id = ?", (workspace_id,)):
+        delegating.delete_conversation(tx, row["id"])
+    for table in (*OF_WORKSPACE, "skill", "runtime", "runtime_profile"):
+        tx.run(f"DELETE FROM {table} WHERE workspace_id = ?", (workspace_id,))
+    tx.run("DELETE FROM workspace WHERE id = ?", (workspace_id,))
+    tx.hints.append(Hint("workspaces", "", ""))
+    tx.changes.append(HubChange(kind="runtimes"))
 
 
 def view(tx: Tx, workspace_id: str) -> dict[str, object]:
@@ -57,12 +132,12 @@ def view(tx: Tx, workspace_id: str) -> dict[str, object]:
     return {
         "id": row["id"],
         "name": row["name"],
-        "slug": "local",
+        "slug": row["slug"] or OWN_SLUG,
         "description": row["description"],
         "context": row["context"],
         "settings": None if row["settings"] is None else msgspec.json.decode(row["settings"]),
         "repos": repos(row),
-        "issue_prefix": issues.PREFIX,
+        "issue_prefix": row["issue_prefix"] or issues.PREFIX,
         "avatar_url": None,
         "created_at": rfc3339(row["created_at"]),
         "updated_at": rfc3339(row["updated_at"] or row["created_at"]),
@@ -147,9 +222,11 @@ def profile_view(row: sqlite3.Row) -> dict[str, object]:
     }
 
 
-def require_profile(tx: Tx, profile_id: str) -> sqlite3.Row:
-    """The row of a profile."""
-    row = tx.one("SELECT * FROM runtime_profile WHERE id = ?", (profile_id,))
+def require_profile(tx: Tx, workspace_id: str, profile_id: str) -> sqlite3.Row:
+    """The row of a profile of a workspace."""
+    row = tx.one(
+        "SELECT * FROM runtime_profile WHERE id = ? AND workspace_id = ?", (profile_id, workspace_id)
+    )
     if row is None:
         raise RefusedError(404, "runtime profile not found")
     return row
@@ -181,13 +258,13 @@ def add_profile(tx: Tx, workspace_id: str, body: ProfileBody) -> sqlite3.Row:
             tx.now,
         ),
     )
-    _tell(tx, profile_id)
-    return require_profile(tx, profile_id)
+    _tell(tx, workspace_id, profile_id)
+    return require_profile(tx, workspace_id, profile_id)
 
 
-def edit_profile(tx: Tx, profile_id: str, body: ProfileBody) -> sqlite3.Row:
+def edit_profile(tx: Tx, workspace_id: str, profile_id: str, body: ProfileBody) -> sqlite3.Row:
     """Change it; its family stays. Daemons are told to look."""
-    row = require_profile(tx, profile_id)
+    row = require_profile(tx, workspace_id, profile_id)
     if body.protocol_family not in (None, row["protocol_family"]):
         raise RefusedError(400, "protocol_family cannot be changed")
     tx.run(
@@ -203,13 +280,13 @@ def edit_profile(tx: Tx, profile_id: str, body: ProfileBody) -> sqlite3.Row:
             profile_id,
         ),
     )
-    _tell(tx, profile_id)
-    return require_profile(tx, profile_id)
+    _tell(tx, workspace_id, profile_id)
+    return require_profile(tx, workspace_id, profile_id)
 
 
-def remove_profile(tx: Tx, profile_id: str) -> None:
+def remove_profile(tx: Tx, workspace_id: str, profile_id: str) -> None:
     """Take it away with the runtimes that were registered for it, unless one of them works."""
-    require_profile(tx, profile_id)
+    require_profile(tx, workspace_id, profile_id)
     runtimes = [row["id"] for row in tx.all("SELECT id FROM runtime WHERE profile_id = ?", (profile_id,))]
     for runtime_id in runtimes:
         if tx.one(
@@ -221,8 +298,8 @@ def remove_profile(tx: Tx, profile_id: str) -> None:
     for runtime_id in runtimes:
         registry.forget(tx, runtime_id)
     tx.run("DELETE FROM runtime_profile WHERE id = ?", (profile_id,))
-    _tell(tx, profile_id)
+    _tell(tx, workspace_id, profile_id)
 
 
-def _tell(tx: Tx, profile_id: str) -> None:
-    tx.hints.append(Hint("profiles", "", profile_id))
+def _tell(tx: Tx, workspace_id: str, profile_id: str) -> None:
+    tx.hints.append(Hint("profiles", workspace_id, profile_id))

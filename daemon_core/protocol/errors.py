@@ -14,7 +14,15 @@ start a self-cleanup.
 
 from __future__ import annotations
 
+import contextlib
+
+import msgspec
+
 BODY_LIMIT_BYTES = 4096
+
+
+class _Body(msgspec.Struct):
+    error: str = ""
 
 
 class ServerError(Exception):
@@ -27,6 +35,28 @@ class ServerError(Exception):
         self.body = body[:BODY_LIMIT_BYTES].strip()
         self.cause = cause
         super().__init__(method, path, status)
+
+    @property
+    def by_server(self) -> bool:
+        """Whether the body is an error as the protocol has it. A proxy, a firewall, or whatever else has come
+        to be at the server's address says something of its own."""
+        return self.body.startswith("{") and '"error"' in self.body
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether a refusal says anything about what was asked for. One that is no word of the server's does
+        not; nor does a 403, which an account that may do nothing at present gets everywhere."""
+        return self.by_server and self.status != 403
+
+    @property
+    def said(self) -> str:
+        """The reason on one line: the server's own if it gave one."""
+        text = ""
+        if self.by_server:
+            with contextlib.suppress(msgspec.DecodeError):  # of a long body there is the beginning alone
+                text = msgspec.json.decode(self.body, type=_Body).error
+        fallback = f"status {self.status}" if self.status else self.cause or "no answer"
+        return " ".join(text.split())[:300] or fallback
 
     def __str__(self) -> str:
         what = f"{self.method} {self.path}"

@@ -266,8 +266,12 @@ VERBS: Final[tuple[Verb, ...]] = (
          parameters=(
              Parameter(name="task", place="path", required=True, positional=True, help="Id of the run."),
          )),
-    Verb(name=("issue", "rerun"), help="Let the assignee start again.", method="POST",
-         path="/api/issues/{issue}/rerun", parameters=(_issue(),)),
+    Verb(name=("issue", "rerun"), help="Let the assignee start again, or the agent of a run.", method="POST",
+         path="/api/issues/{issue}/rerun",
+         parameters=(
+             _issue(),
+             Parameter(name="task", wire="task_id", help="Id of the run that is to be done again."),
+         )),
     Verb(name=("issue", "comment", "list"), help="Read an issue's comments.", method="GET",
          path="/api/issues/{issue}/comments",
          parameters=(
@@ -345,6 +349,11 @@ VERBS: Final[tuple[Verb, ...]] = (
          parameters=(
              Parameter(name="project", place="path", required=True, positional=True, help="Id of a project."),
          )),
+    Verb(name=("project", "resources"), help="List a project's repositories and directories.", method="GET",
+         path="/api/projects/{project}/resources",
+         parameters=(
+             Parameter(name="project", place="path", required=True, positional=True, help="Id of a project."),
+         ), rows=("id", "resource_type", "label", "resource_ref"), key="resources"),
     Verb(name=("autopilot", "show"), help="Show an autopilot.", method="GET",
          path="/api/autopilots/{autopilot}",
          parameters=(

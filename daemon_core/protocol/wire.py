@@ -344,6 +344,9 @@ class Task(Wire):
 
     quick_create_prompt: str | None = None
     quick_create_attachment_ids: list[str] | None = None
+    quick_create_priority: str | None = None
+    quick_create_due_date: str | None = None
+    """What was chosen beside the request, at later servers: not to be found in its text."""
     squad_id: str | None = None
     squad_name: str | None = None
     parent_issue_id: str | None = None
@@ -375,6 +378,20 @@ class ClaimResponse(Wire):
     task: Task | None = None
     held_back: list[str] = []
     """Models of ``ClaimWish.without`` that tasks wait for (hub)."""
+    more: bool | None = None
+    """Whether another claim like this one would get something now; None: not told (hub)."""
+
+
+class ClaimManyRequest(WireFull):
+    """A claim for several runtimes of a daemon at once; later servers alone know it."""
+
+    daemon_id: str = ""
+    runtime_ids: list[str] = []
+    max_tasks: int = 0
+
+
+class ClaimManyResponse(Wire):
+    tasks: list[Task] | None = None
 
 
 class TaskStatusResponse(WireFull):

@@ -40,11 +40,11 @@ async def test_set_get_and_unset(ostler: Ostler) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["set", "daemon.slost", "3"], "there is no setting daemon.slost. Did you mean daemon.slots?"),
+        (["set", "daemon.slost", "3"], "There is no setting daemon.slost. Did you mean daemon.slots?"),
         (["set", "daemon.slots", "many"], "daemon.slots must be a whole number from 1 to 256"),
         (["set", "daemon.slots", "1", "2"], "daemon.slots takes one value, not 2"),
-        (["get", "x.y"], "there is no setting x.y"),
-        (["unset", "x.y"], "there is no setting x.y"),
+        (["get", "x.y"], "There is no setting x.y"),
+        (["unset", "x.y"], "There is no setting x.y"),
         (["set", "daemon.slots"], "Missing argument 'VALUE...'"),
     ],
 )
@@ -52,6 +52,21 @@ async def test_mistakes_are_wrong_usage(ostler: Ostler, arguments: list[str], sa
     done = await ostler("config", *arguments)
     assert (done.code, said in done.err) == (2, True), done.err
     assert not ostler.directories.config_file.exists()
+
+
+async def test_what_a_newer_version_has_left_in_the_file_locks_nothing(ostler: Ostler) -> None:
+    ostler.directories.ensure()
+    file = ostler.directories.config_file
+    file.write_text("[daemon]\nslots = 3\nwings = 2\n")
+    said = f"{file}:3: there is no setting daemon.wings, so it is left out. "
+    done = await ostler("config", "set", "daemon.slots", "4")
+    assert (done.code, done.out) == (0, "daemon.slots = 4.\n"), done.err
+    assert done.err.count(said) == 1
+    assert file.read_text() == "[daemon]\nslots = 4\nwings = 2\n"
+    assert (await ostler("config", "get", "daemon.slots")).out == "4\n"
+    assert said in (await ostler("config", "list")).err
+    assert (await ostler("config", "unset", "daemon.slots")).code == 0
+    assert file.read_text() == "[daemon]\nwings = 2\n"
 
 
 async def test_a_running_daemon_is_told_of_each_change(ostler: Ostler, backend: MemoryBackend) -> None:

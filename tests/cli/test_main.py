@@ -21,6 +21,7 @@ async def test_version(ostler: Ostler) -> None:
     assert set(done.document) >= {"version", "python", "platform", "commit"}
     assert done.document["version"] == daemon_core.__version__
     assert (await ostler("version")).out.startswith(f"ostler {daemon_core.__version__} (Python ")
+    assert (await ostler("--version")).out == (await ostler("version")).out
 
 
 async def test_without_a_screen_there_is_no_desktop(ostler: Ostler, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +41,7 @@ async def test_without_a_screen_there_is_no_desktop(ostler: Ostler, monkeypatch:
         (["taks"], "There is no command ostler taks. Did you mean `ostler task`?"),
         (["task", "lst"], "There is no command ostler task lst. Did you mean `ostler task list`?"),
         (["task", "add"], "Missing argument 'PROMPT'. `ostler task add --help` shows how it is used."),
+        (["task", "add", "fix", "the", "door"], "(the door). Put what belongs together in quotation marks;"),
         (["task", "list", "--al"], "No such option '--al'"),
         (["daemon", "logs", "-n", "x"], "'x' is not a valid integer"),
         (["--profile", "a/b", "daemon", "status"], "--profile: 'a/b' cannot be the name of a profile"),
@@ -58,6 +60,47 @@ async def test_wrong_usage_is_one_line_and_exit_code_2(
         assert done.code == 2
         assert done.error["code"] in ("usage", "settings_invalid")
         assert done.err == ""
+
+
+@pytest.mark.parametrize("group", [["task"], ["config"], ["issue", "comment"]])
+async def test_a_group_without_a_command_shows_its_commands(ostler: Ostler, group: list[str]) -> None:
+    done = await ostler(*group)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"Usage: ostler {' '.join(group)} [OPTIONS] COMMAND")
+    assert "\n  list " in done.err
+    done = await ostler(*group, "--json")
+    assert (done.code, done.error["code"], done.err) == (2, "usage", "")
+
+
+async def test_what_is_no_text_is_one_line(ostler: Ostler) -> None:
+    given = b"\xff\xfe\xfd\xfc".decode("utf-8", "surrogateescape")
+    for arguments in (["task", "show", given], ["agent", "add", given, "--runtime", "shell"]):
+        done = await ostler(*arguments)
+        assert (done.code, done.err) == (2, "Something that was given is not UTF-8 text. Convert it.\n")
+
+
+@pytest.mark.parametrize(
+    ("where", "code"), [(">/dev/full", 1), ("--json >/dev/full", 1), (">&-", 0), ("--json >&-", 0)]
+)
+async def test_output_that_nobody_takes(ostler: Ostler, where: str, code: int) -> None:
+    command = f"exec {sys.executable} -m daemon_core.cli config list {where}"
+    environ = {**os.environ, "OSTLER_HOME": str(ostler.home)}
+    process = await asyncio.create_subprocess_shell(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == code
+    assert err.decode().startswith("No space left on device" if code else "")
+    assert err.count(b"\n") == code, err
+
+
+async def test_a_terminal_without_the_characters_is_no_fault(ostler: Ostler, backend: MemoryBackend) -> None:
+    made = await backend.add_task(TaskAdd(prompt="x", runtime="shell"))
+    await backend.text(made.id, "“日本” ok\n")
+    await backend.finish(made.id)
+    ostler.environ = {"PYTHONIOENCODING": "latin-1"}
+    done = await ostler("task", "logs", made.id)
+    assert (done.code, done.out) == (0, "???? ok\n")
 
 
 @pytest.mark.parametrize(

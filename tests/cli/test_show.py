@@ -42,6 +42,11 @@ def test_safe_text_moves_no_cursor(text: str) -> None:
         assert "\x9b" not in found
 
 
+def test_a_terminal_is_neither_reset_nor_given_another_character_set() -> None:
+    for colours in (False, True):
+        assert show.safe("a\x1bcb\x1b(0c\x1b>d\x1bP1;1|x\x1b\\e\x1b7", colours=colours) == "abcde"
+
+
 def test_colours_may_stay() -> None:
     assert show.safe("\x1b[31mred\x1b[0m\x1b[2J", colours=True) == "\x1b[31mred\x1b[0m"
 
@@ -87,3 +92,15 @@ def test_durations_are_seconds_or_have_a_unit() -> None:
     assert [times.seconds(text, "--timeout") for text in ("90", "1.5", "2m")] == [90, 1.5, 120]
     with pytest.raises(CliError):
         times.seconds("soon", "--timeout")
+
+
+def test_tables_and_facts_are_without_it_too() -> None:
+    bad = "x\x1b[2J\x9b"
+    assert show.table(("A", "B"), [(bad, bad)]).splitlines()[1] == "x  x"
+    assert show.facts([("Name", bad)]) == "Name  x"
+
+
+def test_what_is_wrong_is_told_without_what_would_take_over_a_terminal() -> None:
+    assert (
+        words.sentence("The server said\n\x1b[2Jno\x07", "\x9bTry again") == "The server said no. Try again."
+    )

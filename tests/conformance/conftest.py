@@ -20,6 +20,15 @@ from aiohttp import web
 from daemon_core.hub import Hub, routes
 from tests.conformance.target import Scene, Target
 
+_DAEMONS_OWN = (
+    "4 Configuration and every timing constant",
+    "5 Daemon life cycle",
+    "21 Execution environment on disk",
+    "22 Runtime brief and prompts",
+    "23 Agent process environment",
+    "24 Loopback endpoints and repository checkout",
+    "26 Self-update",
+)
 _counts: collections.Counter[tuple[str, str]] = collections.Counter()
 
 
@@ -42,6 +51,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("tests by section of the protocol")
     for (number, title), count in sorted(_counts.items(), key=lambda each: float(each[0][0])):
         terminalreporter.line(f"{count:4}  {number} {title}")
+    for title in _DAEMONS_OWN:
+        terminalreporter.line(f"   -  {title} (of the daemon alone: no server shows it)")
 
 
 class ShiftedClock:
@@ -85,8 +96,11 @@ async def target(tmp_path: Path) -> AsyncIterator[Target]:
         clock.advance(seconds)
         await hub.sweep()
 
+    async def daemon_token(daemon_id: str, workspace_id: str) -> str:
+        return await hub.add_daemon_token(daemon_id, workspace_id=workspace_id)
+
     made.advance = advance
-    made.daemon_token = hub.add_daemon_token
+    made.mint_daemon_token = daemon_token
     async with aiohttp.ClientSession() as made.http:
         made.workspace_id = await _workspace(made)
         yield made

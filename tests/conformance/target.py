@@ -7,6 +7,7 @@ target cannot set is skipped and says why.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -66,7 +67,8 @@ class Target:
 
     Attributes:
         advance: lets the server's time pass; None where that is not possible.
-        daemon_token: makes a token that is one daemon's alone; None where that is not possible.
+        mint_daemon_token: makes a token that is one daemon's alone, in one workspace; None where that is not
+            possible.
     """
 
     def __init__(self, url: str, token: str) -> None:
@@ -74,7 +76,7 @@ class Target:
         self.token = token
         self.workspace_id = ""
         self.advance: Callable[[float], Awaitable[None]] | None = None
-        self.daemon_token: Callable[[str], Awaitable[str]] | None = None
+        self.mint_daemon_token: Callable[[str, str], Awaitable[str]] | None = None
         self.http: aiohttp.ClientSession
 
     async def call(
@@ -122,6 +124,18 @@ class Target:
 
     async def delete(self, path: str, **options: Any) -> Answer:
         return await self.call("DELETE", path, **options)
+
+    async def daemon_token(self, daemon_id: str, workspace_id: str | None = None) -> str:
+        """A token of one daemon's, or skip the test."""
+        if self.mint_daemon_token is None:
+            cannot("make a token of one daemon's")
+        return await self.mint_daemon_token(daemon_id, workspace_id or self.workspace_id)
+
+    def within(self, workspace_id: str) -> Target:
+        """The same server, asked about another workspace."""
+        other = copy.copy(self)
+        other.workspace_id = workspace_id
+        return other
 
     async def pass_time(self, seconds: float) -> None:
         """Let time pass at the server, or skip the test."""

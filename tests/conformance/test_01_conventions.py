@@ -144,3 +144,20 @@ async def test_the_route_is_there(target: Target, method: str, path: str) -> Non
     if answer.status >= 400:
         assert answer.status in (400, 404), answer
         assert answer.error != "not found", "this is what is said of routes that are not there"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("GET", "/api/daemon/issues/{}/gc-check", "issue_id"),
+        ("GET", "/api/daemon/chat-sessions/{}/gc-check", "chat_session_id"),
+        ("GET", "/api/daemon/autopilot-runs/{}/gc-check", "run_id"),
+        ("POST", "/api/daemon/runtimes/{}/models/" + NOWHERE + "/result", "runtime_id"),
+        ("POST", "/api/daemon/runtimes/" + NOWHERE + "/update/{}/result", "update_id"),
+        ("POST", "/api/daemon/runtimes/" + NOWHERE + "/tasks/{}/prepare-lease", "task_id"),
+    ],
+)
+async def test_any_malformed_id_is_400(target: Target, method: str, path: str, name: str) -> None:
+    answer = await target.call(method, path.format("not-an-id"))
+    assert answer.status == 400
+    assert answer.error.startswith("invalid "), f"as in: invalid {name}"

@@ -10,6 +10,7 @@ import pytest
 from tests.conformance.target import NOWHERE, Scene, Target, cannot, section
 
 pytestmark = section("7", "Register / deregister")
+IDENTITY = section("3", "Identity, legacy ids, local config files")
 FIELDS = {
     "id", "workspace_id", "daemon_id", "name", "runtime_mode", "provider", "launch_header", "status",
     "device_info", "metadata", "owner_id", "visibility", "profile_id", "last_seen_at", "created_at",
@@ -29,6 +30,7 @@ async def test_a_registered_runtime_has_every_field(scene: Scene) -> None:
     told = {"version": "2.1.0", "cli_version": "0.5.0", "launched_by": "desktop"}
     assert told.items() <= runtime["metadata"].items()
     assert runtime["profile_id"] is None
+    assert runtime["owner_id"], "whoever registered it"
 
 
 async def test_a_runtime_keeps_its_id(scene: Scene) -> None:
@@ -75,6 +77,7 @@ async def test_a_workspace_that_is_not_there(scene: Scene) -> None:
     assert (await scene.target.post("/api/daemon/register", body)).refused(404, "workspace not found")
 
 
+@IDENTITY
 @pytest.mark.parametrize("case", [str.lower, str.upper])
 async def test_a_legacy_id_takes_its_runtime_along(scene: Scene, case: Any) -> None:
     legacy = f"Old-Host-{scene.mark}.local"
@@ -91,6 +94,7 @@ async def test_a_legacy_id_takes_its_runtime_along(scene: Scene, case: Any) -> N
     assert task["issue_id"] == issue["id"], "what waited for the old one waits for the new one"
 
 
+@IDENTITY
 async def test_a_legacy_id_of_another_provider_is_left_alone(scene: Scene) -> None:
     now, scene.daemon_id = scene.daemon_id, f"old-{scene.mark}"
     old = await scene.runtime("codex")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -278,3 +279,28 @@ async def test_the_websocket_takes_requests_along_too(scene: Scene) -> None:
         ack = await link.next("daemon:heartbeat_ack")
         assert ack["pending_model_list"] == {"id": made["id"]}
     assert "pending_model_list" not in await beat(target, runtime_id)
+
+
+@pytest.mark.parametrize(("what", "kept_s"), [("models", 120), ("local-skills", 300)])
+async def test_a_result_can_be_fetched_for_a_while(scene: Scene, what: str, kept_s: int) -> None:
+    target, runtime_id = scene.target, await scene.runtime()
+    made = await ask(target, runtime_id, what)
+    await beat(target, runtime_id)
+    (await result(target, runtime_id, what, made["id"], status="completed")).ok()
+    await target.pass_time(kept_s - 10)
+    assert (await asked(target, runtime_id, what, made["id"]))["status"] == "completed"
+    await target.pass_time(20)
+    gone = await target.get(f"/api/runtimes/{runtime_id}/{what}/{made['id']}")
+    assert gone.refused(404, "request not found")
+
+
+async def test_a_heartbeat_is_when_a_runtime_was_last_seen(scene: Scene) -> None:
+    target, runtime_id = scene.target, await scene.runtime()
+    await target.pass_time(100)
+    await beat(target, runtime_id)
+    await target.pass_time(40)
+    listed = (await target.get("/api/runtimes")).ok()
+    mine = next(each for each in listed if each["id"] == runtime_id)
+    registered, seen = (datetime.fromisoformat(mine[name]) for name in ("created_at", "last_seen_at"))
+    # A server may write it down in batches of half a minute, or at most once a minute.
+    assert timedelta(seconds=30) <= seen - registered < timedelta(seconds=135)

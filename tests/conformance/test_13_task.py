@@ -43,6 +43,17 @@ async def test_what_every_task_has(scene: Scene) -> None:
     assert agent["model"] == "m-1"
 
 
+async def test_what_the_workspace_says_goes_along(scene: Scene) -> None:
+    path = f"/api/workspaces/{scene.target.workspace_id}"
+    before = (await scene.target.get(path)).ok()["context"]
+    (await scene.target.patch(path, {"context": "We write British English."})).ok()
+    runtime_id = await scene.runtime()
+    await scene.issue(await scene.agent(runtime_id))
+    task = await scene.claim(runtime_id)
+    (await scene.target.patch(path, {"context": before or ""})).ok()
+    assert task["workspace_context"] == "We write British English."
+
+
 @pytest.mark.parametrize("status", ["backlog", "done", "cancelled"])
 async def test_an_issue_that_is_not_to_be_done_is_no_task(scene: Scene, status: str) -> None:
     runtime_id = await scene.runtime()

@@ -176,3 +176,32 @@ async def test_a_task_of_a_deleted_issue_is_gone(scene: Scene) -> None:
         if answer.status == 404
         else answer.body["status"] == "cancelled"
     )
+
+
+# --- secrets ----------------------------------------------------------------------------------------------
+
+SECRETS = [
+    "ghp_" + "a1B2" * 9,
+    "sk-ant-" + "api03-" + "x9_Y" * 10,
+    "AKIA" + "ABCDEFGH12345678",
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+async def test_secrets_that_an_agent_prints_are_not_kept(scene: Scene, secret: str) -> None:
+    work = await scene.running()
+    lines = [
+        {"seq": 1, "type": "text", "content": f"It is:\n{secret}\nNow you know."},
+        {"seq": 2, "type": "tool_use", "tool": "Bash", "input": {"command": f'echo "{secret}"'}},
+        {"seq": 3, "type": "tool_result", "tool": "Bash", "output": f"TOKEN={secret}"},
+        {"seq": 4, "type": "text", "content": "a task-" + "b" * 40 + " is none"},
+    ]
+    (await work.post("messages", {"messages": lines})).ok()
+    found = await read(work)
+    assert [each["seq"] for each in found] == [1, 2, 3, 4]
+    core = secret.splitlines()[-2] if "\n" in secret else secret[8:]
+    assert core not in str(found[:3])
+    assert found[0]["content"].startswith("It is:\n")
+    assert found[0]["content"].endswith("\nNow you know.")
+    assert found[3]["content"] == lines[3]["content"]

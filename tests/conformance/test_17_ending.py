@@ -435,17 +435,19 @@ async def test_a_cancel_over_the_websocket_is_not_needed_to_see_it(scene: Scene)
     assert (await work.post("complete", {"output": "late"})).ok()["status"] == "cancelled"
 
 
-@section("20", "Sweeper and server-side timers")
-async def test_a_runtime_without_a_sign_of_life_is_offline_after_150_s(scene: Scene) -> None:
+@STATES
+async def test_an_agent_works_while_a_task_of_it_is_claimed(scene: Scene) -> None:
     runtime_id = await scene.runtime()
+    agent_id = await scene.agent(runtime_id)
 
-    async def status() -> str:
-        listed = (await scene.target.get("/api/runtimes")).ok()
-        return str(next(each["status"] for each in listed if each["id"] == runtime_id))
+    async def state() -> str:
+        return str((await scene.target.get(f"/api/agents/{agent_id}")).ok()["status"])
 
-    await scene.target.pass_time(140)
-    assert await status() == "online"
-    await scene.target.pass_time(15)
-    assert await status() == "offline"
-    (await scene.target.post("/api/daemon/heartbeat", {"runtime_id": runtime_id})).ok()
-    assert await status() == "online"
+    assert await state() == "idle"
+    await scene.issue(agent_id)
+    task = await scene.claim(runtime_id)
+    path = f"/api/daemon/tasks/{task['id']}"
+    (await scene.target.post(path + "/start")).ok()
+    assert await state() == "working"
+    (await scene.target.post(path + "/complete", {"output": "x"})).ok()
+    assert await state() == "idle"

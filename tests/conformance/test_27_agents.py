@@ -109,6 +109,8 @@ async def test_an_issue_needs_a_title_and_known_words(scene: Scene) -> None:
         {"title": "x", "priority": "very"},
         {"title": "x", "assignee_type": "agent", "assignee_id": NOWHERE},
         {"title": "x", "parent_issue_id": NOWHERE},
+        {"title": "x", "due_date": "2030-02-31"},
+        {"title": "x", "start_date": "soon"},
     ):
         answer = await ask(work, "POST", "/api/issues", body)
         assert answer.status in (400, 404), body

@@ -37,7 +37,7 @@ async def test_6_task_tokens_and_daemon_tokens_do_not_mix(scene: Scene) -> None:
     assert beat.status == 401
     status = await scene.target.get(f"/api/daemon/tasks/{work.id}/status", token=work.token)
     assert status.status == 401
-    if scene.target.daemon_token is not None:
+    if scene.target.mint_daemon_token is not None:
         token = await scene.target.daemon_token(scene.daemon_id)
         assert (await scene.target.get("/api/workspaces", token=token)).status == 401
         assert (await scene.target.get(f"/api/issues/{work.issue['id']}", token=token)).status == 401

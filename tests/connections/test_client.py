@@ -672,3 +672,26 @@ async def test_a_client_can_be_sent_to_another_address(server: FakeServer) -> No
         client.readdress(server.url + "/", None)
         assert client.base_url == server.url
         assert [workspace.id for workspace in await client.workspaces()] == list(server.workspaces)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "by_server", "verdict", "said"),
+    [
+        (400, '{"error":"invalid task_id"}', True, True, "invalid task_id"),
+        (404, '{"error":"not found"}', True, True, "not found"),
+        (403, '{"error":"account\\n disabled"}', True, False, "account disabled"),
+        (409, '{"error":{"code":1}}', True, True, "status 409"),
+        (404, "404 page not found", False, False, "status 404"),
+        (403, "<html>blocked by <b>policy</b></html>", False, False, "status 403"),
+        (404, '{"message":"no Route matched with those values"}', False, False, "status 404"),
+        (405, "", False, False, "status 405"),
+    ],
+)
+async def test_whose_word_a_refusal_is(
+    server: FakeServer, status: int, body: str, by_server: bool, verdict: bool, said: str
+) -> None:
+    server.script("status", Status(status, body, "text/plain"))
+    async with ServerClient(server.url, TOKEN) as client:
+        with pytest.raises(errors.PermanentError) as caught:
+            await client.status("t")
+    assert (caught.value.by_server, caught.value.is_verdict, caught.value.said) == (by_server, verdict, said)

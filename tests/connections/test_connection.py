@@ -178,7 +178,9 @@ async def test_a_refused_token_is_a_state_that_waits_for_another(server: FakeSer
     async with connected(server.url, token=lambda: tokens[0]) as (connection, witness):
         await witness.until(lambda: connection.health.state is State.SIGNED_OUT)
         assert not connection.usable
-        assert (connection.health.code, connection.health.next_try_at) == ("token_refused", None)
+        assert connection.health.code == "token_refused"
+        assert connection.health.next_try_at is not None
+        assert 200 < connection.health.next_try_at - time.time() < 400
         before = len(server.requests)
         with pytest.raises(TimeoutError):  # many back-off periods long nothing is tried
             await witness.until(lambda: connection.usable, timeout_s=0.4)
@@ -189,6 +191,27 @@ async def test_a_refused_token_is_a_state_that_waits_for_another(server: FakeSer
         await witness.until(lambda: connection.health.state is State.OK)
         assert [h.state for h in witness.states] == [State.SIGNED_OUT, State.STARTING, State.OK]
         assert [r.route for r in server.requests][-2:] == ["renew", "workspaces"]
+
+
+async def test_a_server_that_refused_everybody_is_found_again_without_anybody(server: FakeServer) -> None:
+    timing = dataclasses.replace(FAST, recheck_s=0.05, recheck_limit_s=0.2)
+    async with connected(server.url, timing=timing) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        server.tokens.clear()  # its store is down, so it knows nobody
+        connection.sync_now()
+        await witness.until(lambda: connection.health.state is State.SIGNED_OUT)
+        since = connection.health.since
+        tries = [health.next_try_at for health in witness.states]
+        await witness.until(lambda: len(witness.states) >= len(tries) + 3)
+        assert not connection.usable
+        assert connection.health.since == since
+        server.script("workspaces", refuse(503, "starting"))
+        server.tokens.add(TOKEN)
+        await witness.until(lambda: connection.health.state is State.OK)
+        shown = [health.state for health in witness.states]
+        assert [state for last, state in zip([None, *shown], shown, strict=False) if state != last] == [
+            State.OK, State.SIGNED_OUT, State.STARTING, State.OK,
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -266,7 +289,8 @@ async def test_an_unreachable_server_is_tried_again_and_said_when(server: FakeSe
         (html_502(), State.SERVER_UNREACHABLE, "http_status"),
         (Hang(), State.SERVER_UNREACHABLE, "timeout"),
         (refuse(403, "account disabled"), State.REFUSED, "http_status"),
-        (refuse(404, "404 page not found"), State.REFUSED, "http_status"),
+        (refuse(404, "not found"), State.REFUSED, "http_status"),
+        (Status(404, "404 page not found", "text/plain"), State.SERVER_UNREACHABLE, "not_the_server"),
         (Status(200, "<html>", "text/html"), State.SERVER_UNREACHABLE, "not_the_server"),
     ],
 )
@@ -354,6 +378,42 @@ async def test_requests_to_sync_in_a_row_are_one(server: FakeServer) -> None:
         assert len(server.seen("workspaces")) == 3
 
 
+async def test_a_change_that_is_told_right_after_a_look_is_not_missed(server: FakeServer) -> None:
+    server.runtimes["r"] = FakeRuntime("r", "w1", "d", "claude", "Claude", "1")
+    timing = dataclasses.replace(FAST, reconcile_quiet_s=0.3)
+    async with connected(server.url, timing=timing) as (connection, witness):
+        connection.link.set_runtimes(["r"])
+        await witness.until(lambda: ("ack", "r") in witness.hints)
+        for _ in range(3):  # each of the first two may come in the middle of a look
+            id_ = server.add_workspace()
+            server.push("daemon:workspaces_changed", {})
+            server.push("daemon:runtime_profiles_changed", {"workspace_id": "w1"})
+            await witness.until(lambda id_=id_: id_ in connection.workspaces)  # type: ignore[misc]
+        looks = len(server.seen("workspaces"))
+        assert looks <= 2 + 3 * 2, "two hints in a row are one look"
+
+
+async def test_failures_of_others_at_a_server_that_answers_make_it_look_ever_more_seldom(
+    server: FakeServer,
+) -> None:
+    timing = dataclasses.replace(FAST, first_retry_s=1, retry_limit_s=30, retry_jitter=0)
+    now = [1000.0]
+    async with connected(server.url, timing=timing, clock=Clock(lambda: now[0])) as (connection, witness):
+        await witness.until(lambda: connection.health.state is State.OK)
+        looks = []
+        for _ in range(120):  # a failed claim a second
+            connection.report(errors.TransientError("POST", "/x", 500, "failed to claim task"), now[0])
+            wanted = connection._sync_wanted.is_set()
+            if wanted:
+                looks.append(now[0] - 1000)
+                await witness.until(lambda: len(witness.syncs) == len(looks) + 1)
+            now[0] += 1
+        assert looks == [0, 1, 3, 7, 15, 31, 61, 91]
+        now[0] += 1000
+        connection.report(errors.TransientError("POST", "/x", 500, "failed to claim task"), now[0])
+        await witness.until(lambda: len(witness.syncs) == len(looks) + 2)
+
+
 async def test_after_a_sleep_everything_is_checked_at_once(server: FakeServer) -> None:
     server.runtimes["r"] = FakeRuntime("r", "w1", "d", "claude", "Claude", "1")
     wall = [1000.0]
@@ -372,6 +432,27 @@ async def test_after_a_sleep_everything_is_checked_at_once(server: FakeServer) -
         assert connection.check_clock()
         await witness.until(lambda: len(witness.syncs) == 2 and witness.hints.count(("ack", "r")) == 2)
         assert witness.wakes == 3  # link up, jump, link up
+
+
+async def test_another_network_is_no_reason_to_wait_for_what_is_dead(server: FakeServer) -> None:
+    server.runtimes["r"] = FakeRuntime("r", "w1", "d", "claude", "Claude", "1")
+    timing = dataclasses.replace(FAST, answer_s=60, read_deadline_s=None, probe_s=0.1)
+    async with connected(server.url, timing=timing) as (connection, witness):
+        connection.link.set_runtimes(["r"])
+        await witness.until(lambda: ("ack", "r") in witness.hints and connection.health.state is State.OK)
+        connection.network_changed()
+        await witness.until(lambda: len(witness.hints) > 1)  # answered: all is well
+        server.socket_silent = True
+        looks = len(witness.syncs)
+        connection.network_changed()
+        await server.until(lambda: len(server.handshakes) == 2)
+        await witness.until(lambda: len(witness.syncs) > looks)
+        server.socket_silent = False
+        await server.stop()
+        await witness.until(lambda: connection.health.state is State.SERVER_UNREACHABLE)
+        await server.start()
+        connection.network_changed()
+        await witness.until(lambda: connection.health.state is State.OK)
 
 
 async def test_one_failing_connection_delays_no_other(server: FakeServer) -> None:

@@ -11,8 +11,9 @@ import pytest
 from aiohttp import web
 
 from daemon_core.connections.client import ServerClient
-from daemon_core.connections.sign_in import SignInError, check, check_form, is_loopback, proxy_for
+from daemon_core.connections.sign_in import SignInError, check, check_form
 from daemon_core.connections.timing import Timeouts
+from daemon_core.settings.proxies import is_loopback, proxy_for
 from tests.support.fake_server import (
     TOKEN,
     FakeServer,

@@ -70,6 +70,15 @@ async def test_nothing_to_claim_is_null(world: World) -> None:
     )
 
 
+async def test_a_claim_tells_whether_another_one_would_get_something(world: World) -> None:
+    path = f"/api/daemon/runtimes/{world.runtimes['shell']}/tasks/claim"
+    first = await world.hub.add_task(NewTask(prompt="one", provider="shell"))
+    await world.hub.reply(first.id, "two")  # waits for the first
+    await world.hub.add_task(NewTask(prompt="one more", provider="shell"))
+    await world.hub.add_task(NewTask(prompt="elsewhere", provider="claude"))
+    assert [(await world.post(path)).body.get("more") for _ in range(3)] == [True, False, None]
+
+
 async def test_a_bodiless_claim_is_accepted(world: World) -> None:
     path = f"/api/daemon/runtimes/{world.runtimes['shell']}/tasks/claim"
     assert (await world.post(path, b"")).status == 200

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from daemon_core.hub import Hub, NewTask, StorageError
+from daemon_core.hub import Hub, NewTask, StorageError, store
 from daemon_core.hub.schema import MIGRATIONS, TABLES
 from daemon_core.hub.store import Store, Tx
 from tests.hub.test_states import WIRE_STATES, bring_to
@@ -147,6 +147,31 @@ async def test_what_can_be_read_of_a_damaged_file_is_kept(
     assert broken == []
 
 
+async def test_a_copy_that_cannot_be_made_leaves_the_damaged_file_in_its_place(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(world)
+    await world.close()
+    with world.database.open("r+b") as file:
+        file.seek(world.database.stat().st_size // 2)
+        file.write(b"\xff" * 8192)
+    salvaged = store._salvage
+
+    def no_room(source: Path, fresh: sqlite3.Connection) -> tuple[dict[str, int], tuple[str, ...]]:
+        fresh.execute("PRAGMA max_page_count = 1").fetchone()
+        return salvaged(source, fresh)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_salvage", no_room)
+        with pytest.raises(StorageError) as refused:
+            await world.open()
+    assert "full" in str(refused.value)
+    assert not list(world.database.parent.glob("*.damaged-*"))
+    await world.open()  # with more room
+    assert world.hub.damage is not None
+    assert await world.hub.list(all=True)
+
+
 async def test_damage_that_shows_while_running_is_mended_at_once(world: World) -> None:
     ids = await fill(world, 20)
     await world.hub.store.write(lambda tx: None)
@@ -172,6 +197,18 @@ async def test_a_truncated_file_is_set_aside(world: World) -> None:
     await world.open()
     assert world.hub.damage is not None
     assert world.hub.damage.set_aside.exists()
+
+
+async def test_what_is_left_of_a_truncated_file_is_kept(world: World) -> None:
+    ids = await fill(world, 5)
+    await world.close()
+    with world.database.open("r+b") as file:
+        file.truncate(world.database.stat().st_size * 9 // 10)
+    await world.open()
+    assert world.hub.damage is not None
+    kept = {task.id for task in await world.hub.list(all=True)}
+    assert kept
+    assert kept <= set(ids)
 
 
 async def test_a_database_of_a_newer_version_is_gone_on_with(world: World) -> None:

@@ -151,3 +151,40 @@ def test_there_is_no_token_for_a_hub_that_is_not_there(tmp_path: Path) -> None:
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     assert ended.returncode == 1
     assert not (tmp_path / "hub.db").exists()
+
+
+def test_a_workspace_that_is_made_is_worked_in_until_it_is_gone(board: Board) -> None:
+    made = board.ask("POST", "/api/workspaces", {"name": "Side work"})
+    here = {"X-Workspace-ID": made["id"]}
+
+    def claude() -> Any:
+        listed = board.ask("GET", "/api/runtimes", **here)
+        return next((each for each in listed if each["provider"] == "claude"), None)
+
+    wait_until(lambda: claude() is not None, "the daemon to register there")
+    agent = board.ask("POST", "/api/agents", {"name": "Ann", "runtime_id": claude()["id"]}, **here)
+    issue = board.ask(
+        "POST",
+        "/api/issues",
+        {
+            "title": "Say it",
+            "description": script({"text": "It is said."}),
+            "assignee_type": "agent",
+            "assignee_id": agent["id"],
+        },
+        **here,
+    )
+    path = f"/api/issues/{issue['id']}/task-runs"
+
+    def ended() -> bool:
+        return [each["status"] for each in board.ask("GET", path, **here)] == ["completed"]
+
+    wait_until(ended, "the task")
+    board.ask("DELETE", f"/api/workspaces/{made['id']}")
+
+    def left() -> bool:
+        known = board.home.call("GET", "/v1/runtimes")
+        return made["id"] not in {each["workspace_id"] for each in known}
+
+    wait_until(left, "the daemon to leave it")
+    assert board.home.wait(board.home.add("echo still here", "shell"))["status"] == "completed"

@@ -89,7 +89,7 @@ def _options(command: Any) -> Any:
     for option in reversed(
         (
             click.option("--model", metavar="M", help="Empty: the runtime's own choice."),
-            click.option("--thinking", metavar="LEVEL"),
+            click.option("--thinking", metavar="LEVEL", help="Likewise."),
             click.option(
                 "--permissions",
                 type=click.Choice(["allow", "ask", "deny", ""]),
@@ -233,7 +233,7 @@ def _hidden(path: Path) -> bool:
 def _mcp(path: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(_read(path), type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise CliError(
             "invalid_input",
             f"{path} is not a JSON object: {error}",

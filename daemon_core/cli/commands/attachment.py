@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,8 @@ from daemon_core.protocol.verbs import Request
 
 DOWNLOAD_LIMIT_BYTES: Final = 512 * 1024 * 1024
 UPLOAD_LIMIT_BYTES: Final = 100 * 1024 * 1024
-_NAME_CHARS: Final = 120
+_NAME_BYTES: Final = 120
+"""Its end, which tells what it is."""
 
 
 @click.group(cls=Group)
@@ -47,13 +49,13 @@ def download(session: Session, ident: str, output: str | None) -> None:
                 size = server.fetch(url, fd, DOWNLOAD_LIMIT_BYTES)
             finally:
                 os.close(fd)
-            os.link(partial, path)
+            _name(partial, path)
         except FileExistsError as error:
             raise CliError(
                 "exists", f"{path} is there already", "Choose another name with --output", EXIT_CONFLICT
             ) from error
         finally:
-            os.unlink(partial)
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise CliError("system", f"{path} cannot be written: {error.strerror}") from error
     if session.json:
@@ -93,9 +95,23 @@ def upload(session: Session, file: Path, issue: str | None, comment: str | None)
     click.echo(ident)
 
 
+def _name(partial: Path, path: Path) -> None:
+    """Give a whole file its name. Raises ``FileExistsError`` where that is taken."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links here. The name was free a moment ago.
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(path)) from None
+        os.rename(partial, path)
+
+
 def _file_name(about: dict[str, Any], ident: str) -> str:
     """A plain name in this directory, whatever the server says."""
     said = about.get("filename") or about.get("name") or ""
     name = str(said).replace("\\", "/").rpartition("/")[2]
-    name = "".join(c for c in name if c.isprintable() and c not in '<>:"|?*').strip(" .")[-_NAME_CHARS:]
+    name = "".join(c for c in name if c.isprintable() and c not in '<>:"|?*').strip(" .")
+    name = name.encode()[-_NAME_BYTES:].decode(errors="ignore").lstrip(" .")
     return name or f"attachment-{ident}"

@@ -51,8 +51,8 @@ def list_(session: Session) -> None:
 
 def _rows(session: Session) -> list[dict[str, Any]]:
     path = session.directories.config_file
-    settings = file.load(path, os.environ)
-    from_file = file.load(path, {})
+    settings = file.load(path, os.environ, unknown=_leave(session))
+    from_file = file.load(path, {}, unknown=_leave())
     overridden = {name for name, _, _ in file.overrides(os.environ)}
     rows = []
     for entry in file.entries():
@@ -96,7 +96,7 @@ def _shown(value: Any) -> str:
 def get(session: Session, key: str) -> None:
     """The value of one setting that is in force."""
     file.find(key)
-    value = file.value_of(file.load(session.directories.config_file, os.environ), key)
+    value = _in_force(session, key)
     if session.json:
         session.document({"key": key, "value": value})
     else:
@@ -119,7 +119,7 @@ def set_(session: Session, key: str, value: tuple[str, ...]) -> None:
             raise CliError("usage", f"{key} takes one value, not {len(value)}", "Quote it", EXIT_USAGE)
         text = shlex.join(value)
     session.directories.ensure()
-    editing.set_value(session.directories.config_file, key, text)
+    editing.set_value(session.directories.config_file, key, text, unknown=_leave(session))
     _changed(session, key, "set")
 
 
@@ -130,7 +130,7 @@ def unset(session: Session, key: str) -> None:
     """Go back to the default of one setting."""
     _not_from_run(session)
     session.directories.ensure()
-    if editing.unset_value(session.directories.config_file, key):
+    if editing.unset_value(session.directories.config_file, key, _leave(session)):
         _changed(session, key, "unset")
     elif session.json:
         session.document(
@@ -190,8 +190,23 @@ def _not_from_run(session: Session) -> None:
         raise CliError("refused_from_run", words.message, words.hint, EXIT_REFUSED)
 
 
+def _leave(session: Session | None = None) -> file.Unknown:
+    """What stands in the file and is no setting stays as it is, as with a daemon that starts: a newer version
+    that was taken back may have left it. ``session``: each is said once."""
+    told: set[str] = set()
+
+    def leave(mistake: SettingsError) -> bool:
+        if session is not None and mistake.key not in told:
+            told.add(mistake.key)
+            place = f"{mistake.file}:{mistake.line}: " if mistake.line is not None else ""
+            session.note(f"{place}{mistake.what}, so it is left out", mistake.hint)
+        return True
+
+    return leave
+
+
 def _in_force(session: Session, key: str) -> Any:
-    return file.value_of(file.load(session.directories.config_file, os.environ), key)
+    return file.value_of(file.load(session.directories.config_file, os.environ, unknown=_leave()), key)
 
 
 def _changed(session: Session, key: str, how: str) -> None:

@@ -114,6 +114,10 @@ def _stopped(answer: StopAnswer) -> str:
     if answer.runs_alive:
         count = answer.runs_alive
         told += f". {plural(count, 'run')} {verb(count, 'goes', 'go')} on without the daemon"
+    if answer.jobs_alive:
+        count = answer.jobs_alive
+        told += f". {plural(count, 'job')} {verb(count, 'goes', 'go')} on"
+        told += "" if answer.runs_alive else " without the daemon"
     return told
 
 
@@ -221,6 +225,7 @@ def _tell_conditions(found: DaemonStatus) -> None:
 @pass_session
 def logs(session: Session, follow: bool, count: int) -> None:
     """The end of the daemon's log. Works with no daemon running."""
+    from daemon_core.cli.show import safe
     from daemon_core.control import logtail
 
     path = session.directories.log_file
@@ -231,7 +236,7 @@ def logs(session: Session, follow: bool, count: int) -> None:
         if session.json:
             session.line({"line": line.decode("utf-8", "replace")})
         else:
-            click.echo(line.decode("utf-8", "replace"))
+            click.echo(safe(line.decode("utf-8", "replace")))
     if empty and not path.exists():
         session.note(f"There is no log yet at {path}", START_HINT)
 

@@ -64,8 +64,8 @@ def delegate() -> None:
 @click.argument("prompt")
 @click.option("--agent", default="", metavar="NAME", help="A named agent; see `ostler agent`.")
 @click.option("--runtime", default="", metavar="P", help="A kind of agent; otherwise your own.")
-@click.option("--model", default="", metavar="M")
-@click.option("--thinking", default="", metavar="LEVEL")
+@click.option("--model", default="", metavar="M", help="Otherwise its own choice; see `ostler models`.")
+@click.option("--thinking", default="", metavar="LEVEL", help="How hard it thinks, likewise.")
 @click.option("--title", default="", metavar="T", help="Otherwise made from the prompt.")
 @click.option(
     "--dir", "directory", default="", metavar="PATH", help="A free directory; otherwise one of its own."
@@ -246,7 +246,9 @@ def _over(session: Session, link: JobLink, found: DelegationView) -> int:
 
 
 def _progress(found: DelegationView) -> str:
-    told = f"{found.agent or found.runtime}: {task_state(found.status)}"
+    # Its turn can be over and it not: it is woken by what it has begun itself.
+    state = "waits for what it has begun" if found.status == "completed" else task_state(found.status)
+    told = f"{found.agent or found.runtime}: {state}"
     if found.tool_calls:
         told += f", {found.tool_calls} tool calls, last {show.safe(found.last_tool)}"
     if found.last_message:

@@ -249,7 +249,7 @@ def _outcome(found: JobView) -> str:
         "failed": "Failed",
         "killed": "Killed",
         "timed_out": "Ended at its time limit",
-        "lost": "Lost: what supervised it was ended from outside",
+        "lost": "Lost",
         "running": "Running",
     }.get(found.status, found.status)
     if found.status == "killed" and found.ended_at is None:
@@ -262,7 +262,8 @@ def _outcome(found: JobView) -> str:
         told += f", by signal {found.signal}"
     elif found.exit_code:
         told += f", exit code {found.exit_code}"
-    return told + (f": {show.one_line(found.error, 300)}" if found.error else "")
+    why = "what supervised it was ended from outside" if found.status == "lost" else found.error
+    return told + (f": {show.one_line(why, 300)}" if why else "")
 
 
 def _interrupted(ident: str) -> CliError:

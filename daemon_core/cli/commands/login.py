@@ -169,5 +169,12 @@ def connections(session: Session, retry: bool) -> None:
             what += f" (since {show.local_time(entry.since)})" if entry.since else ""
             what += f"; next try at {show.local_time(entry.next_try_at)}" if entry.next_try_at else ""
             session.note(what, hint)
+        for workspace in entry.workspaces:
+            if workspace.problem:
+                where = workspace.name or workspace.id
+                session.note(
+                    f"{entry.name} does not take this machine's agents in {where}: {workspace.problem}",
+                    "It is tried again by itself",
+                )
         if entry.undelivered:
             session.note(f"{plural(entry.undelivered, 'result')} for {entry.name} to deliver")

@@ -231,21 +231,26 @@ def list_repos(session: Session) -> None:
 def add(session: Session, url: str, description: str) -> None:
     """Add a repository to the task's workspace. Nothing happens where it is there already."""
     server = task_server(session)
-    repos = _workspace_repos(server)
-    if any(each.get("url") == url for each in repos):
-        session.say("The workspace has it already")
-        if session.json:
-            session.document(repos)
-        return
     entry = {"url": url, **({"description": description} if description else {})}
-    workspace = str(server.implied["workspace"])
-    answer = server.ask(
-        Request(method="PATCH", path=f"/api/workspaces/{quoted(workspace)}", body={"repos": [*repos, entry]})
-    )
-    if session.json:
-        session.document(answer.body)
-    else:
-        session.say("Added")
+    path = f"/api/workspaces/{quoted(str(server.implied['workspace']))}"
+    for tries_left in (2, 1, 0):
+        repos = _workspace_repos(server)
+        if any(each.get("url") == url for each in repos):
+            session.say("The workspace has it already")
+            if session.json:
+                session.document(repos)
+            return
+        try:
+            answer = server.ask(Request(method="PATCH", path=path, body={"repos": [*repos, entry]}))
+        except CliError as error:
+            if error.code != "conflict" or not tries_left:
+                raise
+            continue  # somebody has added one since we looked
+        if session.json:
+            session.document(answer.body)
+        else:
+            session.say("Added")
+        return
 
 
 def _workspace_repos(server: TaskServer) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import click
+import msgspec
 
 from daemon_core.cli import show
 from daemon_core.cli.base import Command, Group, session_of
@@ -22,6 +23,10 @@ TEXT_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _CURSORS: Final = (("before", "x-multica-next-before"), ("before_id", "x-multica-next-before-id"))
 _BLOCKS: Final = ("content", "description")
 _CELL_CHARS: Final = 60
+_LINE_CHARS: Final = 2000
+_NAMES: Final = ("name", "title", "id", "url", "local_path")
+_TELLING: Final = ("id", "name", "title", "filename", "resource_type", "url", "description")
+_OTHER_NAMES: Final = {"role": "author", "created_at": "ts", "content": "text"}
 
 
 def _group(word: str, help_text: str, **below: str) -> click.Group:
@@ -134,22 +139,46 @@ def shown(verb: Verb, answer: Answer) -> str:
         head = [column.replace("_", " ") for column in verb.rows]
         return show.table(head, [[_cell(row.get(column)) for column in verb.rows] for row in rows])
     if isinstance(answer.body, dict) and answer.body:
-        return _record(answer.body)
+        return _record(answer.body) or "Nothing is there."
     return "Done." if answer.body in (None, {}, []) else _cell(answer.body)
 
 
 def _record(record: dict[str, Any]) -> str:
-    """One object: what is short as facts, then its texts."""
+    """One object: what is short as facts, then what it consists of, then its texts."""
     plain = {name: each for name, each in record.items() if not isinstance(each, dict | list)}
-    lines = [show.facts((name.replace("_", " "), _cell(each)) for name, each in plain.items()
-                        if name not in _BLOCKS)]  # fmt: skip
+    facts = [(name.replace("_", " "), _cell(each)) for name, each in plain.items() if name not in _BLOCKS]
+    lines = [show.facts(facts)]
+    for name, each in record.items():
+        if isinstance(each, dict | list) and each:
+            lines.append("\n".join([f"{name.replace('_', ' ')}:", *(f"  {line}" for line in _parts(each))]))
     lines += [show.safe(str(plain[name])) for name in _BLOCKS if plain.get(name)]
     return "\n\n".join(line for line in lines if line)
 
 
+def _parts(value: dict[str, Any] | list[Any]) -> list[str]:
+    """A line for each member: a note with its name, a file or a repository by what it is told from others."""
+    if isinstance(value, dict):
+        return [f"{show.one_line(name, _CELL_CHARS)}: {_said(each)}" for name, each in value.items()]
+    return [_said(each) for each in value]
+
+
+def _said(value: Any) -> str:
+    """A value that may be anything, on one line and whole."""
+    if isinstance(value, dict) and (told := [_cell(value[name]) for name in _TELLING if value.get(name)]):
+        return "  ".join(told)
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return show.one_line(text, _LINE_CHARS)
+
+
 def _block(columns: tuple[str, ...], row: dict[str, Any]) -> str:
-    head = " · ".join(cell for column in columns if column != "content" and (cell := _cell(row.get(column))))
-    return f"{head}\n{show.safe(str(row.get('content') or ''))}".rstrip()
+    head = " · ".join(cell for column in columns if column != "content" and (cell := _cell(_of(row, column))))
+    return f"{head}\n{show.safe(str(_of(row, 'content') or ''))}".rstrip()
+
+
+def _of(row: dict[str, Any], column: str) -> Any:
+    """A member of a row; lines of a chat have names of their own, by the channel that they come from."""
+    found = row.get(column)
+    return row.get(_OTHER_NAMES[column]) if found is None and column in _OTHER_NAMES else found
 
 
 def _cell(value: Any) -> str:
@@ -158,7 +187,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        value = value.get("name") or value.get("title") or value.get("id") or ""
+        value = next((value[name] for name in _NAMES if value.get(name)), "")
     return show.one_line(str(value), _CELL_CHARS)
 
 

@@ -58,8 +58,8 @@ task = LazyGroup(
 @click.option("--repo", default="", metavar="URL", help="A repository to get into a directory of its own.")
 @click.option("--ref", default="", metavar="R", help="Its branch, tag or commit.")
 @click.option("--agent", default="", metavar="NAME", help="A named agent; see `ostler agent`.")
-@click.option("--model", default="", metavar="M")
-@click.option("--thinking", default="", metavar="LEVEL")
+@click.option("--model", default="", metavar="M", help="Otherwise its own choice; see `ostler models`.")
+@click.option("--thinking", default="", metavar="LEVEL", help="How hard it thinks, likewise.")
 @click.option("--title", default="", metavar="T", help="Otherwise made from the prompt.")
 @click.option(
     "--permissions", type=click.Choice(["allow", "ask", "deny"]), help="Otherwise as agent and settings say."
@@ -157,6 +157,8 @@ def _deadline(timeout: str | None, wait: bool) -> float | None:
 
 
 def _begun(session: Session, made: TaskView, wait: bool, deadline: float | None) -> int:
+    # What it waits for is said at once: silence looks like a fault.
+    waits = condition(made.waiting.code, made.waiting.params) if made.waiting is not None else ("", "")
     if not wait:
         if session.json:
             session.document(made)
@@ -164,7 +166,11 @@ def _begun(session: Session, made: TaskView, wait: bool, deadline: float | None)
             click.echo(made.id)
             runtime = f" on {made.runtime}" if made.runtime else ""
             session.note(f"Queued{runtime}", f"`ostler task logs -f {made.id}` shows how it goes")
+            if waits[0]:
+                session.note(*waits)
         return 0
+    if waits[0]:
+        session.note(*waits)
     printer = None if session.json else Printer(made.runtime)
     try:
         for line in raw_lines(session, made.id, follow=True, deadline=deadline, reached=True):
