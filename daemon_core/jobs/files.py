@@ -54,7 +54,7 @@ class JobFiles:
         """What was to be started; None if that is gone or cannot be read."""
         try:
             return msgspec.json.decode((self.of(job_id) / START_NAME).read_bytes(), type=StartFile)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, ValueError):
             return None
 
     def begun(self, job_id: str) -> None:

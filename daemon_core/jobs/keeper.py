@@ -136,6 +136,7 @@ class JobKeeper:
         self._starting: dict[str, asyncio.Task[JobRecord | Exception]] = {}
         self._prune_soon = asyncio.Event()
         self._pruning = asyncio.Lock()
+        self._removing = asyncio.Lock()
 
     # --- start of the daemon ---------------------------------------------------------------------
 
@@ -283,6 +284,10 @@ class JobKeeper:
             return await self.store.all()
         return await self.store.of_conversation(conversation)
 
+    def going(self) -> int:
+        """How many jobs go on, those that are being ended apart."""
+        return sum(1 for life in self.lives.values() if life.job.status == "running" and not life.job.removed)
+
     async def wait(self, job_id: str, limit_s: float | None = None) -> bool:
         """Until it has ended; False if it has not after ``limit_s``."""
         life = self.lives.get(job_id)
@@ -321,7 +326,7 @@ class JobKeeper:
 
         Returns when that has begun (``wait`` tells its end); one that has ended is left as it is.
         """
-        if await self.carry(lambda: self.store.mark_killed(job_id)):
+        if await self.carry(lambda: self.store.mark_killed(job_id, _now())):
             life = self.lives.get(job_id)
             if life is not None:
                 life.job.status = "killed"
@@ -331,7 +336,7 @@ class JobKeeper:
         return await self.job(job_id)
 
     async def end_conversation(self, conversation: str) -> int:
-        """The conversation is deleted: its jobs end, and nothing of them stays. Gives how many there were.
+        """The conversation is deleted: its jobs end, and nothing of them stays. Gives how many were left.
 
         What is begun here a restart carries on.
         """
@@ -345,6 +350,18 @@ class JobKeeper:
         if ids:
             self._owner.start(self._clear(ids), f"jobs of {conversation}")
         return len(ids)
+
+    async def kill_all(self, conversation: str) -> None:
+        """Kill every job of a conversation that goes on, as ``kill`` does each."""
+        for job in await self.store.of_conversation(conversation):
+            if not job.ended:
+                await self.kill(job.id)
+
+    async def settled(self, conversation: str) -> None:
+        """Until the jobs of a conversation that are here now have ended."""
+        for life in list(self.lives.values()):
+            if life.job.conversation == conversation:
+                await life.over.wait()
 
     async def _clear(self, ids: list[str]) -> None:
         for job_id in ids:
@@ -373,7 +390,8 @@ class JobKeeper:
 
     async def _remove(self, job_id: str) -> None:
         try:
-            await asyncio.to_thread(self.files.remove, job_id)
+            async with self._removing:  # two at one directory would each stumble over what the other took
+                await asyncio.to_thread(self.files.remove, job_id)
         except OSError as error:
             log.warning("files of job %s stay for now: %s", job_id, error)
             return

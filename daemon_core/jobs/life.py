@@ -49,6 +49,8 @@ PACE_S: Final = 5.0
 KILL_GRACE_S: Final = 5.0
 """Between the gentle and the firm signal."""
 UNREACHABLE_PAUSE_S: Final = 1.0
+ENDED_OUTSIDE: Final = "it was ended from outside, as when the machine is shut down or the user logs out"
+"""Of one whose keeper was told to end it, and not by us: nobody has killed it, so its agent is told."""
 _NEVER: Final = sys.maxsize >> 1
 
 
@@ -196,7 +198,7 @@ class JobLife:
             status = await shim.status()
             if status.ended:
                 return await shim.wait()
-            await self._look(status.idle_s)
+            await self._look()
             heard_at = time.monotonic() - status.idle_s
             sizes = (status.stdout_bytes, status.stderr_bytes)
             grew = await self._quiet_since(shim, sizes, heard_at)
@@ -220,12 +222,13 @@ class JobLife:
             await self._stalled(time.monotonic() - heard_at)
             self._prompt = None  # said: from here on without a timer
 
-    async def _look(self, idle_s: float) -> None:
+    async def _look(self) -> None:
         """Whether the end of the output asks for something now."""
         tails = await asyncio.to_thread(self._tails)
         self._prompt = next((found for tail in tails if (found := prompt_of(output.plain(tail), tail))), None)
         since = _parse(self.job.stalled_at)
-        if since is not None and (dt.datetime.now(dt.UTC) - since).total_seconds() > idle_s + 1.0:
+        # By the files: the clock that tells how long it was silent stands still while the machine sleeps.
+        if since is not None and await asyncio.to_thread(output.grew_at, self.directory) > since.timestamp():
             await self._goes_on()  # there was output while no daemon looked
 
     def _tails(self) -> list[bytes]:
@@ -272,11 +275,12 @@ class JobLife:
         elif isinstance(found, str):
             changes |= {"status": "failed", "error": found, "ended_at": _now()}
         else:
+            outside = found.reason == "killed" and job.status != "killed"
             changes |= {
-                "status": _verdict(found),
+                "status": "failed" if outside else _verdict(found),
                 "exit_code": found.code,
                 "signal": found.signal,
-                "error": found.error,
+                "error": "; ".join(part for part in (ENDED_OUTSIDE if outside else "", found.error) if part),
                 "ended_at": found.ended_at,
             }
         changes["started_at"] = job.started_at if not isinstance(found, str) else ""

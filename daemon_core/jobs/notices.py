@@ -99,12 +99,12 @@ class Notices:
         return await self._read("WHERE subject = ? ORDER BY id", (subject,))
 
     async def waiting(self) -> list[str]:
-        """Conversations with something pending that a turn may be begun for."""
+        """Conversations with something pending."""
 
         def read(db: sqlite3.Connection) -> list[str]:
             rows = db.execute(
-                "SELECT conversation FROM notices WHERE state IN ('pending', 'given')"
-                " GROUP BY conversation HAVING max(state = 'pending' AND wake) ORDER BY min(id)"
+                "SELECT conversation FROM notices WHERE state = 'pending'"
+                " GROUP BY conversation ORDER BY min(id)"
             )
             return [str(row[0]) for row in rows]
 

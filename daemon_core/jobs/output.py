@@ -6,6 +6,7 @@ the disk: call them in a thread.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -59,6 +60,16 @@ def size_of(directory: Path, stream: str = "stdout") -> int:
         return 0
 
 
+def grew_at(directory: Path) -> float:
+    """When a job has written something last, in seconds since 1970; 0 if it never has."""
+    latest = 0.0
+    for stream in STREAMS:
+        with contextlib.suppress(FileNotFoundError):
+            facts = os.stat(directory / stream)
+            latest = max(latest, facts.st_mtime if facts.st_size else 0.0)
+    return latest
+
+
 def read_piece(directory: Path, stream: str, offset: int, limit: int) -> Piece:
     """At most ``limit`` bytes from ``offset`` on. Raises ``OSError``."""
     try:
@@ -92,8 +103,8 @@ def digest(directory: Path, stream: str = "stdout", limit: int = DIGEST_LIMIT_CH
         tail = plain(last.data, cut_start=True)
         if last.offset == len(first.data) and len(head) + len(tail) <= limit:
             return Digest(text=head + tail, size=first.size, shortened=False)
-    half = limit // 2
     note = f"\n[... shortened: the output has {first.size:,} bytes in all ...]\n"
+    half = (limit - len(note)) // 2
     return Digest(
         text=head[:half].rstrip("\n") + note + tail[-half:].lstrip("\n"), size=first.size, shortened=True
     )

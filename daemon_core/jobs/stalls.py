@@ -97,7 +97,9 @@ _KINDS: Final[tuple[tuple[str, re.Pattern[str], str], ...]] = (
         "enter",
         re.compile(
             r"(\b(enter|type|input|provide|specify|login|log in|user ?name|e-?mail|name|value|path|url"
-            r"|address)\b[^\n]{0,80}[:>]\s*(\([^\n)]{0,80}\)\s*|\[[^\n\]]{0,80}\]\s*)?|[^\n]{0,200}\?\s*)$",
+            r"|address)\b[^\n]{0,80}[:>]\s*(\([^\n)]{0,80}\)\s*|\[[^\n\]]{0,80}\]\s*)?|[^\n]{0,200}\?\s*"
+            # A colon and one space are what most programs leave before the cursor.
+            r"|[^\n]{0,160}[\w)\]'\"]: )$",
             re.I,
         ),
         "It asks for something. " + _SEND,

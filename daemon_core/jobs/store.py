@@ -98,7 +98,7 @@ class JobStore:
             ).close()
         )
 
-    async def mark_killed(self, job_id: str) -> bool:
+    async def mark_killed(self, job_id: str, at: str) -> bool:
         """Somebody wants it ended: from here on that is what it is. False if it had ended before.
 
         What its agent would have been told of it, and was not yet, is not told any more.
@@ -108,6 +108,9 @@ class JobStore:
             changed = db.execute(
                 "UPDATE jobs SET status = 'killed' WHERE id = ? AND state <> 'ended'", (job_id,)
             ).rowcount
+            if changed:
+                # A stall that nobody was told of is over; that it was killed is known to who killed it.
+                _drop(db, job_id, at)
             return changed == 1
 
         return await self._journal.transact(mark)
@@ -127,12 +130,7 @@ class JobStore:
             found = {**changes, "state": "ended", "ended_at": changes.get("ended_at") or at, "stalled_at": ""}
             if job.status == "killed":
                 found["status"] = "killed"
-                # A stall that nobody was told of is over; that it was killed is known to who killed it.
-                db.execute(
-                    "UPDATE notices SET state = 'dropped', settled_at = ?"
-                    " WHERE subject = ? AND state = 'pending'",
-                    (at, job_id),
-                ).close()
+                _drop(db, job_id, at)  # one that was put back meanwhile
             _put(db, job_id, found)
             if notice is not None and job.conversation and found["status"] != "killed":
                 _tell(db, job, notice)
@@ -183,11 +181,7 @@ class JobStore:
                 (at, job_id),
             ).rowcount
             if changed:
-                db.execute(
-                    "UPDATE notices SET state = 'dropped', settled_at = ?"
-                    " WHERE subject = ? AND state = 'pending'",
-                    (at, job_id),
-                ).close()
+                _drop(db, job_id, at)
 
         await self._journal.transact(note)
 
@@ -216,11 +210,15 @@ class JobStore:
         )
 
     async def give_up(self, conversation: str) -> list[str]:
-        """Its conversation is gone: each of its jobs is killed and to be removed; gives their ids."""
+        """Its conversation is gone: each of its jobs is killed and to be removed; gives the ids of those that
+        were not yet."""
 
         def mark(db: sqlite3.Connection) -> list[str]:
             ids = [
-                row[0] for row in db.execute("SELECT id FROM jobs WHERE conversation = ?", (conversation,))
+                row[0]
+                for row in db.execute(
+                    "SELECT id FROM jobs WHERE conversation = ? AND removed = 0", (conversation,)
+                )
             ]
             db.execute(
                 "UPDATE jobs SET removed = 1, status = CASE state WHEN 'ended' THEN status ELSE 'killed' END"
@@ -267,6 +265,14 @@ def _one(db: sqlite3.Connection, job_id: str) -> JobRecord | None:
 def _put(db: sqlite3.Connection, job_id: str, changes: dict[str, object]) -> None:
     names = ", ".join(f"{name} = ?" for name in changes)
     db.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*changes.values(), job_id)).close()
+
+
+def _drop(db: sqlite3.Connection, job_id: str, at: str) -> None:
+    """What is not told yet of a job is not told any more."""
+    db.execute(
+        "UPDATE notices SET state = 'dropped', settled_at = ? WHERE subject = ? AND state = 'pending'",
+        (at, job_id),
+    ).close()
 
 
 def _tell(db: sqlite3.Connection, job: JobRecord, notice: JobNotice) -> None:

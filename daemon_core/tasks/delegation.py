@@ -3,8 +3,9 @@
 The child is a task of the embedded hub with a conversation of its own (``hub.delegating`` has its links, its
 limits and its end with its parent). What is kept here:
 
-* **Telling.** A child is over when its newest turn has ended at the hub, its slot is free here, and its to-do
-  list is done (or it was asked to go on often enough). Then its parent is told exactly once: as the answer to
+* **Telling.** A child is over when its newest turn has ended at the hub, its slot is free here, nothing that
+  it has begun itself will wake it (its jobs, what it has handed on), and its to-do list is done (or it was
+  asked to go on often enough). Then its parent is told exactly once: as the answer to
   a call that waits (acknowledged by whoever asked), or by a notice, like the end of a job. Which of them it
   was is one column of one row, so no crash can make it both or neither.
 * **Waiting.** A task whose call waits lends its slot to the child (``tasks.slots``) and has it back before
@@ -18,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,7 @@ import msgspec
 
 from daemon_core.hub import Hub, HubChange, NewTask
 from daemon_core.hub.delegating import Child, Link
-from daemon_core.jobs.conversations import conversation_of
+from daemon_core.jobs.conversations import conversation_key, conversation_of
 from daemon_core.jobs.notices import Notices
 from daemon_core.journal import JournalError, TaskRecord
 from daemon_core.protocol.wire import TaskMessage
@@ -53,6 +54,10 @@ RETRY_S: Final = 30.0
 MESSAGE_CHARS: Final = 300
 
 _Lines = msgspec.json.Decoder(list[TaskMessage])
+
+
+async def _nothing(conversation: str) -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,7 @@ class Delegations:
         rules: Callable[[], DelegationRules],
         *,
         on_change: Callable[[DelegationRow], None] = lambda row: None,
+        end_jobs: Callable[[str], Awaitable[None]] = _nothing,
         grace_s: float = GRACE_S,
     ) -> None:
         self.engine = engine
@@ -103,6 +109,8 @@ class Delegations:
         self.rules = rules
         self.on_change = on_change
         """Hears that something of a child is different."""
+        self.end_jobs = end_jobs
+        """Ends the jobs of a conversation."""
         self.store = DelegationStore(engine.journal)
         self.rows: dict[str, DelegationRow] = {}
         """All children there are, by conversation."""
@@ -313,8 +321,10 @@ class Delegations:
             await self.notices.drop_subject(row.task_id)
 
     async def cancel(self, row: DelegationRow) -> None:
-        """End a child and everything below it."""
+        """End a child and everything below it, its jobs, too: nobody else could be asked about them."""
         await self.hub.delegating.cancel(row.conversation_id)
+        await self.end_jobs(conversation_key(HUB, row.conversation_id))
+        self._look(row.conversation_id)
 
     def _give_time(self, name: str, wait: _Wait) -> None:
         """Nobody asks just now: the call may come back."""
@@ -376,6 +386,8 @@ class Delegations:
         name = change.conversation_id
         if name in self.rows:
             self._look(name)
+        if change.status == "cancelled" or change.kind == "conversation_deleted":
+            self._look_at_open()
         if change.kind == "task" and change.status == "cancelled" and self._is_parent(change):
             # Also where it was not cancelled by the hub's own door, which does this in one transaction.
             self._nursery.start(
@@ -418,15 +430,29 @@ class Delegations:
         if record.connection != HUB and record.outcome in ("cancelled", "abandoned"):
             conversation = conversation_of(record)
             if self.open_of(conversation):
+                self._look_at_open()
                 self._nursery.start(
                     self.hub.delegating.cancel_below(conversation), f"cancel what {record.key} has handed on"
                 )
 
     # --- the end of a child --------------------------------------------------------------------
 
+    def conversation_changed(self, conversation: str) -> None:
+        """Something that a conversation has begun has ended, or it is not woken for it: where that is a
+        child's, it may be over now."""
+        connection, _, name = conversation.partition("/")
+        if connection == HUB and name in self.rows:
+            self._look(name)
+
     def _look(self, name: str) -> None:
         self._wanted[name] = None
         self._wake.set()
+
+    def _look_at_open(self) -> None:
+        """A parent may have ended: then nobody wants its children any more."""
+        for row in self.rows.values():
+            if row.told == "":
+                self._look(row.conversation_id)
 
     async def _run(self) -> None:
         while True:
@@ -471,8 +497,12 @@ class Delegations:
     async def _has_ended(self, row: DelegationRow, child: Child) -> bool:
         if not child.over:
             return False
+        if child.task.status != "completed" or await self._parent_ended(row):
+            return True
+        if await self._goes_on(child):
+            return False
         unfinished = [entry for entry in row.entries if entry.status != "completed"]
-        if child.task.status != "completed" or not unfinished or row.turns >= self.rules().more_turns:
+        if not unfinished or row.turns >= self.rules().more_turns:
             return True
         prompt = ask_to_go_on(unfinished)
         if await self.hub.delegating.go_on(row.conversation_id, child.task.id, prompt) is not None:
@@ -482,9 +512,19 @@ class Delegations:
             await self.engine.patience.carry(lambda: self.store.update(row, turns=turns))
         return False
 
+    async def _goes_on(self, child: Child) -> bool:
+        """Whether a child whose turn is over will be woken by what it has begun itself."""
+        follow_up = self.engine.follow_up
+        record = await self.engine.journal.task(f"{HUB}/{child.task.id}")
+        return follow_up is not None and record is not None and await follow_up.will_wake(record)
+
     async def _tell(self, row: DelegationRow, child: Child | None) -> None:
         ended_at = (child.task.ended_at if child is not None else None) or clock.now_text()
         if await self._parent_ended(row):
+            # With its parent goes all that it has begun: it is not to be woken by that any more.
+            conversation = conversation_key(HUB, row.conversation_id)
+            await self.end_jobs(conversation)
+            await self.notices.drop_conversation(conversation)
             changes = {"told": "dropped", "waiting_key": "", "ended_at": ended_at}
             await self.store.update(row, **changes)
         elif await self.store.tell(row, told_of(row, child), ended_at):
@@ -511,7 +551,10 @@ class Delegations:
         connection, _, task_id = row.parent_key.partition("/")
         if connection == HUB:
             task = await self.hub.get(task_id)
-            return task is None or task.status == "cancelled"
+            if task is None or task.status == "cancelled":
+                return True
+            above = self.rows.get(task.conversation_id)
+            return above is not None and await self._parent_ended(above)
         record = await self.engine.journal.task(row.parent_key)
         return record is None or record.outcome in ("cancelled", "abandoned")
 

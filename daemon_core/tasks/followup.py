@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from daemon_core.jobs.conversations import conversation_of
@@ -47,8 +47,9 @@ KEPT: Final = dt.timedelta(days=7)
 
 Outstanding = Callable[[str], Awaitable[int]]
 """How much of a conversation goes on that will wake it when it ends."""
-WakeHub = Callable[[str, str], Awaitable[bool]]
-"""Queue another turn in the conversation of a task, with a text; False if there is one to come already."""
+WakeHub = Callable[[str, str], Awaitable[bool | None]]
+"""Queue another turn in the conversation of a task, with a text; False if there is one to come already, None
+if there can be none (its agent was removed, say)."""
 
 
 async def _nothing(conversation: str) -> int:
@@ -68,6 +69,7 @@ class FollowUp:
         keep_open: Callable[[], bool] = lambda: True,
         outstanding: Outstanding = _nothing,
         on_held: Callable[[str, TaskRecord | None], None] = lambda conversation, record: None,
+        on_given_up: Callable[[str], None] = lambda conversation: None,
     ) -> None:
         self.engine = engine
         self.notices = notices
@@ -78,6 +80,10 @@ class FollowUp:
         self.on_held = on_held
         """Hears that a conversation waits for the user, since it was woken too often (with its newest task),
         or does so no longer (with None)."""
+        self.on_given_up = on_given_up
+        """Hears that a conversation is not woken although there is something to tell."""
+        self._refused: set[str] = set()
+        """Conversations whose server has refused that, since the user last said something."""
         self._held: set[str] = set()
         self._wanted: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -134,17 +140,24 @@ class FollowUp:
         record = await self._newest(conversation)
         if record is None or record.key in self.engine.deliveries or not self._can_be_woken(record):
             return
+        if record.outcome == "cancelled" and not worth_a_turn(_since(pending, record.ended_at)):
+            return  # whoever cancelled the turn does not want another one for what was there already
         if await self.notices.wakes(conversation) >= self.wake_limit():
             if conversation not in self._held:
                 log.warning("conversation %s was woken too often; it waits for the user", conversation)
                 self._held.add(conversation)
                 self.on_held(conversation, record)
+                self.on_given_up(conversation)
             return
         reach("before_wake")
-        if await self.wake_hub(record.task_id, told(pending)):
+        woken = await self.wake_hub(record.task_id, told(pending))
+        if woken:
             reach("woken")
             await self.notices.woken(conversation)
             log.info("task %s: its conversation was woken", record.task_id)
+        elif woken is None:
+            self._refused.add(conversation)
+            self.on_given_up(conversation)
 
     def _can_be_woken(self, record: TaskRecord) -> bool:
         connection = self.engine.connections.get(record.connection)
@@ -167,6 +180,7 @@ class FollowUp:
         if claim.wake_text is None and not claim.fresh_message and (claim.attempt or 1) <= 1:
             conversation = conversation_of(record)
             await self.notices.person_spoke(conversation)
+            self._refused.discard(conversation)
             self._let_go(conversation)
 
     async def carried(self, life: TaskLife, family: str) -> list[Notice]:
@@ -212,6 +226,19 @@ class FollowUp:
             return False
         return await self.outstanding(conversation) > 0 or await self.has_news(life)
 
+    async def will_wake(self, record: TaskRecord) -> bool:
+        """Whether the conversation of a task whose turn is over goes on by itself: something that it has
+        begun goes on, or is still to be told."""
+        conversation = conversation_of(record)
+        if self.wake_hub is None or conversation in self._refused or not self._can_be_woken(record):
+            return False
+        if await self.notices.wakes(conversation) >= self.wake_limit():
+            return False
+        # In this order: a job's end and its notice are one transaction.
+        return await self.outstanding(conversation) > 0 or worth_a_turn(
+            await self.notices.pending(conversation)
+        )
+
     async def has_news(self, life: TaskLife) -> bool:
         """Whether there is something to tell that is worth another turn."""
         return worth_a_turn(await self.notices.pending(conversation_of(life.record)))
@@ -246,9 +273,15 @@ class FollowUp:
         """Its notices go with it."""
         await self.notices.drop_conversation(conversation)
         self._wanted.pop(conversation, None)
+        self._refused.discard(conversation)
         self._let_go(conversation)
 
     def _let_go(self, conversation: str) -> None:
         if conversation in self._held:
             self._held.discard(conversation)
             self.on_held(conversation, None)
+
+
+def _since(notices: Iterable[Notice], moment: str) -> list[Notice]:
+    """Those of what happened later."""
+    return [notice for notice in notices if notice.created_at > moment]

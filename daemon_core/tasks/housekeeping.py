@@ -430,6 +430,10 @@ class Housekeeper:
             for path in (life.record.work_dir, life.claim.prior_work_dir if life.claim is not None else ""):
                 if path:
                     found.add(_real(Path(path)))
+        # A job goes on when its turn is over, in the task's directory or below it.
+        for job in self.engine.jobs.lives.values() if self.engine.jobs is not None else ():
+            place = Path(_real(Path(job.job.cwd)))
+            found.update(str(path) for path in (place, *place.parents))
         return found
 
     def _users_directories(self) -> set[str]:
@@ -539,7 +543,7 @@ async def _asked(connection: Connection, subject: Subject, ident: str, silent: s
     try:
         found = await connection.client.gc_check(subject, ident)
     except ServerError as error:
-        if error.status == 404:
+        if error.status == 404 and error.by_server:  # what a proxy cannot find may well be there
             return Answer(found=False, deleted="session not found" in error.body.lower())
         if not error.status:
             silent.add(connection.name)  # it does not answer at all: the rest need not be tried

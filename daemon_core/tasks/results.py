@@ -25,6 +25,7 @@ from daemon_core.tasks.translate import storable_text
 from daemon_core.tasks.watchdog import WatchLimits
 
 ENDED_WITH_DAEMON = "the run was ended together with the daemon"
+WENT_DOWN = "the machine or the run's keeper went down while the agent worked"
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -52,11 +53,10 @@ def of_run(
         usage: what earlier runs of the task have used.
         server_status: what ended the task at its server, if that came first.
     """
-    outcome = end.outcome or Outcome(
-        success=False,
-        error="the machine or the run's keeper went down while the agent worked",
-        reason=failures.RUNTIME_RECOVERY,
-    )
+    outcome = end.outcome or Outcome(success=False, error=WENT_DOWN, reason=failures.RUNTIME_RECOVERY)
+    if end.taken_down and not outcome.success and outcome.limit is None:
+        # An orderly shutdown is no other end than a power cut: the work goes on in the same session.
+        outcome = msgspec.structs.replace(outcome, error=WENT_DOWN, reason=failures.RUNTIME_RECOVERY)
     usage = add_usage(usage, outcome.usage)
     session = outcome.session_id or session
     if end.exit is not None and end.exit.reason == "spawn_failed":

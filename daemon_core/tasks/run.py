@@ -19,13 +19,14 @@ from pathlib import Path
 
 import msgspec
 
+from daemon_core.agents.ends import signal_of
 from daemon_core.agents.events import Event, Outcome, PlanEntry
 from daemon_core.agents.family import EndsExplicitly, HearsFiles, HearsMore, Reader, StdinWrite
 from daemon_core.agents.writes import whole
 from daemon_core.journal import Journal, Stretch
 from daemon_core.processes.client import Lost, Shim, attach
 from daemon_core.processes.errors import EndedError, LostError, UnreachableError
-from daemon_core.processes.state import ExitStatus, read_state, remove_secrets
+from daemon_core.processes.state import ExitStatus, is_of_this_boot, read_state, remove_secrets
 from daemon_core.processes.tree import Identity, end_survivors, send
 from daemon_core.protocol.wire import SessionRequest, Usage
 from daemon_core.tasks import clock
@@ -84,6 +85,8 @@ class RunEnd:
     silent: Kind = "idle"
     """What it was silent at, where silence ended it."""
     survivors: int = 0
+    taken_down: bool = False
+    """Whether it was ended by what ended everything around it: the machine was shut down, say."""
 
 
 class Progress(msgspec.Struct, kw_only=True):
@@ -428,7 +431,24 @@ class RunDriver:
         await self._read_rest()
         tail = await asyncio.to_thread(_tail, self.run_dir / "stderr", STDERR_TAIL_BYTES)
         outcome = self.reader.outcome(status.code, status.signal, tail)
-        return RunEnd(outcome=outcome, exit=status, stopped=self.stopped, silent=self._silent)
+        return RunEnd(
+            outcome=outcome,
+            exit=status,
+            stopped=self.stopped,
+            silent=self._silent,
+            taken_down=await asyncio.to_thread(self._was_taken_down, status),
+        )
+
+    def _was_taken_down(self, status: ExitStatus) -> bool:
+        """Whether the end was somebody's wish, and neither ours nor the agent's own: its shim was told to end
+        it, or a signal has ended it and the machine has been started anew since."""
+        if self.stopped is not None or (isinstance(self.reader, EndsExplicitly) and self.reader.done):
+            return False
+        if status.reason == "killed":
+            return True
+        info = read_state(self.run_dir).info
+        by_signal = signal_of(status.code, status.signal) is not None
+        return by_signal and info is not None and not is_of_this_boot(info)
 
     async def _lost(self) -> RunEnd:
         """The shim is gone without a word: what still lives of the run is ended, what it said is kept."""

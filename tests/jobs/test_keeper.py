@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator
@@ -184,6 +186,18 @@ async def test_a_late_exit_does_not_change_that_it_was_killed(world: JobWorld) -
     assert await world.of(job.id) == []
 
 
+async def test_what_is_ended_from_outside_was_killed_by_nobody_and_is_told(world: JobWorld) -> None:
+    job = await world.start("sleep 600")
+    info = read_state(world.root / "jobs" / job.id).info
+    assert info is not None
+    os.kill(info.pid, signal.SIGTERM)  # as at the end of a login session
+    done = await world.ended(job.id)
+    assert (done.status, done.signal) == ("failed", signal.SIGTERM)
+    (notice,) = await world.of(job.id)
+    assert "ended from outside" in notice.body
+    assert notice.wake
+
+
 async def test_killing_one_that_has_ended_changes_nothing(world: JobWorld) -> None:
     job = await world.start("true")
     await world.ended(job.id)
@@ -199,9 +213,10 @@ async def test_a_kill_takes_the_question_nobody_was_told_of_with_it(world: JobWo
     job = await world.start("read -p 'Password: ' x")
     await world.until(lambda: _stalled(world, job.id), "the stall")
     await world.keeper.kill(job.id)
-    await world.ended(job.id)
-    (notice,) = await world.of(job.id)
+    (notice,) = await world.of(job.id)  # at once: nobody is to be woken for it while it ends
     assert (notice.kind, notice.state) == ("job_stalled", "dropped")
+    await world.ended(job.id)
+    assert len(await world.of(job.id)) == 1
 
 
 # --- stalls and input ----------------------------------------------------------------------------
@@ -274,6 +289,10 @@ async def test_a_stall_outlasts_the_daemon_and_is_not_told_twice(world: JobWorld
     job = await world.start("read -p 'Name? ' n; read -p 'Age? ' a")
     await world.until(lambda: _stalled(world, job.id), "the stall")
     await world.leave()
+    # The machine slept meanwhile: hours of the wall clock, and no time that anything was silent.
+    os.utime(world.root / "jobs" / job.id / "stdout", (0, 1_700_000_000))
+    with contextlib.closing(sqlite3.connect(world.root / "journal.db")) as db, db:
+        db.execute("UPDATE jobs SET stalled_at = '2024-01-01T00:00:00.000Z'")
     await world.begin()
     await world.until(
         lambda: job.id in world.keeper.lives and world.keeper.lives[job.id].shim, "the job again"
@@ -348,7 +367,8 @@ async def test_a_job_that_has_lost_its_shim_is_lost_and_nothing_of_it_lives(
 
 async def test_a_kill_that_a_crash_has_cut_off_is_done(world: JobWorld) -> None:
     job = await world.start("trap '' TERM; sleep 600")
-    await JobStore(world.journal).mark_killed(job.id)  # as before a crash: recorded, and no more
+    # As before a crash: recorded, and no more.
+    await JobStore(world.journal).mark_killed(job.id, "2026-01-01T00:00:00.000Z")
     await world.leave()
     await world.begin()
     done = await world.ended(job.id)
@@ -390,12 +410,14 @@ async def test_a_deleted_conversation_takes_its_jobs_with_it(world: JobWorld) ->
     other = await world.start("sleep 600", conversation="hub/other")
     await world.ended(over.id)
     assert await world.keeper.end_conversation(CONVERSATION) == 2
+    assert await world.keeper.end_conversation(CONVERSATION) == 0  # nothing is left to be begun
     assert await world.keeper.job(going.id) is None
     assert await world.keeper.jobs(CONVERSATION) == []
-    await world.until(lambda: not (world.root / "jobs" / going.id).exists(), "its files to go")
-    await world.until(lambda: not (world.root / "jobs" / over.id).exists(), "its files to go")
+    await world.keeper.settled(CONVERSATION)
     assert going.pid is not None
     assert not alive(going.pid)
+    await world.until(lambda: not (world.root / "jobs" / going.id).exists(), "its files to go")
+    await world.until(lambda: not (world.root / "jobs" / over.id).exists(), "its files to go")
     assert sorted(world.removed) == sorted([going.id, over.id])
     found = await world.keeper.job(other.id)
     assert found is not None

@@ -108,6 +108,8 @@ def test_what_is_left_out(tmp_path: Path) -> None:
         ("id: x\ncommand: 'y\n", 3, "not valid YAML"),
         ("id: x\n\tcommand: y\n", 2, "not valid YAML"),
         ("id: x\ncommand: y\nid: z\n", 3, "twice"),
+        ("id: x\ncommand: &a [y]\nenv: [*a, *a]\n", 3, "references"),
+        ("id: x\ncommand:\n  " + "- " * 20_000, 3, "nested too deeply"),
         ("id: x\ncommand: &a [y]\nbuild: *a\n", 3, "references"),
         ("id: x\ncommand: y 'z\n", 2, "quotation mark"),
         ("id: x\ncommand: [y, [z]]\n", 2, "no text"),

@@ -251,6 +251,17 @@ async def test_after_the_machine_was_off(village: Village) -> None:
         assert house.keepers["idle"].machine.phase is Phase.STOPPED
 
 
+async def test_a_clock_that_was_set_back_makes_no_pause_long(village: Village) -> None:
+    village.describe("x", "echo on >>starts; exit 3", "restart: {policy: always, from: 1h, to: 1h}\n")
+    starts = village.work / "x" / "starts"
+    async with village.house() as house:
+        await phase(house.keepers["x"], Phase.WAITING)
+        house.keepers["x"].machine.next_at += 365 * 86400  # as if the clock were a year behind
+        house.keepers["x"].keep()
+    async with village.house() as house:
+        await until(house.keepers["x"], lambda: starts.read_text().count("on") == 2)
+
+
 async def test_many_crash_at_once_and_nothing_is_left(village: Village) -> None:
     for number in range(3):
         more = "restart: {policy: always, from: 0, to: 0s, give_up_after: 25, within: 5m}\n"

@@ -36,6 +36,9 @@ ASKS = [
     ("Enter a value: ", "enter"),
     ("What is your name? ", "enter"),
     ("Select an option [1-3]: ", "choice"),
+    ("replace app/main.py? [y]es, [n]o, [A]ll, [N]one, [r]ename: ", "enter"),
+    ("  12. Legacy\nGeographic area: ", "enter"),
+    ("Command (m for help): ", "enter"),
 ]
 
 ASKS_NOTHING = [
@@ -49,6 +52,8 @@ ASKS_NOTHING = [
     "12:00:00 INFO worker: ready\n",
     "x" * 5000,
     "What does this mean?\n",  # a line that has ended
+    "Compiling:",
+    "step 3: \n",
 ]
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from daemon_core.settings.values import parse_duration, parse_size
+from daemon_core.workdirs.plain_yaml import what_is_not_plain
 
 FILE_LIMIT_BYTES: Final = 64 * 1024
 FILES_LIMIT: Final = 200
@@ -186,13 +187,12 @@ def parsed(text: str) -> tuple[dict[str, Any], dict[str, int]]:
     import yaml
 
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise ReadError(
-                    "references to other places (*name) are not taken",
-                    hint="Write the value out",
-                    line=event.start_mark.line + 1,  # type: ignore[union-attr]
-                )
+        match what_is_not_plain(text, yaml.SafeLoader):
+            case "reference", line:
+                what = "references to other places (*name) are not taken"
+                raise ReadError(what, hint="Write the value out", line=line)
+            case "depth", line:
+                raise ReadError("this is nested too deeply", line=line)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines: dict[str, int] = {}
         if node is None:

@@ -307,10 +307,17 @@ class Keeper:
     async def _pause(self) -> None:
         """Until the next start is due, or a person wishes something else."""
         self._woken.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, self.machine.next_at - time.time())):
-                await self._woken.wait()
-        if self.machine.phase is Phase.WAITING and time.time() >= self.machine.next_at:
+        # A clock that was set back must not make it long; what was waited here has been waited.
+        left_s = self.machine.next_at - time.time()
+        rules = self.resident.restart if self.resident is not None else _NEVER
+        is_due = not 0.0 < left_s <= max(rules.last_s, LOCK_RETRY_S) + 1.0
+        if not is_due:
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._woken.wait()
+            except TimeoutError:
+                is_due = True
+        if self.machine.phase is Phase.WAITING and is_due:
             self.machine.due()
             self.record.restarts += self.record.reason != "elsewhere"
             self._save_quietly()

@@ -85,7 +85,7 @@ class Place:
         """The record; None if there is none, or none that can be understood."""
         try:
             return msgspec.json.decode((self.path / _RECORD).read_bytes(), type=Record)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, ValueError):
             return None
 
     def write(self, record: Record) -> None:
