@@ -27,6 +27,8 @@ A_SECOND: Final = 5_000
 """Lines that come in a second while following."""
 FRAMES: Final = 30
 """In that second."""
+Frame = tuple[float, float]
+"""Milliseconds that it took, and that the processor worked for it."""
 
 
 def measure() -> list[Row]:
@@ -40,9 +42,11 @@ def measure() -> list[Row]:
     return [Row(*each) for each in json.loads(done.stdout)]
 
 
-def _frames(name: str, times: list[float]) -> list[Row]:
-    times.sort()
-    note = f"{len(times)} frames"
+def _frames(name: str, frames: list[Frame]) -> list[Row]:
+    times, worked = sorted(wall for wall, _cpu in frames), sorted(cpu for _wall, cpu in frames)
+    most = worked[int(len(worked) * 0.95)]
+    # On a machine that others use too, the second number is the one that says something.
+    note = f"{len(times)} frames; processor {most:.1f} ms in 95 % of them, {worked[-1]:.1f} in the longest"
     return [
         Row(f"{name}, median frame", times[len(times) // 2], "ms", "", note),
         Row(f"{name}, 95 % of frames", times[int(len(times) * 0.95)], "ms", "< 33", note),
@@ -85,6 +89,12 @@ def _drawn(widget: QWidget, act: Callable[[], object]) -> float:
     return _timed(both)
 
 
+def _frame(widget: QWidget, act: Callable[[], object]) -> Frame:
+    began = time.process_time()
+    wall = _drawn(widget, act)
+    return wall, (time.process_time() - began) * 1000
+
+
 def _transcript() -> list[Row]:
     from desktop.models.transcript import Transcript
     from desktop.theme import tokens
@@ -119,11 +129,11 @@ def _transcript() -> list[Row]:
     )
     bar = view.verticalScrollBar()
     top = bar.maximum()
-    jumps = [_drawn(view, partial(bar.setValue, place)) for place in range(0, top, top // 150)]
+    jumps = [_frame(view, partial(bar.setValue, place)) for place in range(0, top, top // 150)]
     rows += _frames("jumping through it", jumps)
     bar.setValue(top // 2)
     rows += _frames(
-        "scrolling it by wheel", [_drawn(view, lambda: bar.setValue(bar.value() + 60)) for _ in range(300)]
+        "scrolling it by wheel", [_frame(view, lambda: bar.setValue(bar.value() + 60)) for _ in range(300)]
     )
     view.follow()
 
@@ -131,7 +141,7 @@ def _transcript() -> list[Row]:
         view.grown(whole.take(more[at : at + each]))
 
     more, each = list(_lines(A_SECOND, LINES + 1)), A_SECOND // FRAMES
-    appended = [_drawn(view, partial(follow, at)) for at in range(0, A_SECOND, each)]
+    appended = [_frame(view, partial(follow, at)) for at in range(0, A_SECOND, each)]
     rows += _frames("following 5,000 lines a second", appended)
     view.close()
     return rows
@@ -171,7 +181,7 @@ def _history() -> list[Row]:
         bar = page.list.verticalScrollBar()
         page.list.doItemsLayout()
         top = bar.maximum()
-        jumps = [_drawn(page, partial(bar.setValue, place)) for place in range(0, top, top // 150)]
+        jumps = [_frame(page, partial(bar.setValue, place)) for place in range(0, top, top // 150)]
         rows += _frames("jumping through it", jumps)
         page.close()
         link.stop()

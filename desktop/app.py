@@ -13,22 +13,25 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from PySide6.QtCore import QObject, QSocketNotifier, Qt, QTimer, QUrl
 from PySide6.QtGui import QColor, QDesktopServices
-from PySide6.QtWidgets import QApplication, QMessageBox, QPushButton
+from PySide6.QtWidgets import QApplication, QMessageBox
 
 from daemon_core import __version__
 from daemon_core.control.views import Pause, TaskView
 from daemon_core.settings import installed
-from daemon_core.settings.directories import Directories, resolve
+from daemon_core.settings.directories import Directories, resolve, settle_home
 from daemon_core.settings.errors import SettingsError
-from desktop.autostart import platform_autostart
+from desktop import focus, logs
 from desktop.commands import Command
+from desktop.daemon.http import Failure
 from desktop.daemon.link import Link
 from desktop.daemon.supervisor import Supervisor
 from desktop.language import Language
+from desktop.leaving import Leaving
+from desktop.memory import GiveBack
 from desktop.models.settings import SettingsStore
 from desktop.models.state import DesktopState, LinkPhase
 from desktop.notifications.planner import Kind
@@ -36,20 +39,23 @@ from desktop.notifications.platform import platform
 from desktop.notifications.teller import Teller
 from desktop.shortcuts.shortcut import GlobalShortcut
 from desktop.single import SingleInstance
-from desktop.text import _, n_
-from desktop.theme import mark
+from desktop.text import _
 from desktop.theme.palette import Choice, Theme
 from desktop.theme.tokens import colours
 from desktop.tray.icon import TrayIcon
 from desktop.tray.view import Asked, TrayView, tray_view
+from desktop.tray.waiting import TrayPatience
 from desktop.updates.asking import Updates
 from desktop.updates.renewal import EXIT_SAME, WISH, Renewal, TakingOver
-from desktop.windows import access
-from desktop.windows.opening import Windows
+from desktop.windows.opening import Windows, prepare
 from desktop.words import parse
+
+if TYPE_CHECKING:
+    from desktop.autostart import Autostart
 
 log = logging.getLogger("ostler.desktop")
 
+EXIT_NO_ANSWER: Final = 1
 EXIT_USAGE: Final = 2
 VERSION: Final = installed.version(__version__)
 MENU_REFRESH_MS: Final = 250
@@ -75,8 +81,7 @@ class Desktop(QObject):
         self.tray = TrayIcon(self._tray_view, self._panel_colour, self)
         self.tray.chosen.connect(self.do)
         self.tray.activated.connect(self._on_activated)
-        self._asking: QMessageBox | None = None
-        self._leaving = False
+        self._memory = GiveBack(self)
         self._explained = False
         self._refresh = QTimer(self)
         self._refresh.setSingleShot(True)
@@ -88,14 +93,28 @@ class Desktop(QObject):
         self.shortcut.pressed.connect(lambda: self.do(Command("new_task")))
         self.shortcut.refused.connect(self._on_no_shortcut)
         self.windows = Windows(self.link, self.theme, directories, self.do, self, store=self.store)
-        self.windows.autostart = platform_autostart(directories)
-        self.platform = platform(self.tray.tell, directories.cache, self)
+        self.windows.autostart = self._autostart
+        shown = directories.state / "desktop-shown.json"
+        self.platform = platform(self.tray.tell, directories.cache, self, shown)
         self.teller = Teller(
             self.link, self.store, self.platform.service, self.platform.disturbance,
             directories.state / "desktop-told.json", self.do, self.windows.looked_at, self,
         )  # fmt: skip
         self.windows.messages = self.teller.messages
         self.windows.closed.connect(self._on_window_closed)
+        self.leaving = Leaving(
+            self.link, self.supervisor, self.theme,
+            lambda: self.tray.available, lambda: self.windows.settings, self,
+        )  # fmt: skip
+        self.leaving.leave.connect(app.quit)
+        self.leaving.stays.connect(self._on_stays)
+        self.leaving.failed.connect(self._on_not_stopped)
+        self.supervisor.refused.connect(self._on_not_stopped)
+        self.patience = TrayPatience(lambda: self.tray.available, self)
+        self.patience.alone.connect(self._on_no_tray)
+        self.tray.availability_changed.connect(self._on_tray)
+        self.tray.opened.connect(self.link.look)
+        app.applicationStateChanged.connect(self._on_application)
         self.updates = Updates(self.link, self.tray.tell, self)
         launched = installed.launcher_directory() is not None
         command = [*installed.program("ostler-desktop"), "--profile", directories.profile]
@@ -110,10 +129,13 @@ class Desktop(QObject):
         self.shortcut.hold(self.store.text("desktop.global_shortcut"))
         self.link.changed.connect(self._start_daemon_once)
         self.link.start()
+        self._memory.soon()
 
     def close(self) -> None:
         """Let go of everything; the daemon and its tasks go on."""
         self.shortcut.close()
+        self._memory.stop()
+        self.patience.stop()
         self._refresh.stop()
         self.teller.close()
         self.platform.close()
@@ -167,62 +189,45 @@ class Desktop(QObject):
             case _:
                 assert_never(command.name)
 
-    def ask_to_quit(self) -> None:
-        """Ask once, in words that say what goes on; quit at once where nothing does."""
-        running = len(self.link.state.active) + len(self.link.state.needing)
-        if not running or not self.link.state.connected:
-            self.app.quit()
-            return
-        if self._asking is not None:
-            self._asking.raise_()
-            return
-        box = QMessageBox()
-        box.setIcon(QMessageBox.Icon.NoIcon)
-        box.setWindowTitle("Ostler")
-        box.setText(n_("{n} task is running.", "{n} tasks are running.", running))
-        if self.tray.available:
-            goes_on = n_("It goes on without the tray.", "They go on without the tray.", running)
-            leaving = _("Quit the tray")
-        else:
-            goes_on = n_("It goes on without the window.", "They go on without the window.", running)
-            leaving = _("Close the window")
-        box.setInformativeText(goes_on)
-        leave = box.addButton(leaving, QMessageBox.ButtonRole.AcceptRole)
-        end = box.addButton(
-            n_("Stop it and quit", "Stop them and quit", running), QMessageBox.ButtonRole.DestructiveRole
-        )
-        box.addButton(_("Cancel"), QMessageBox.ButtonRole.RejectRole)
-        box.setDefaultButton(leave)
-        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        box.buttonClicked.connect(lambda button: self._on_quit_answer(button, leave, end))
-        box.finished.connect(self._on_quit_asked)
-        self._asking = box
-        box.open()
+    def ask_to_quit(self, *, about_nothing: bool = True) -> None:
+        """Ask once, in words that say what goes on."""
+        prepare()
+        self.leaving.ask(about_nothing=about_nothing)
 
-    def _on_quit_answer(self, button: object, leave: QPushButton, end: QPushButton) -> None:
-        if button is end:
-            self.supervisor.stop(runs=True)
-            self.app.quit()
-        elif button is leave:
-            self.app.quit()
-        else:
-            return
-        self._leaving = True
-
-    def _on_quit_asked(self, _result: int) -> None:
-        self._asking = None
-        if not self._leaving and not self.windows.shown and not self.tray.available:
+    def _on_stays(self) -> None:
+        if not self.windows.shown and not self.tray.available:
             self.windows.main.bring_up()  # else nothing of this program could be seen any more
 
+    def _on_not_stopped(self, failure: Failure) -> None:
+        log.warning("the daemon did not take the wish to stop: %s", failure)
+        self._say(_("Ostler's daemon did not stop"), failure)
+
+    def _say(self, title: str, failure: Failure) -> None:
+        """Why something was not done, where the user is: in the window, else at the tray."""
+        from desktop.windows.task import refusal_sentence
+
+        sentence = refusal_sentence(failure)
+        if not self.windows.tell(sentence):
+            self.tray.tell(title, sentence)
+
+    def _autostart(self) -> Autostart:
+        from desktop.autostart import platform_autostart
+
+        return platform_autostart(self.directories)
+
     def _post(self, kind: Any, path: str, body: Any = None) -> None:
-        self.link.call(
-            kind, "POST", path, body, failed=lambda failure: log.warning("%s was refused: %s", path, failure)
-        )
+        def refused(failure: Failure) -> None:
+            log.warning("%s was refused: %s", path, failure)
+            self._say(_("That was not done"), failure)
+
+        self.link.call(kind, "POST", path, body, failed=refused)
 
     # --- what happens ------------------------------------------------------------------------------
 
     def asked(self, wish: str) -> None:
         """Another start of the desktop wants something of this one."""
+        wish, _tab, token = wish.partition("\t")
+        focus.allow(token)
         name, _space, subject = wish.partition(" ")
         if name == "open_task":
             self.do(Command("open_task", subject))
@@ -263,8 +268,9 @@ class Desktop(QObject):
         one nobody could see it, so it ends too, and asks first where tasks run."""
         if self.app.isSavingSession():
             return  # the user logs out, which closes every window
+        self._memory.soon()
         if not self.tray.available:
-            self.ask_to_quit()
+            self.ask_to_quit(about_nothing=False)
         elif self.store.flag("desktop.explain_close") and not self._explained:
             self._explained = True
             self.tray.tell(
@@ -272,6 +278,21 @@ class Desktop(QObject):
                 _("Tasks run on. A click on the icon brings the window back; its menu has “Quit…”."),
             )
             self.store.set("desktop.explain_close", False)
+
+    def _on_tray(self, available: bool) -> None:
+        """A tray came or went. One that went may come back; if not, nothing of us would be seen."""
+        if available or self.windows.shown:
+            self.patience.stop()
+        else:
+            self.patience.begin()
+
+    def _on_no_tray(self) -> None:
+        if not self.windows.shown:
+            self.windows.show_aside()
+
+    def _on_application(self, state: Qt.ApplicationState) -> None:
+        if state is Qt.ApplicationState.ApplicationActive:
+            self.link.look()
 
     def _speak_anew(self) -> None:
         self._show_tray()
@@ -344,6 +365,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--take-over", metavar="VERSION", help=argparse.SUPPRESS)
     parser.add_argument("--page", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    settle_home(os.environ)
     try:
         directories = resolve(os.environ, options.profile)
         directories.ensure()
@@ -353,13 +375,31 @@ def run(arguments: Sequence[str]) -> int:
     taking_over = options.take_over is not None
     if taking_over and options.take_over == VERSION:
         return EXIT_SAME
+    token = focus.token()
     app = _application()
     app.setQuitOnLastWindowClosed(False)
-    access.install()
     single = SingleInstance(directories)
     if not taking_over and not single.first():
-        return 0 if single.tell_first("background" if options.background else "open") else 1
-    app.setWindowIcon(mark.app_icon(*map(QColor, mark.APP_COLOURS)))
+        if single.tell_first("background" if options.background else "open", token):
+            return 0
+        return EXIT_NO_ANSWER if options.background else _no_answer(app)
+    with logs.kept(directories):
+        code, again = _live(app, directories, single, options)
+    if again:
+        command = [
+            *installed.program("ostler-desktop"),
+            *(["--profile", options.profile] if options.profile else []),
+        ]
+        os.execv(command[0], command)
+    return code
+
+
+def _live(
+    app: QApplication, directories: Directories, single: SingleInstance, options: argparse.Namespace
+) -> tuple[int, bool]:
+    """The life of the one desktop: its exit code, and whether it wants to begin anew."""
+    taking_over = options.take_over is not None
+    log.info("Ostler's desktop %s starts as process %d", VERSION, os.getpid())
     desktop = Desktop(app, directories)
     single.asked.connect(desktop.asked)
     _keep = _end_on_signals(app)
@@ -372,18 +412,15 @@ def run(arguments: Sequence[str]) -> int:
         taking.refused.connect(lambda: app.exit(1))
         if options.page:
             taking.taken.connect(lambda: desktop.do(Command("open", options.page)))
-    if not taking_over and (not options.background or not desktop.tray.available):
+    if not taking_over and options.background and not desktop.tray.available:
+        desktop.patience.begin()
+    elif not taking_over and not options.background:
         desktop.do(Command("first_run") if desktop.windows.first_run_due else Command("open", "now"))
     code = app.exec()
     desktop.close()
     single.close()
-    if desktop.again:
-        command = [
-            *installed.program("ostler-desktop"),
-            *(["--profile", options.profile] if options.profile else []),
-        ]
-        os.execv(command[0], command)
-    return code
+    log.info("Ostler's desktop ends with exit code %d", code)
+    return code, desktop.again
 
 
 def _application() -> QApplication:
@@ -397,19 +434,35 @@ def _application() -> QApplication:
 def _cannot_start(why: str) -> int:
     """Say it where somebody sees it: who starts this from a menu sees no terminal."""
     app = _application()
-    _keep = _end_on_signals(app)
     Language(app).choose("system")
+    _tell_and_end(app, _("Ostler cannot start"), _("Its own directories cannot be used: {why}", why=why))
+    return EXIT_USAGE
+
+
+def _no_answer(app: QApplication) -> int:
+    """Another desktop of this profile has the place and does not do what it is asked."""
+    Language(app).choose("system")
+    _tell_and_end(
+        app,
+        _("Ostler runs already and does not answer"),
+        _("End the program “ostler-desktop” and start Ostler again. Tasks go on meanwhile."),
+    )
+    return EXIT_NO_ANSWER
+
+
+def _tell_and_end(app: QApplication, title: str, text: str) -> None:
+    _keep = _end_on_signals(app)
     Theme(app)
+    prepare()
     box = QMessageBox()
     box.setWindowTitle("Ostler")
-    box.setText(_("Ostler cannot start"))
-    box.setInformativeText(_("Its own directories cannot be used: {why}", why=why))
+    box.setText(title)
+    box.setInformativeText(text)
     box.addButton(_("Close"), QMessageBox.ButtonRole.AcceptRole)
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     box.finished.connect(app.quit)
     box.open()
     app.exec()
-    return EXIT_USAGE
 
 
 def _end_on_signals(app: QApplication) -> QSocketNotifier | None:
@@ -428,7 +481,7 @@ def _end_on_signals(app: QApplication) -> QSocketNotifier | None:
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.INFO, format=logs.FORM)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -20,6 +20,9 @@ from daemon_core.settings.directories import Directories
 log = logging.getLogger("ostler.desktop")
 
 WAIT_MS: Final = 2_000
+TAKEN_MS: Final = 5_000
+"""So long a desktop may be busy with something else."""
+TAKEN: Final = b"taken\n"
 LIMIT_BYTES: Final = 4096
 PLACE_MS: Final = 15_000
 """So long the first one has to go."""
@@ -27,7 +30,8 @@ PLACE_MS: Final = 15_000
 
 class SingleInstance(QObject):
     """Signals:
-    asked(str): Another start wants this: ``open``, ``open_task <id>``, or ``take_over``.
+    asked(str): Another start wants this: ``open``, ``open_task <id>``, or ``take_over``; after a tab what
+        lets this one take the focus for it.
     given(): The place that was asked for is ours.
     kept(): The first one keeps its place.
     """
@@ -70,16 +74,22 @@ class SingleInstance(QObject):
         socket.abort()
         return found
 
-    def tell_first(self, wish: str) -> bool:
-        """Hand a wish to the one that is there (before any window: this may wait)."""
+    def tell_first(self, wish: str, token: str = "") -> bool:
+        """Hand a wish to the one that is there; whether it has taken it (before any window: this may wait).
+
+        Args:
+            token: What lets the one that is there take the focus.
+        """
         socket = QLocalSocket()
         socket.connectToServer(self._name)
         if not socket.waitForConnected(WAIT_MS):
             return False
-        socket.write(wish.encode() + b"\n")
-        told = socket.waitForBytesWritten(WAIT_MS)
+        socket.write(f"{wish}\t{token}\n".encode())
+        socket.flush()
+        # Written alone says nothing: the kernel takes it for a program that hangs, too.
+        taken = socket.waitForReadyRead(TAKEN_MS) and bytes(socket.readAll().data()) == TAKEN
         socket.disconnectFromServer()
-        return told
+        return taken
 
     def ask_for_place(self, wish: str) -> None:
         """Have the first one go; ``given`` or ``kept`` tells what came of it."""
@@ -131,4 +141,7 @@ class SingleInstance(QObject):
             socket.abort()
             return
         while socket.canReadLine():
-            self.asked.emit(bytes(socket.readLine().data()).decode("utf-8", "replace").strip())
+            wish = bytes(socket.readLine().data()).decode("utf-8", "replace").strip("\n")
+            socket.write(TAKEN)
+            socket.flush()
+            self.asked.emit(wish)

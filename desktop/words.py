@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from daemon_core.control.views import Condition, TaskRow
 from desktop.commands import Command
-from desktop.models.state import DesktopState, LinkPhase, Supervision
+from desktop.models.state import DesktopState, LinkPhase, Supervision, ready_agents
 from desktop.text import _, mark, n_
 
 UPDATE_LONGEST_S: Final = 300.0
@@ -64,6 +64,12 @@ def status_sentence(state: DesktopState, now: dt.datetime | None = None) -> str:
     if waiting:
         return n_("{n} task is waiting", "{n} tasks are waiting", waiting)
     return _("Nothing is running")
+
+
+def ready_sentence(state: DesktopState) -> str:
+    """How many agents can be given a task."""
+    ready = ready_agents(state)
+    return n_("{n} agent is ready", "{n} agents are ready", ready) if ready else _("No agent is ready")
 
 
 def link_sentence(state: DesktopState) -> str:
@@ -135,6 +141,12 @@ _CONDITIONS: Final[Mapping[str, str]] = {
     "waiting_runtime": mark("Waits for {runtime}"),
     "waiting_jobs": mark("Waits for its background jobs"),
     "waiting_wake": mark("Goes on when a slot is free"),
+    "no_runtime": mark("Waits for an agent that can do it"),
+    "runtime_offline": mark("Waits until its agent is there again"),
+    "conversation_busy": mark("Waits for an earlier task of this conversation"),
+    "agent_busy": mark("Waits until its agent has ended another task"),
+    "local_directory": mark("Waits until the directory is free"),
+    "path_not_found": mark("What your login shell has in PATH could not be read"),
     "wake_limit": mark("“{title}” was woken often enough: it waits for your reply"),
 }
 
@@ -169,7 +181,7 @@ def condition_text(condition: Condition) -> str:
     params: Mapping[str, Any] = condition.params
     if condition.code in ("spend_limit", "spend_near"):
         amounts: dict[str, Any] = {
-            name: f"${params[name]:,.2f}" for name in ("spent", "limit") if name in params
+            name: f"${decimal(params[name], 2)}" for name in ("spent", "limit") if name in params
         }
         params = {**params, **amounts}
     return _(known).format_map(_Known(params))
@@ -215,7 +227,7 @@ def ago(moment_text: str | None, now: dt.datetime | None = None) -> str:
         return _("{n} min ago", n=seconds // 60)
     if seconds < 86400:
         return _("{n} h ago", n=seconds // 3600)
-    return _("{n} d ago", n=seconds // 86400)
+    return n_("{n} day ago", "{n} days ago", seconds // 86400)
 
 
 def clock(moment_text: str | None, now: dt.datetime | None = None) -> str:
@@ -240,6 +252,13 @@ def _as_written_here(local: dt.datetime, *, with_date: bool) -> str:
     return (
         f"{locale.toString(QDate(local.year, local.month, local.day), short)} {time}" if with_date else time
     )
+
+
+def decimal(number: float, places: int) -> str:
+    """With so many decimals, as the user's language writes it."""
+    from PySide6.QtCore import QLocale
+
+    return QLocale().toString(float(number), "f", places)
 
 
 def parse(moment_text: str | None) -> dt.datetime | None:

@@ -21,7 +21,7 @@ import msgspec
 from PySide6.QtCore import QElapsedTimer, QFileSystemWatcher, QObject, QTimer, Signal
 
 from daemon_core.control.errors import ControlError
-from daemon_core.control.views import API_VERSIONS, ChangeEvent, Snapshot
+from daemon_core.control.views import API_VERSIONS, ChangeEvent, DaemonStatus, Snapshot
 from daemon_core.settings.directories import Directories
 from desktop.daemon.http import Call, Failure, LineStream, LocalHttp, Unreachable
 from desktop.models.state import (
@@ -41,8 +41,10 @@ HUNG_AFTER: Final = 2
 """Answers that did not come in time, one after the other, before the daemon is said to hang."""
 FOREIGN_AFTER: Final = 3
 """Connections that break off or say what makes no sense, one after the other: it is not our daemon."""
-SILENCE_MS: Final = 150_000
-"""A stream says once a minute that it is there; one that does not belongs to a daemon that hangs."""
+SILENCE_MS: Final = 45_000
+"""A daemon that says nothing for so long is asked whether it is there. (It says so itself once a minute.)"""
+STALE_MS: Final = 2_000
+"""What somebody looks at is made sure of if the daemon was last heard longer ago than this."""
 HINT_MS: Final = 5_000
 """So long after a sign of a daemon it is tried again at once: its socket is there before it listens."""
 HINT_PAUSE_MS: Final = 100
@@ -77,6 +79,8 @@ class Link(QObject):
         self.http = LocalHttp(socket_path, self)
         self._socket_path = socket_path
         self._snapshot: Call[Snapshot] | None = None
+        self._asked: Call[DaemonStatus] | None = None
+        self._heard = QElapsedTimer()
         self._stream: LineStream | None = None
         self._fields: dict[bytes, bytes] = {}
         self._events: list[ChangeEvent] = []
@@ -87,7 +91,7 @@ class Link(QObject):
         self._untold: deque[tuple[DesktopState, DesktopState]] = deque()
         self._batch = _timer(self, BATCH_MS, self._on_batch)
         self._again = _timer(self, FIRST_PAUSE_MS, self.connect_now)
-        self._silence = _timer(self, SILENCE_MS, self._on_silence)
+        self._silence = _timer(self, SILENCE_MS, self._make_sure)
         self._watcher = QFileSystemWatcher(self)
         self._watcher.directoryChanged.connect(self._on_directory_changed)
 
@@ -106,6 +110,12 @@ class Link(QObject):
         if self._snapshot is not None:
             self._snapshot.cancel()
             self._snapshot = None
+
+    def look(self) -> None:
+        """Somebody looks at what is known: make sure that it is still so. A daemon that hangs while nothing
+        is asked of it would be found out only after ``SILENCE_MS``."""
+        if self._stream is not None and self._heard.hasExpired(STALE_MS):
+            self._make_sure()
 
     def connect_now(self) -> None:
         """Ask for a snapshot now, unless one is on its way or the link is up."""
@@ -129,7 +139,7 @@ class Link(QObject):
 
         def tell(failure: Failure) -> None:
             if isinstance(failure, Unreachable) and failure.why == "timeout" and self.state.connected:
-                self._on_silence()
+                self._on_no_answer()
             if failed is not None:
                 failed(failure)
 
@@ -153,7 +163,7 @@ class Link(QObject):
         self._stream = self.http.stream(f"/v1/events?since={snapshot.revision}", self)
         self._stream.lines.connect(self._on_lines)
         self._stream.ended.connect(self._on_stream_ended)
-        self._silence.start()
+        self._on_heard()
         since = self.state.since if self.state.connected else now_text()
         fresh = replace(self.state, link=LinkPhase.CONNECTED, since=since, next_try_at="", detail="")
         self._become(from_snapshot(fresh, snapshot))
@@ -215,7 +225,7 @@ class Link(QObject):
     # --- the stream --------------------------------------------------------------------------------
 
     def _on_lines(self, lines: list[bytes]) -> None:
-        self._silence.start()
+        self._on_heard()
         for line in lines:
             if line:
                 name, _, value = line.partition(b":")
@@ -249,15 +259,38 @@ class Link(QObject):
 
     def _on_stream_ended(self, failure: Failure | None) -> None:
         self._stream = None
-        self._silence.stop()
-        self._events = []
-        self._fields = {}
+        self._batch.stop()
+        if self._events:
+            self._on_batch()  # its last words: that it stops because somebody wants it to, above all
+        self._drop()
         # The daemon may be on its way back already; what is shown stays until that is known.
         self._pause_ms = FIRST_PAUSE_MS
         self._hint.start()
         self.connect_now()
 
-    def _on_silence(self) -> None:
+    def _on_heard(self) -> None:
+        self._heard.start()
+        self._silence.start()
+
+    def _make_sure(self) -> None:
+        """Ask whether it is there, unless that is on its way."""
+        if self._stream is not None and self._asked is None:
+            self._silence.stop()
+            self._asked = self.http.call(
+                DaemonStatus, "GET", "/v1/status", done=self._on_there, failed=self._on_not_there
+            )
+
+    def _on_there(self, _status: DaemonStatus) -> None:
+        self._asked = None
+        self._on_heard()
+
+    def _on_not_there(self, _failure: Failure) -> None:
+        self._asked = None
+        self._on_no_answer()
+
+    def _on_no_answer(self) -> None:
+        """It does not answer what it was asked: either it does not hang, and a snapshot shows that, or it
+        does, and that is said."""
         self._drop()
         self._unanswered += 1
         self.connect_now()
@@ -268,6 +301,9 @@ class Link(QObject):
 
     def _drop(self) -> None:
         self._silence.stop()
+        if self._asked is not None:
+            self._asked.cancel()
+            self._asked = None
         self._events = []
         self._fields = {}
         if self._stream is not None:

@@ -1,6 +1,6 @@
 """When a daemon that ended is started again: a pure machine, stepped with facts and a clock.
 
-ended by itself (a crash) ─▶ wait (1 s, doubling, at most 60, ± a quarter) ─▶ start
+ended by itself (a crash) ─▶ wait (1 s, doubling, ± a quarter, at least 1 and at most 60) ─▶ start
 5 crashes within 10 minutes ─▶ give up until the user starts it
 up for 10 minutes ─▶ what was is forgotten
 ended because it was asked to, or cannot start with these settings ─▶ not started again
@@ -79,7 +79,8 @@ class Restarts:
         if len(self.crashes) >= CRASHES:
             return GiveUp()
         pause_s = min(FIRST_PAUSE_S * 2 ** (len(self.crashes) - 1), LAST_PAUSE_S)
-        return Wait(min(pause_s * (1 + self.jitter(-JITTER, JITTER)), LAST_PAUSE_S))
+        pause_s *= 1 + self.jitter(-JITTER, JITTER)
+        return Wait(min(max(pause_s, FIRST_PAUSE_S), LAST_PAUSE_S))
 
     def started_by_user(self) -> None:
         """The user wants it started: what was does not count."""

@@ -8,19 +8,23 @@ kernel where there is one, and by the link to it everywhere; nothing is polled.
 from __future__ import annotations
 
 import os
-import subprocess
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QObject, QSocketNotifier, QTimer, Signal
 
 from daemon_core.control.views import Stop, StopAnswer
 from daemon_core.settings import installed, lock
 from daemon_core.settings.directories import Directories
+from daemon_core.settings.errors import SettingsError
+from desktop.daemon.http import Failure
 from desktop.daemon.link import Link, now_text
 from desktop.daemon.restarts import EXIT_CONFLICT, EXIT_USAGE, Adopt, GiveUp, LeaveIt, Restarts, Wait
 from desktop.models.state import DesktopState, LinkPhase, Supervision
+
+if TYPE_CHECKING:
+    import subprocess
 
 ERROR_TAIL_BYTES: Final = 4096
 REAP_MS: Final = 1_000
@@ -36,14 +40,13 @@ def daemon_command(profile: str) -> list[str]:
 class Supervisor(QObject):
     """The daemon's process, as far as it concerns the desktop.
 
-    Attributes:
-        owned: Whether the daemon that runs was started from here.
-
     Signals:
         crashed(int): It ended without being asked; how many times lately.
+        refused(object): It was to stop for another one and does not: the ``Failure``.
     """
 
     crashed = Signal(int)
+    refused = Signal(object)
 
     def __init__(
         self,
@@ -59,7 +62,9 @@ class Supervisor(QObject):
         self._restarts = Restarts()
         self._child: subprocess.Popen[bytes] | None = None
         self._watched = 0
+        """The process whose end is waited for; 0: none is, or it was told already."""
         self._handle: QSocketNotifier | None = None
+        self._unheard = False
         self._wanted_down = False
         self._again = False
         self._pause = QTimer(self)
@@ -72,6 +77,7 @@ class Supervisor(QObject):
 
     @property
     def owned(self) -> bool:
+        """Whether the daemon that runs was started from here. One that was found is not ours."""
         status = self._link.state.status
         return self._child is not None and status is not None and status.pid == self._child.pid
 
@@ -82,11 +88,19 @@ class Supervisor(QObject):
         if not self._link.state.connected:
             self._start()
 
-    def stop(self, *, runs: bool) -> None:
-        """The user wants it stopped; ``runs``: their tasks with it."""
+    def stop(self, *, runs: bool, done: Callable[[], None], failed: Callable[[Failure], None]) -> None:
+        """The user wants it stopped; ``runs``: their tasks with it. ``done``: it has said that it will."""
         self._wanted_down = True
         self._pause.stop()
-        self._link.call(StopAnswer, "POST", "/v1/daemon/stop", Stop(runs=runs))
+
+        def refused(failure: Failure) -> None:
+            self._wanted_down = False
+            failed(failure)
+
+        self._link.call(
+            StopAnswer, "POST", "/v1/daemon/stop", Stop(runs=runs),
+            done=lambda _answer: done(), failed=refused,
+        )  # fmt: skip
 
     def restart(self) -> None:
         """Stop it and start this version's; tasks go on. One that hangs is ended: its runs do not need it.
@@ -100,6 +114,7 @@ class Supervisor(QObject):
                 "/v1/daemon/stop",
                 Stop(restart=True),
                 done=lambda answer: self._start_when_gone(answer.pid),
+                failed=self.refused.emit,
             )
             return
         held = lock.holder(self._directories.lock_file)
@@ -139,7 +154,7 @@ class Supervisor(QObject):
         try:
             self._directories.ensure()
             self._child = self._spawn()
-        except OSError as error:
+        except (OSError, SettingsError) as error:
             self._link.tell(supervision=Supervision.FAILED, said=str(error))
             return
         self._watch(self._child.pid)
@@ -147,6 +162,8 @@ class Supervisor(QObject):
             self._reap.start()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
+        import subprocess
+
         errors = os.open(self._directories.start_error_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         env = {name: value for name, value in os.environ.items() if name not in RUN_VARIABLES}
         try:
@@ -170,7 +187,7 @@ class Supervisor(QObject):
             return
         self._forget_handle()
         self._watched = pid
-        if not hasattr(os, "pidfd_open"):
+        if not pid or not hasattr(os, "pidfd_open"):
             return
         try:
             fd = os.pidfd_open(pid)
@@ -180,6 +197,7 @@ class Supervisor(QObject):
         self._handle.activated.connect(self._on_gone)
 
     def _forget_handle(self) -> None:
+        self._unheard = False
         if self._handle is not None:
             self._handle.setEnabled(False)
             os.close(int(self._handle.socket()))
@@ -188,12 +206,16 @@ class Supervisor(QObject):
 
     def _on_changed(self, before: DesktopState, state: DesktopState) -> None:
         if state.connected and state.status is not None and state.status.pid:
+            if self._unheard and state.status.pid == self._watched:
+                return  # its last words
             self._reap.stop()
             self._watch(state.status.pid)
             if state.supervision is not Supervision.NONE:
                 self._link.tell(supervision=Supervision.NONE)
-        elif before.connected and self._handle is None and state.link is LinkPhase.ABSENT:
+        elif self._unheard or (before.connected and self._handle is None and state.link is LinkPhase.ABSENT):
             self._ended(None)
+        elif state.link is LinkPhase.HUNG and self._handle is None:
+            self._watch_hung()
 
     def _look_at_child(self) -> None:
         if self._child is None or self._child.poll() is not None:
@@ -206,9 +228,23 @@ class Supervisor(QObject):
             code = self._child.wait()  # it has ended: this does not wait
             self._child = None
         self._forget_handle()
+        if code is None and self._link.state.connected:
+            # Nobody tells how it ended but itself, and its last words are on their way. The link tells when
+            # it has heard them.
+            self._unheard = True
+            return
         self._ended(code)
 
+    def _watch_hung(self) -> None:
+        """A daemon that never answered this desktop: when it is gone, another one is started."""
+        if lock.held(self._directories.lock_file):
+            self._watch(lock.holder(self._directories.lock_file) or 0)
+
     def _ended(self, code: int | None) -> None:
+        """The process is gone, which is told once for each."""
+        pid, self._watched, self._unheard = self._watched, 0, False
+        if not pid:
+            return
         self._link.connect_now()
         if self._again:
             self._again = False
@@ -216,7 +252,9 @@ class Supervisor(QObject):
             return
         if code == EXIT_CONFLICT and not lock.held(self._directories.lock_file):
             code = EXIT_USAGE  # no other daemon is in its way but something else: its port, say
-        decision = self._restarts.ended(code, time.monotonic(), wanted=self._wanted_down or self._asked())
+        wanted = self._wanted_down or self._asked(pid)
+        self._wanted_down = False
+        decision = self._restarts.ended(code, time.monotonic(), wanted=wanted)
         match decision:
             case Adopt():
                 self._link.tell(supervision=Supervision.NONE)
@@ -237,10 +275,10 @@ class Supervisor(QObject):
                 )
                 self._pause.start(round(pause_s * 1000))
 
-    def _asked(self) -> bool:
-        """Whether the daemon said, before it went, that it was stopping: somebody asked it to."""
+    def _asked(self, pid: int) -> bool:
+        """Whether this daemon said, before it went, that it was stopping: somebody asked it to."""
         status = self._link.state.status
-        return status is not None and status.status == "stopping"
+        return status is not None and status.pid == pid and status.status == "stopping"
 
     def _last_words(self) -> str:
         for path in (self._directories.start_error_file, self._directories.log_file):

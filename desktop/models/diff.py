@@ -26,7 +26,9 @@ def rows_of(diff: str) -> list[DiffRow]:
     rows: list[DiffRow] = []
     old = new = 0
     inside = False
-    for line in diff.split("\n"):
+    lines = diff.split("\n")
+    last = len(lines) - 1
+    for number, line in enumerate(lines):
         hunk = _HUNK.match(line)
         if hunk is not None:
             old, new, inside = int(hunk[1]), int(hunk[2]), True
@@ -41,7 +43,8 @@ def rows_of(diff: str) -> list[DiffRow]:
             old += 1
         elif line.startswith("\\"):
             rows.append(DiffRow("note", line[1:].strip()))
-        elif line.startswith(" "):
+        elif line.startswith(" ") or (not line and number < last):
+            # An empty line of both files; some tools leave the blank before it out.
             rows.append(DiffRow("same", line[1:], old=old, new=new))
             old += 1
             new += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -31,9 +32,13 @@ class HistoryModel(QAbstractListModel):
     settled = Signal()
     failed = Signal(object)
 
-    def __init__(self, link: Link, parent: QObject | None = None) -> None:
+    def __init__(
+        self, link: Link, parent: QObject | None = None, *, spoken: Callable[[TaskRow], str] | None = None
+    ) -> None:
+        """``spoken``: what a screen reader says of a task."""
         super().__init__(parent)
         self._link = link
+        self._spoken = spoken or (lambda task: task.title)
         self.tasks: list[TaskRow] = []
         self._rows: dict[str, int] = {}
         self._next: str | None = ""
@@ -96,7 +101,7 @@ class HistoryModel(QAbstractListModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return task.title
         if role == Qt.ItemDataRole.AccessibleTextRole:
-            return f"{task.title}: {task.status}"
+            return self._spoken(task)
         return task if role == TASK else None
 
     def canFetchMore(self, parent: Index) -> bool:  # noqa: N802

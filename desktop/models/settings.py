@@ -259,7 +259,7 @@ class SettingsStore(QObject):
         try:
             with open(self._cache, "rb") as file:
                 found = msgspec.json.decode(file.read(CACHE_LIMIT_BYTES), type=dict[str, Any])
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, ValueError):
             return {}  # nothing is remembered, or it cannot be read: the defaults hold until the daemon tells
         return {
             key: value

@@ -31,6 +31,8 @@ ACTIVE: Final = frozenset({"dispatched", "running", "waiting_local_directory"})
 """Tasks that this daemon works on."""
 WAITING: Final = frozenset({"queued", "parked"})
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
+SHELL: Final = "shell"
+"""The runtime that runs commands: always there, and no agent."""
 
 
 class LinkPhase(enum.Enum):
@@ -215,6 +217,15 @@ def _decode(event: ChangeEvent, kind: type[Any]) -> Any:
 
 def _id(event: ChangeEvent) -> str:
     return str(msgspec.json.decode(event.data, type=dict[str, Any]).get("id", ""))
+
+
+def ready_agents(state: DesktopState) -> int:
+    """How many agents can be given a task, each counted once however many servers it works for."""
+    return len({
+        runtime.provider
+        for runtime in state.runtimes.values()
+        if runtime.status == "online" and runtime.provider != SHELL
+    })  # fmt: skip
 
 
 def known_agents(state: DesktopState) -> list[tuple[str, str]]:

@@ -49,6 +49,8 @@ class Step:
     began_at: str = ""
     ended_at: str = ""
     open: bool = False
+    whole: bool = False
+    """Whether more of a long output is shown than its beginning."""
 
     @property
     def summary(self) -> str:
@@ -188,7 +190,8 @@ class Transcript:
         if not content.strip() and kind is not Kind.RAW:
             return len(self.items)
         before = len(self.items)
-        for part in [content] if kind is Kind.RAW else split_markdown(content, TEXT_CHARS):
+        split = split_raw if kind is Kind.RAW else split_markdown
+        for part in split(content, TEXT_CHARS):
             last = self.items[-1] if self.items else None
             full = last is not None and (last.chars + len(part) > TEXT_CHARS or len(last.parts) >= TEXT_PARTS)
             if last is None or last.kind is not kind or full:
@@ -246,6 +249,17 @@ class Transcript:
         item.chars += len(part)
         item.breaks += part.count("\n") + (0 if item.kind is Kind.RAW else 2)
         item.version += 1
+
+
+def split_raw(text: str, limit: int) -> list[str]:
+    """A program's output in pieces of at most ``limit`` characters, cut behind lines where there are any."""
+    pieces: list[str] = []
+    at = 0
+    while len(text) - at > limit:
+        end = text.rfind("\n", at, at + limit) + 1 or at + limit
+        pieces.append(text[at:end])
+        at = end
+    return [*pieces, text[at:]]
 
 
 def split_markdown(text: str, limit: int) -> list[str]:

@@ -46,7 +46,7 @@ class _Call:
     late: Done | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Listener:
     rule: MatchRule
     told: Told
@@ -57,6 +57,10 @@ class SessionBus(QObject):
 
     Args:
         address: As in ``DBUS_SESSION_BUS_ADDRESS``; None: what the environment says.
+
+    Attributes:
+        ident: The bus's own: another one when the login is another one. Empty: not connected.
+        name: What this connection is called on it, as in ``:1.7``.
 
     Signals:
         up(): Connected (again): whoever keeps state about others on the bus has to ask anew.
@@ -79,6 +83,8 @@ class SessionBus(QObject):
         self._listeners: list[_Listener] = []
         self._ready = False
         self._opening = False
+        self.ident = ""
+        self.name = ""
         self._clock = QTimer(self)
         self._clock.setSingleShot(True)
         self._clock.timeout.connect(self._on_clock)
@@ -122,11 +128,21 @@ class SessionBus(QObject):
             self._waiting.append((serial, message))
             self._connect()
 
-    def listen(self, rule: MatchRule, told: Told) -> None:
-        """Have ``told`` called for every signal that ``rule`` fits, now and over reconnections."""
-        self._listeners.append(_Listener(rule, told))
+    def listen(self, rule: MatchRule, told: Told) -> Callable[[], None]:
+        """Have ``told`` called for every signal that ``rule`` fits, now and over reconnections; what ends
+        that."""
+        listener = _Listener(rule, told)
+        self._listeners.append(listener)
         if self._ready:
             self._add_match(rule)
+
+        def end() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+                if self._ready:
+                    self.call(BUS, "RemoveMatch", "s", (rule.serialise(),))
+
+        return end
 
     def watch_owner(self, name: str, told: Callable[[str], None]) -> None:
         """Have ``told`` called with the new owner of a name (empty: none) whenever it changes."""
@@ -210,8 +226,10 @@ class SessionBus(QObject):
             self._send(new_method_call(BUS, "Hello"), self._serial)
             self._set_clock()
 
-    def _on_hello(self, _body: tuple[Any, ...]) -> None:
+    def _on_hello(self, body: tuple[Any, ...]) -> None:
         self._ready = True
+        self.name = str(body[0]) if body else ""
+        self.call(BUS, "GetId", done=self._on_ident)
         for listener in self._listeners:
             self._add_match(listener.rule)
         waiting, self._waiting = self._waiting, []
@@ -219,6 +237,9 @@ class SessionBus(QObject):
             if serial in self._calls:
                 self._send(message, serial)
         self.up.emit()
+
+    def _on_ident(self, body: tuple[Any, ...]) -> None:
+        self.ident = str(body[0]) if body else ""
 
     def _add_match(self, rule: MatchRule) -> None:
         self.call(BUS, "AddMatch", "s", (rule.serialise(),))
@@ -251,6 +272,7 @@ class SessionBus(QObject):
             return
         was_ready, self._ready = self._ready, False
         self._auth = None
+        self.ident = self.name = ""
         self._let_go(socket)
         socket.abort()
         socket.deleteLater()

@@ -12,10 +12,12 @@
 
 from __future__ import annotations
 
-import html
+import functools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from jeepney.bus_messages import MatchRule
@@ -23,6 +25,7 @@ from jeepney.wrappers import DBusAddress
 from PySide6.QtCore import QObject
 
 from desktop.notifications.bus import BUS, SessionBus
+from desktop.notifications.leftovers import Leftovers
 from desktop.notifications.service import Abilities, Notification, Service
 from desktop.text import _
 
@@ -64,13 +67,21 @@ class Freedesktop(Service):
 
     Args:
         bus: Shared with others; not closed here.
-        icon: Name of the icon, or its file as a ``file:`` address.
+        icon: Gives the icon's name, or its file as a ``file:`` address; asked with the first notification.
+        kept: The file that says what is shown, for a life of the desktop after this one that has crashed.
     """
 
-    def __init__(self, bus: SessionBus, parent: QObject | None = None, icon: str = "ostler") -> None:
+    def __init__(
+        self,
+        bus: SessionBus,
+        parent: QObject | None = None,
+        icon: Callable[[], str] = lambda: "ostler",
+        kept: Path | None = None,
+    ) -> None:
         super().__init__(parent)
         self._bus = bus
-        self._icon = icon
+        self._icon = functools.cache(icon)
+        self._leftovers = Leftovers(kept)
         self._shown: dict[str, _Shown] = {}
         self._idents: dict[int, str] = {}
         self._owner = ""
@@ -97,6 +108,26 @@ class Freedesktop(Service):
             bus.listen(rule, checked)
         bus.watch_owner(NAME, self._on_owner)
         bus.down.connect(self._on_down)
+
+    def begin(self) -> None:
+        found = self._leftovers.read()
+        self._leftovers.begin()
+        if found is None:
+            return
+
+        def same_bus(body: tuple[Any, ...]) -> None:
+            if str(body[0]) == found.bus:
+                self._bus.call(BUS, "GetNameOwner", "s", (NAME,), done=same_server, start=False)
+
+        def same_server(body: tuple[Any, ...]) -> None:
+            # Numbers are one server's own: another one may have given them to other programs.
+            if str(body[0]) == found.owner:
+                for number in found.shown.values():
+                    self._bus.call(SERVER, "CloseNotification", "u", (number,), start=False)
+                log.info("%d notifications of an earlier life are taken back", len(found.shown))
+                self.left.emit(frozenset(found.shown))
+
+        self._bus.call(BUS, "GetId", done=same_bus)
 
     def show(self, wanted: Notification) -> None:
         if self._closing:
@@ -214,10 +245,10 @@ class Freedesktop(Service):
             hints["suppress-sound"] = ("b", True)
         elif "sound" in can:
             hints["sound-name"] = ("s", wanted.sound)
-        text = html.escape(wanted.text, quote=False) if "body-markup" in can else wanted.text
+        text = _escaped(wanted.text) if "body-markup" in can else wanted.text
         title = wanted.title if "body" in can else f"{wanted.title}: {wanted.text}"
         time_ms = 0 if wanted.stays else -1  # for ever; as the server likes
-        return ("Ostler", number, self._icon, title, text, actions, hints, time_ms)
+        return ("Ostler", number, self._icon(), title, text, actions, hints, time_ms)
 
     def _on_shown(self, ident: str, body: tuple[Any, ...]) -> None:
         number = int(body[0]) if body else 0
@@ -229,6 +260,7 @@ class Freedesktop(Service):
             self._idents.pop(shown.number, None)
         shown.number = number
         self._idents[number] = ident
+        self._keep()
         waiting, shown.waiting = shown.waiting, None
         if shown.unwanted:
             self.withdraw(ident)
@@ -252,6 +284,13 @@ class Freedesktop(Service):
         shown = self._shown.pop(ident, None)
         if shown is not None:
             self._idents.pop(shown.number, None)
+            self._keep()
+
+    def _keep(self) -> None:
+        """Write down what is shown now."""
+        self._leftovers.write(
+            self._bus.ident, self._owner, {ident: number for number, ident in self._idents.items()}
+        )
 
     # --- what the server tells ---------------------------------------------------------------------
 
@@ -284,6 +323,7 @@ class Freedesktop(Service):
         shown = self._shown[ident]
         del self._idents[shown.number]
         shown.number = 0
+        self._keep()
         if not shown.asked:
             del self._shown[ident]
             self.gone.emit(ident, len(body) > 1 and body[1] == BY_USER)
@@ -308,3 +348,8 @@ class Freedesktop(Service):
 
     def _on_down(self) -> None:
         self._on_owner("")
+
+
+def _escaped(text: str) -> str:
+    """As text in markup. The library's own way would bring a table of all names of characters along."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

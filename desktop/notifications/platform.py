@@ -25,12 +25,15 @@ class Platform:
     close: Callable[[], None]
 
 
-def platform(tell: Callable[[str, str], None], icon_directory: Path, parent: QObject) -> Platform:
+def platform(
+    tell: Callable[[str, str], None], icon_directory: Path, parent: QObject, shown: Path | None = None
+) -> Platform:
     """Everything of this platform.
 
     Args:
         tell: The tray's balloon.
         icon_directory: Where the icon is drawn to if the system's theme has none of ours.
+        shown: The file that says what is shown, where the platform forgets nothing that a crash leaves.
     """
     balloon = Balloon(tell, parent)
     if sys.platform in ("win32", "darwin"):
@@ -50,7 +53,7 @@ def platform(tell: Callable[[str, str], None], icon_directory: Path, parent: QOb
     from desktop.notifications.freedesktop import Freedesktop
 
     bus = SessionBus(parent=parent)
-    server = Freedesktop(bus, parent, icon=icon(icon_directory))
+    server = Freedesktop(bus, parent, icon=lambda: icon(icon_directory), kept=shown)
     service = Chain([server, balloon], parent)
     disturbance = FreedesktopDisturbance(bus, parent)
 
@@ -71,5 +74,5 @@ def icon(directory: Path) -> str:
 
     path = directory / "notification.png"
     directory.mkdir(parents=True, exist_ok=True)
-    drawn = mark.tray_icon(mark.Shape.IDLE, QColor(tokens.LIGHT.accent)).pixmap(ICON_PIXELS, ICON_PIXELS)
+    drawn = mark.pixmap(ICON_PIXELS, mark.Shape.IDLE, QColor(tokens.LIGHT.accent))
     return path.as_uri() if drawn.save(str(path)) else ""

@@ -71,6 +71,8 @@ class Service(QObject):
         gone(str, bool): It is not shown any more; whether a person closed it.
         failed(str): It could not be shown.
         revived(): The service lost everything it showed and is there again.
+        left(object): What an earlier life of the desktop had left on the screen, by ident: it crashed, its
+            buttons were dead, and it was taken back.
     """
 
     opened = Signal(str, str)
@@ -79,6 +81,7 @@ class Service(QObject):
     gone = Signal(str, bool)
     failed = Signal(str)
     revived = Signal()
+    left = Signal(object)
 
     _abilities = Abilities()
 
@@ -86,6 +89,9 @@ class Service(QObject):
     def abilities(self) -> Abilities:
         """What it can do, as far as it is known by now."""
         return self._abilities
+
+    def begin(self) -> None:
+        """This is the only desktop now: what another one before it has left is to be cleared away."""
 
     def show(self, wanted: Notification) -> None:
         """Show this; what comes of it comes as a signal."""
@@ -126,11 +132,16 @@ class Chain(Service):
             service.replied.connect(self.replied)
             service.gone.connect(self._on_gone)
             service.revived.connect(self.revived)
+            service.left.connect(self.left)
             service.failed.connect(lambda ident, at=place: self._on_failed(ident, at))
 
     @property
     def abilities(self) -> Abilities:
         return self._services[0].abilities if self._services else Abilities()
+
+    def begin(self) -> None:
+        for service in self._services:
+            service.begin()
 
     def show(self, wanted: Notification) -> None:
         wanted = replace(wanted, title=cut(wanted.title, TITLE_CHARS), text=cut(wanted.text, TEXT_CHARS))

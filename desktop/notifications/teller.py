@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from daemon_core.control.errors import ControlError
 from daemon_core.control.update_views import UpdateTold
 from daemon_core.control.views import ChangeEvent, TaskAnswer, TaskChanges, TaskRow, TaskView
 from daemon_core.settings import quiet
+from desktop import focus
 from desktop.commands import Command
 from desktop.daemon.http import Call, Failure
 from desktop.daemon.link import Link
@@ -38,6 +38,7 @@ from desktop.notifications.disturbance import Disturbance
 from desktop.notifications.facts import News
 from desktop.notifications.messages import Messages
 from desktop.notifications.planner import (
+    CROWD_ID,
     SUMMARY_ID,
     CallAgain,
     Context,
@@ -128,10 +129,14 @@ class Teller(QObject):
         self._asked: dict[str, Call[TaskView]] = {}
         self._ask_again: set[str] = set()
         self._ending: set[str] = set()
+        self._taken_back: set[str] = set()
+        """Questions that a crash has left on the screen without anybody to hear the answer."""
         self._troubles: dict[str, float] = {}
         self._settle_s = settle_ms / 1000
         self._sounded = -SOUND_S
         self._connected = False
+        self._due: dt.datetime | None = None
+        """When the quiet time is over by the clock. Timers stand still while the machine sleeps."""
         self._settle = self._timer(self._on_settled)
         self._moment = self._timer(self._on_moment)
         self._again = self._timer(self._on_moment)
@@ -151,6 +156,7 @@ class Teller(QObject):
         service.gone.connect(self._on_gone)
         service.failed.connect(self._on_failed)
         service.revived.connect(self._on_revived)
+        service.left.connect(self._on_left)
 
     # --- for others --------------------------------------------------------------------------------
 
@@ -163,6 +169,7 @@ class Teller(QObject):
         self._planner.restore(self._told.open)
         self._link.changed.connect(self._on_state)
         self._link.happened.connect(self._on_event)
+        self._service.begin()
         self._finish([])
         self._on_state(self._link.state, self._link.state)
 
@@ -225,6 +232,8 @@ class Teller(QObject):
     # --- what comes --------------------------------------------------------------------------------
 
     def _on_state(self, before: DesktopState, state: DesktopState) -> None:
+        if self._due is not None and dt.datetime.now(dt.UTC) >= self._due:
+            self._on_moment()
         fresh = state.connected and not self._connected
         self._connected = state.connected
         if state.connected and (fresh or before.tasks is not state.tasks):
@@ -325,7 +334,15 @@ class Teller(QObject):
             if fact.kind is Kind.NEEDS_YOU and fact.task == task.id and subject not in found
         ]
         self._settle_all(gone)
-        self._tell([news for subject, news in found.items() if not self._told.knows(subject, news.key)])
+        again = self._taken_back & found.keys()
+        self._taken_back -= again
+        self._tell(
+            [
+                news
+                for subject, news in found.items()
+                if subject in again or not self._told.knows(subject, news.key)
+            ]
+        )
 
     def _look_at_standing(self, state: DesktopState) -> None:
         """Trouble, waits, updates: said when they come and taken back when they are over."""
@@ -476,7 +493,9 @@ class Teller(QObject):
         left = [(end - dt.datetime.now(dt.UTC)).total_seconds() for end in ends if end is not None]
         if not left:
             self._moment.stop()
+            self._due = None
             return
+        self._due = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=max(0.0, min(left)))
         self._moment.start(min(LONGEST_MS, max(0, round(min(left) * 1000)) + 1_000))
 
     def _on_moment(self) -> None:
@@ -499,7 +518,7 @@ class Teller(QObject):
         show = self._on_screen.get(ident)
         if show is None:
             return
-        _may_take_focus(token)
+        focus.allow(token)
         if show.kind is not Kind.NEEDS_YOU:
             self._finish(self._planner.seen() if ident == SUMMARY_ID else self._planner.settled(ident))
         if show.command is not None:
@@ -516,7 +535,7 @@ class Teller(QObject):
         if command.name == "answer":
             self._answer(ident, command)
             return
-        _may_take_focus(token)
+        focus.allow(token)
         if show.kind is not Kind.NEEDS_YOU:
             self._finish(self._planner.settled(ident))
         self._do(command)
@@ -527,8 +546,22 @@ class Teller(QObject):
             choice, _words = decode_answer(show.reply.choice)
             self._answer(ident, replace(show.reply, choice=encode_answer(choice, text)))
 
+    def _ask_anew(self, ident: str, words: str) -> None:
+        """An answer did not count: the question is shown again with these words around it."""
+        fact = self._planner.open.get(ident)
+        if fact is not None:
+            told = replace(fact, text=words.format(asked=fact.text))
+            results = self._planner.happened(told, self._context())
+            self._planner.open[ident] = fact  # it is still the same question
+            self._finish(results)
+
     def _answer(self, ident: str, command: Command) -> None:
         """Give an answer to the daemon. Only what it has taken is settled."""
+        if self._disturbance.away:
+            # Some desktops show notifications on the locked screen, where anybody can press them.
+            log.warning("an answer was given while the screen was locked, and does not count")
+            self._ask_anew(ident, _("The screen was locked: please answer again. {asked}"))
+            return
         choice, words = decode_answer(command.choice)
         task, request = quote(command.subject, safe=""), quote(command.detail, safe="")
 
@@ -541,12 +574,7 @@ class Teller(QObject):
             if isinstance(failure, ControlError) and failure.code in ("conflict", "not_found"):
                 self._finish(self._planner.settled(ident))  # somebody else has answered, or it is over
                 return
-            fact = self._planner.open.get(ident)
-            if fact is not None:
-                told = _("Your answer did not get through. {asked}", asked=fact.text)
-                results = self._planner.happened(replace(fact, text=told), self._context())
-                self._planner.open[ident] = fact  # it is still the same question
-                self._finish(results)
+            self._ask_anew(ident, _("Your answer did not get through. {asked}"))
 
         self._link.call(
             TaskView,
@@ -574,6 +602,18 @@ class Teller(QObject):
     def _on_revived(self) -> None:
         self._finish(self._planner.again(self._context()))
 
+    def _on_left(self, idents: frozenset[str]) -> None:
+        """A crash took these from the screen: what still waits for an answer is asked once more."""
+        waiting = {
+            subject: fact.task
+            for subject, fact in self._planner.open.items()
+            if fact.kind is Kind.NEEDS_YOU and (subject in idents or CROWD_ID in idents)
+        }
+        self._taken_back |= waiting.keys()
+        if self._link.state.connected:
+            for task_id in set(waiting.values()):
+                self._ask(task_id)
+
     def _on_seen(self) -> None:
         self._finish(self._planner.seen())
 
@@ -586,10 +626,3 @@ class Teller(QObject):
         timer.setSingleShot(True)
         timer.timeout.connect(slot)
         return timer
-
-
-def _may_take_focus(token: str) -> None:
-    """A token of the server's lets the next window that comes up take the focus; Qt reads it from here."""
-    if token:
-        os.environ["XDG_ACTIVATION_TOKEN"] = token
-        os.environ["DESKTOP_STARTUP_ID"] = token

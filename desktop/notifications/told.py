@@ -141,7 +141,7 @@ class Told:
             return None
         try:
             found = msgspec.json.decode(data, type=_File)
-        except msgspec.MsgspecError as error:
+        except ValueError as error:
             log.warning("what was told makes no sense, and is begun anew: %s", error)
             return None
         return found if found.format == FORMAT else None

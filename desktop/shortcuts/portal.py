@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 from jeepney.bus_messages import MatchRule
 from jeepney.wrappers import DBusAddress
 from PySide6.QtCore import QObject, Signal
 
-from desktop.notifications.bus import SessionBus
+from desktop.notifications.bus import BUS, SessionBus
 from desktop.shortcuts.keys import Keys
 from desktop.text import _
 
@@ -20,6 +21,7 @@ NAME: Final = "org.freedesktop.portal.Desktop"
 PATH: Final = "/org/freedesktop/portal/desktop"
 SHORTCUTS: Final = DBusAddress(PATH, NAME, "org.freedesktop.portal.GlobalShortcuts")
 IDENT: Final = "new-task"
+REQUEST: Final = "org.freedesktop.portal.Request"
 ASKING_MS: Final = 120_000
 """The portal may ask the user, who may take a while."""
 _NAMES: Final = {"ctrl": "CTRL", "alt": "ALT", "shift": "SHIFT", "meta": "LOGO"}
@@ -48,52 +50,83 @@ class PortalShortcut(QObject):
         """Ask for these keys; ``refused`` tells where they are not given."""
         self.release()
         self._wish += 1
-        wish, token = self._wish, uuid.uuid4().hex
-        options = {"handle_token": ("s", f"ostler{token}"), "session_handle_token": ("s", f"ostler{token}")}
+        wish = self._wish
 
         def made(code: int, results: dict[str, Any]) -> None:
             session = str(results.get("session_handle", ("s", ""))[1])
-            if wish != self._wish or code or not session:
-                self.refused.emit("refused")
-                return
-            self._session = session
-            self._bind(keys)
+            if code or not session:
+                self._refuse(wish)
+            elif wish != self._wish:
+                self._close(session)  # other keys are wanted by now
+            else:
+                self._session = session
+                self._bind(keys, wish)
 
-        self._ask("CreateSession", "a{sv}", (options,), made)
+        def begin() -> None:
+            if wish == self._wish:
+                options = {"session_handle_token": ("s", f"ostler{uuid.uuid4().hex}")}
+                self._ask("CreateSession", "a{sv}", lambda token: ({**options, **token},), made, wish)
+
+        if self._bus.ready:
+            begin()
+        else:
+            self._bus.call(BUS, "GetId", done=lambda _body: begin(), failed=lambda _why: self._refuse(wish))
 
     def release(self) -> None:
         """Give the keys back."""
         self._wish += 1
         session, self._session = self._session, ""
         if session:
-            self._bus.call(DBusAddress(session, NAME, "org.freedesktop.portal.Session"), "Close")
+            self._close(session)
 
-    def _bind(self, keys: Keys) -> None:
+    def _close(self, session: str) -> None:
+        self._bus.call(DBusAddress(session, NAME, "org.freedesktop.portal.Session"), "Close")
+
+    def _refuse(self, wish: int, why: str = "refused") -> None:
+        if wish == self._wish:
+            self.refused.emit(why)
+
+    def _bind(self, keys: Keys, wish: int) -> None:
         shortcut = {"description": ("s", _("New task")), "preferred_trigger": ("s", trigger(keys))}
-        options = {"handle_token": ("s", f"ostler{uuid.uuid4().hex}")}
+        session = self._session
 
         def bound(code: int, _results: dict[str, Any]) -> None:
             if code:
-                self.refused.emit("refused")
+                self._refuse(wish)
 
-        body = (self._session, [(IDENT, shortcut)], "", options)
-        self._ask("BindShortcuts", "oa(sa{sv})sa{sv}", body, bound)
+        self._ask(
+            "BindShortcuts", "oa(sa{sv})sa{sv}",
+            lambda token: (session, [(IDENT, shortcut)], "", token), bound, wish,
+        )  # fmt: skip
 
-    def _ask(self, member: str, signature: str, body: tuple[Any, ...], answered: Any) -> None:
-        """A request of the portal's: its answer comes as a signal of the object that the call gives."""
-
-        def begun(reply: tuple[Any, ...]) -> None:
-            rule = MatchRule(
-                type="signal",
-                interface="org.freedesktop.portal.Request",
-                member="Response",
-                path=str(reply[0]),
-            )
-            self._bus.listen(rule, lambda found, _sender: answered(int(found[0]), dict(found[1])))
-
-        self._bus.call(
-            SHORTCUTS, member, signature, body, done=begun, failed=self.refused.emit, timeout_ms=ASKING_MS
+    def _ask(
+        self,
+        member: str,
+        signature: str,
+        body: Callable[[dict[str, tuple[str, str]]], tuple[Any, ...]],
+        answered: Callable[[int, dict[str, Any]], None],
+        wish: int,
+    ) -> None:
+        """A request of the portal's. Its answer is a signal of an object whose name follows from ours and the
+        request's token: it is listened to before the call, since it may come as soon as that is answered."""
+        token = f"ostler{uuid.uuid4().hex}"
+        sender = self._bus.name.removeprefix(":").replace(".", "_")
+        rule = MatchRule(
+            type="signal", interface=REQUEST, member="Response", path=f"{PATH}/request/{sender}/{token}"
         )
+
+        def heard(found: tuple[Any, ...], _sender: str) -> None:
+            end()
+            if len(found) > 1:
+                answered(int(found[0]), dict(found[1]))
+
+        def failed(why: str) -> None:
+            end()
+            self._refuse(wish, why)
+
+        end = self._bus.listen(rule, heard)
+        options = {"handle_token": ("s", token)}
+        self._bus.call(SHORTCUTS, member, signature, body(options), failed=failed, timeout_ms=ASKING_MS)
 
     def _on_activated(self, body: tuple[Any, ...], _sender: str) -> None:
         if len(body) > 1 and body[0] == self._session and body[1] == IDENT:

@@ -12,11 +12,12 @@ from typing import Final
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QIcon, QPainter, QPainterPath, QPen, QPixmap
 
-SIZES: Final = (16, 18, 20, 22, 24, 28, 32, 40, 44, 48, 64, 66, 96, 128)
-"""Tray sizes from 16 to 64 px at 100 to 200 %; between them the system scales."""
+SIZES: Final = (16, 18, 20, 22, 24, 28, 32, 36, 44, 48, 64, 96, 128, 192)
+"""Tray sizes from 16 to 64 px at 100 to 300 %; between them the system scales."""
 APP_COLOURS: Final = ("#8A5A2B", "#FFFFFF")
 """Ground and mark of the application's own icon."""
-APP_SIZES: Final = (16, 24, 32, 48, 64, 128, 256, 512)
+APP_SIZES: Final = (16, 24, 32, 48, 64, 128)
+"""Of a window: each is kept by the program and by the screen's server. Files of installers are larger."""
 
 
 class Shape(enum.Enum):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from PySide6.QtCore import QEvent, QObject, Signal
+from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
 from PySide6.QtWidgets import QApplication
 
@@ -67,6 +67,7 @@ def style_sheet(colours: Colours) -> str:
     QPushButton:disabled {{ color: {c.muted}; }}
     QPushButton:focus, QToolButton:focus, QComboBox:focus, QLineEdit:focus, QPlainTextEdit:focus,
         QAbstractItemView:focus {{ border: 2px solid {c.accent}; outline: none; }}
+    QPushButton:focus {{ padding: 4px 13px; }}
     QPushButton[primary="true"] {{ background: {c.accent}; color: {c.on_accent}; border-color: {c.accent};
         font-weight: {tokens.STRONG}; }}
     QPushButton[primary="true"]:disabled {{ background: {c.raised}; color: {c.muted};
@@ -74,10 +75,14 @@ def style_sheet(colours: Colours) -> str:
     QPushButton[primary="true"]:focus {{ border: 2px solid {c.text}; }}
     QPushButton[quiet="true"], QToolButton {{ background: transparent; border: 1px solid transparent;
         border-radius: {radius}px; padding: {half}px {grid}px; }}
+    QPushButton[quiet="true"]:focus, QToolButton:focus {{ border: 2px solid {c.accent};
+        padding: {half - 1}px {grid - 1}px; }}
     QPushButton[quiet="true"]:hover, QToolButton:hover {{ background: {c.hover}; }}
     QLineEdit, QPlainTextEdit, QTextEdit, QComboBox, QSpinBox {{ background: {c.surface};
         border: 1px solid {c.line}; border-radius: {radius}px; padding: {half}px {grid}px;
         selection-background-color: {c.accent}; selection-color: {c.on_accent}; }}
+    QLineEdit:focus, QPlainTextEdit:focus, QTextEdit:focus, QComboBox:focus {{
+        padding: {half - 1}px {grid - 1}px; }}
     QAbstractSpinBox {{ background: {c.surface}; border: 1px solid {c.line}; border-radius: {radius}px;
         padding: {half}px {grid}px; selection-background-color: {c.accent};
         selection-color: {c.on_accent}; }}
@@ -132,7 +137,6 @@ class Theme(QObject):
         self.colours = self._wanted()
         self._apply()
         self._system.changed.connect(self._on_system_changed)
-        app.installEventFilter(self)
 
     @property
     def motion_ms(self) -> int:
@@ -143,12 +147,6 @@ class Theme(QObject):
         """The user's wish; ``system`` follows the system live."""
         self._choice = choice
         self._on_system_changed()
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        # Desktops without a colour scheme of their own tell by the palette.
-        if watched is self._app and event.type() == QEvent.Type.ThemeChange:
-            self._on_system_changed()
-        return False
 
     def _on_system_changed(self) -> None:
         wanted = self._wanted()

@@ -8,6 +8,8 @@ Traps of the platforms that are handled here:
   bus.
 - Over D-Bus the menu's ids change with every rebuild, and a host that has it open would act on old ones: an
   equal menu is never rebuilt, and texts that only count time are refreshed when the menu is about to show.
+- An open menu that Qt draws would be changed under the pointer: while it is open its rows stay what they are.
+- Whatever the icon is given goes to the host over D-Bus, with pictures of all sizes, also if it is the same.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from desktop.tray.rules import Click, TrayRules, ordered, place_beside, rules_of
 from desktop.tray.view import Row, TrayView
 
 WATCHER_NAME: Final = "org.kde.StatusNotifierWatcher"
+OPEN_MS: Final = 30_000
+"""Not every host tells when it has closed the menu: after this time it counts as closed."""
 SETTLE_MS: Final = 200
 """After the host's name appears: so long until it takes registrations. Measured."""
 
@@ -38,8 +42,10 @@ class TrayIcon(QObject):
         chosen(Command): A row of the menu was chosen.
         activated(bool): The icon was clicked, and what that opens is ours to show; True: clicked twice.
         availability_changed(bool): A tray came or went.
+        opened(): The menu is about to be looked at.
     """
 
+    opened = Signal()
     chosen = Signal(object)
     activated = Signal(bool)
     availability_changed = Signal(bool)
@@ -51,10 +57,19 @@ class TrayIcon(QObject):
         super().__init__(parent)
         self._fresh = fresh
         self._colour = colour
-        self._icons: dict[tuple[Shape, str], QIcon] = {}
+        self._icon_of: tuple[Shape, str] | None = None
+        self._drawn = QIcon()
         self._view: TrayView | None = None
+        self._shown: tuple[QIcon, str] | None = None
+        """What the system was given; each time it is given something it passes it on to the host."""
+        self._open = False
         self._menu = QMenu()
         self._menu.aboutToShow.connect(self._on_about_to_show)
+        self._menu.aboutToHide.connect(self._on_about_to_hide)
+        self._patience = QTimer(self)
+        self._patience.setSingleShot(True)
+        self._patience.setInterval(OPEN_MS)
+        self._patience.timeout.connect(self._on_about_to_hide)
         self.rules: TrayRules = rules_of(
             sys.platform, QGuiApplication.platformName(), os.environ.get("XDG_CURRENT_DESKTOP", "")
         )
@@ -72,17 +87,15 @@ class TrayIcon(QObject):
     def show(self, view: TrayView) -> None:
         """Show this from now on."""
         self._view = view
-        self._tray.setIcon(self._icon(view.shape))
-        self._tray.setToolTip(view.tooltip)
+        self._dress()
         self._build(ordered(view.rows, self.rules))
         _show_number(view.count)
         self._tray.show()
 
     def repaint(self) -> None:
         """The panel's or our colours changed."""
-        self._icons.clear()
         if self._view is not None:
-            self._tray.setIcon(self._icon(self._view.shape))
+            self._dress()
 
     def tell(self, title: str, text: str) -> None:
         """A balloon, where nothing better can be had."""
@@ -117,14 +130,25 @@ class TrayIcon(QObject):
         tray.activated.connect(self._on_activated)
         return tray
 
+    def _dress(self) -> None:
+        """Icon and tooltip as the view wants them, where they are others than before."""
+        view = self._view
+        assert view is not None
+        icon = self._icon(view.shape)
+        if self._shown is None or self._shown[0] is not icon:
+            self._tray.setIcon(icon)
+        if self._shown is None or self._shown[1] != view.tooltip:
+            self._tray.setToolTip(view.tooltip)
+        self._shown = (icon, view.tooltip)
+
     def _icon(self, shape: Shape) -> QIcon:
         colour = self._colour()
         key = (shape, colour.name())
-        if key not in self._icons:
-            icon = tray_icon(shape, colour)
-            icon.setIsMask(self.rules.template)
-            self._icons[key] = icon
-        return self._icons[key]
+        if key != self._icon_of:
+            self._drawn = tray_icon(shape, colour)
+            self._drawn.setIsMask(self.rules.template)
+            self._icon_of = key
+        return self._drawn
 
     def _on_activated(self, reason: QSystemTrayIcon.ActivationReason) -> None:
         if self.rules.click is Click.MENU:
@@ -158,9 +182,9 @@ class TrayIcon(QObject):
     def _renew(self) -> None:
         """A new icon in the place of one that the host does not know."""
         old, self._tray = self._tray, self._make()
+        self._shown = None
         if self._view is not None:
-            self._tray.setIcon(self._icon(self._view.shape))
-            self._tray.setToolTip(self._view.tooltip)
+            self._dress()
             self._tray.show()
         old.hide()
         old.deleteLater()
@@ -175,11 +199,24 @@ class TrayIcon(QObject):
     # --- menu --------------------------------------------------------------------------------------
 
     def _on_about_to_show(self) -> None:
+        self._open = False
         self._build(ordered(self._fresh().rows, self.rules))
+        self._open = True
+        self._patience.start()
+        self.opened.emit()
+
+    def _on_about_to_hide(self) -> None:
+        """Closed, or open for so long that its host has most likely not told of its end."""
+        self._patience.stop()
+        if self._open:
+            self._open = False
+            self._build(ordered(self._fresh().rows, self.rules))
 
     def _build(self, rows: tuple[Row, ...]) -> None:
         if rows == self._rows:
             return
+        if self._open and [row.command for row in _flat(rows)] != [row.command for row in _flat(self._rows)]:
+            return  # no row becomes another one under the pointer
         if _same_shape(rows, self._rows):
             self._retext(rows)
         else:

@@ -26,6 +26,7 @@ from desktop.words import (
     full_stop,
     link_sentence,
     place_of,
+    ready_sentence,
     status_sentence,
     updating,
 )
@@ -257,17 +258,14 @@ def _runtimes_row(state: DesktopState) -> Row:
     runtimes = sorted(
         state.runtimes.values(), key=lambda each: (each.status != "online", each.name or each.provider)
     )
-    rows = tuple(_runtime_row(each) for each in runtimes if each.status in ("online", "offline", "disabled"))
-    usable = sum(each.status == "online" for each in runtimes)
-    text = n_("{n} agent is ready", "{n} agents are ready", usable)
-    return Row(
-        "menu", text, rows=(*rows, SEPARATOR, Row("action", _("All of them…"), Command("open", "runtimes")))
-    )
+    rows = tuple(_runtime_row(each) for each in runtimes if each.status in ("online", "offline", "off"))
+    every = Row("action", _("All of them…"), Command("open", "runtimes"))
+    return Row("menu", ready_sentence(state), rows=(*rows, SEPARATOR, every))
 
 
 def _runtime_row(runtime: RuntimeView) -> Row:
     name = " ".join(part for part in (runtime.name or runtime.provider, runtime.version) if part)
-    on = runtime.status != "disabled"
+    on = runtime.status != "off"
     switch = (
         Row("action", _("Switch off"), Command("runtime_off", runtime.id))
         if on
@@ -276,7 +274,7 @@ def _runtime_row(runtime: RuntimeView) -> Row:
     state = {
         "online": n_("{n} task", "{n} tasks", runtime.busy) if runtime.busy else _("ready"),
         "offline": _("offline"),
-        "disabled": _("off"),
+        "off": _("off"),
     }.get(runtime.status, runtime.status)
     return Row(
         "menu",

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QObject, QSocketNotifier, QTimer, Signal
 
@@ -21,6 +20,9 @@ from desktop.daemon.supervisor import RUN_VARIABLES
 from desktop.models.state import DesktopState, LinkPhase
 from desktop.single import SingleInstance
 from desktop.words import UPDATE_AWAY
+
+if TYPE_CHECKING:
+    import subprocess
 
 log = logging.getLogger("ostler.desktop.updates")
 
@@ -95,6 +97,8 @@ class Renewal(QObject):
             return False
         if self._child is not None:
             return True
+        import subprocess
+
         page = self._page()
         command = [*self._command, f"--take-over={self._own}"]
         command += ["--background"] if not page else [f"--page={page}"]

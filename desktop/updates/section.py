@@ -187,15 +187,16 @@ class Bar(QWidget):
         super().__init__()
         self._context = context
         self.share = 0.0
+        self._colour = ""
         self.setFixedHeight(tokens.HALF)
         self.setMaximumWidth(BAR_WIDTH)
 
-    def show_share(self, share: float) -> None:
-        """Show this, from 0 to 1."""
-        if share != self.share:
-            self.share = share
+    def show_share(self, share: float, name: str = "", colour: str = "") -> None:
+        """Show this, from 0 to 1; ``name`` says what of, the update where nothing else is given."""
+        if (share, colour) != (self.share, self._colour):
+            self.share, self._colour = share, colour
             self.update()
-        self.setAccessibleName(_("{n} percent of the update are done", n=round(share * 100)))
+        self.setAccessibleName(name or _("{n} percent of the update are done", n=round(share * 100)))
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         colours = self._context.colours
@@ -210,7 +211,7 @@ class Bar(QWidget):
         done.setWidth(max(whole.height(), whole.width() * self.share))
         if self.layoutDirection() is Qt.LayoutDirection.RightToLeft:
             done.moveRight(whole.right())
-        painter.setBrush(QColor(colours.accent))
+        painter.setBrush(QColor(self._colour or colours.accent))
         painter.drawRoundedRect(done, round_px, round_px)
         painter.end()
 

@@ -10,7 +10,7 @@ from typing import Final
 from daemon_core.control.views import Condition, UpdateResult, UpdateView
 from desktop.models.state import DesktopState
 from desktop.text import _, language, mark
-from desktop.words import UPDATE_AWAY, ago, clock, condition_text
+from desktop.words import UPDATE_AWAY, ago, clock, condition_text, decimal
 
 _WHY_NOT: Final[Mapping[str, str]] = {
     "source": mark("This Ostler was not installed by its installer, so it does not update itself."),
@@ -195,9 +195,10 @@ def detail(update: UpdateView, now: dt.datetime | None = None) -> str:
 
 
 def _amount(done: int, total: int) -> str:
+    here = decimal(done / 1e6, 1)
     if not total:
-        return _("{done} MB are here.", done=f"{done / 1e6:.1f}")
-    return _("{done} of {total} MB are here.", done=f"{done / 1e6:.1f}", total=f"{total / 1e6:.1f}")
+        return _("{done} MB are here.", done=here)
+    return _("{done} of {total} MB are here.", done=here, total=decimal(total / 1e6, 1))
 
 
 def share(update: UpdateView) -> float | None:

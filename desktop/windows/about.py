@@ -16,7 +16,7 @@ from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.palette import mono_font
 from desktop.theme.tokens import Colours
-from desktop.windows.bits import Elided, GlyphLabel, label, quiet_button, tint
+from desktop.windows.bits import Elided, GlyphLabel, label, plain, quiet_button, tint
 from desktop.windows.job_words import job_glyph, job_state, job_time
 from desktop.windows.wording import (
     cost_text,
@@ -142,14 +142,17 @@ class AboutPane(QScrollArea):
         mark = GlyphLabel()
         mark.show_glyph(*glyph, detail)
         told = Elided(detail)
+        told.setMinimumHeight(tokens.ROW_COMPACT)
         told.set_text(detail, self._colours.muted)
         row = QHBoxLayout()
+        row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(tokens.GRID)
         row.addWidget(mark)
         if command is None:
             row.addWidget(Elided(text, strong=True), 3)
         else:
-            link = quiet_button(text, lambda: self.wanted.emit(command))
+            link = quiet_button(plain(text), lambda: self.wanted.emit(command))
+            link.setAccessibleName(text)
             link.setProperty("quiet", True)
             link.setStyleSheet("text-align: left; padding: 2px 0;")
             link.setMinimumWidth(40)

@@ -10,6 +10,7 @@ from PySide6.QtCore import QEvent, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import (
     QAccessible,
     QColor,
+    QFocusEvent,
     QFontMetrics,
     QFontMetricsF,
     QKeyEvent,
@@ -19,6 +20,7 @@ from PySide6.QtGui import (
     QPen,
 )
 from PySide6.QtWidgets import (
+    QAbstractScrollArea,
     QComboBox,
     QFrame,
     QLabel,
@@ -35,6 +37,8 @@ from desktop.theme import glyphs, tokens
 from desktop.theme.palette import body_font, sized
 from desktop.theme.tokens import Colours
 
+ROOM_BESIDE = 48
+"""What a choice has beside its text: its padding and the chevron."""
 PLAIN_LIST = "QListView { background: transparent; } QListView:focus { border: none; }"
 """A list on the page's own ground; its delegate draws the focus around the current row."""
 
@@ -53,11 +57,18 @@ def paint_ground(painter: QPainter, box: QRectF, state: QStyle.StateFlag, colour
 
 
 class Choice(QComboBox):
-    """A quiet choice with a chevron."""
+    """A quiet choice with a chevron.
 
-    def __init__(self, name: str, colours: Callable[[], Colours]) -> None:
+    Args:
+        hugs: It is as wide as what is chosen, not as the widest that can be.
+    """
+
+    def __init__(self, name: str, colours: Callable[[], Colours], *, hugs: bool = False) -> None:
         super().__init__()
         self._colours = colours
+        self._hugs = hugs
+        if hugs:
+            self.currentTextChanged.connect(lambda _text: self.updateGeometry())
         self.setAccessibleName(name)
         self.setAccessibleDescription(name)  # on Linux the name of a choice is what is chosen
         self.setToolTip(name)
@@ -65,7 +76,15 @@ class Choice(QComboBox):
         self.setMaximumWidth(240)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        return super().sizeHint() + QSize(tokens.GRID, 0)
+        hint = super().sizeHint() + QSize(tokens.GRID, 0)
+        if self._hugs:
+            text = self.fontMetrics().horizontalAdvance(self.currentText())
+            hint.setWidth(min(hint.width(), text + ROOM_BESIDE))
+        return hint
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        least = super().minimumSizeHint()
+        return QSize(ROOM_BESIDE, least.height()) if self._hugs else least
 
     def initStyleOption(self, option: QStyleOptionComboBox) -> None:  # noqa: N802
         super().initStyleOption(option)
@@ -85,7 +104,11 @@ class Choice(QComboBox):
 
 
 class Elided(QWidget):
-    """One line of text that is shortened where there is no room; the whole is in its tooltip."""
+    """One line of text that is shortened where there is no room; the whole is in its tooltip.
+
+    Args:
+        middle: It is a path: its beginning and its end tell most.
+    """
 
     access_role = QAccessible.Role.StaticText
 
@@ -134,9 +157,12 @@ class Elided(QWidget):
         shown = QFontMetrics(self.font()).elidedText(self._text, self._mode, self.width())
         if shown != self._text and self.toolTip() != self._text:
             self.setToolTip(self._text)
-        flags = int(
-            Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeading | Qt.TextFlag.TextSingleLine
-        )
+        side = Qt.AlignmentFlag.AlignLeading
+        if self._mode is Qt.TextElideMode.ElideMiddle:
+            # A path is written from left to right everywhere; only its place follows the page.
+            painter.setLayoutDirection(Qt.LayoutDirection.LeftToRight)
+            side = Qt.AlignmentFlag.AlignRight if self.isRightToLeft() else Qt.AlignmentFlag.AlignLeft
+        flags = int(Qt.AlignmentFlag.AlignVCenter | side | Qt.TextFlag.TextSingleLine)
         painter.drawText(self.rect(), flags, shown)
         painter.end()
 
@@ -182,7 +208,12 @@ class GlyphButton(QToolButton):
 
     def recolour(self, colours: Colours) -> None:
         """The look is another one."""
+        self.colours = colours
         self.setIcon(glyphs.icon(self._glyph, colours.muted))
+
+    def show_glyph(self, glyph: str, colour: str) -> None:
+        """Another glyph, until the next ``recolour``."""
+        self.setIcon(glyphs.icon(glyph, colour))
 
 
 def quiet_button(text: str, act: Callable[[], None], parent: QWidget | None = None) -> QPushButton:
@@ -193,6 +224,11 @@ def quiet_button(text: str, act: Callable[[], None], parent: QWidget | None = No
     return button
 
 
+def plain(text: str) -> str:
+    """What users and agents wrote, as the text of a button or a menu, where an "&" underlines a letter."""
+    return text.replace("&", "&&")
+
+
 def primary_button(text: str, act: Callable[[], None], parent: QWidget | None = None) -> QPushButton:
     """The one thing to do in a view."""
     button = quiet_button(text, act, parent)
@@ -200,9 +236,25 @@ def primary_button(text: str, act: Callable[[], None], parent: QWidget | None = 
     return button
 
 
+class _Label(QLabel):
+    """Keeps the colour that it was given.
+
+    WORKAROUND for Qt 6.11: of a widget inside a splitter or a stack the style sheet puts back the palette of
+    its first polish when the page comes into a window, and a colour given in between is lost.
+    """
+
+    colour = ""
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        super().changeEvent(event)
+        now = self.palette().color(QPalette.ColorRole.WindowText)
+        if event.type() is QEvent.Type.PaletteChange and self.colour and now != QColor(self.colour):
+            tint(self, self.colour)
+
+
 def label(text: str = "", *, size: int = tokens.BODY, strong: bool = False, wrap: bool = False) -> QLabel:
     """A text. Never read as rich text: what it says may come from an agent."""
-    made = QLabel(text)
+    made = _Label(text)
     made.setTextFormat(Qt.TextFormat.PlainText)
     made.setFont(sized(body_font(), size, strong=strong))
     made.setWordWrap(wrap)
@@ -229,6 +281,8 @@ def tab_by_place(page: QWidget) -> None:
 
 def tint(widget: QWidget, colour: str) -> None:
     """Give a label a colour of the tokens."""
+    if isinstance(widget, _Label):
+        widget.colour = colour
     palette = widget.palette()
     palette.setColor(QPalette.ColorRole.WindowText, QColor(colour))
     widget.setPalette(palette)
@@ -242,6 +296,33 @@ def hairline(parent: QWidget | None = None) -> QFrame:
     line.setBackgroundRole(QPalette.ColorRole.Mid)
     line.setAutoFillBackground(True)
     return line
+
+
+class ReadingArea(QAbstractScrollArea):
+    """Base of views that paint themselves. A focus that came by a key is shown by a ring around all of it;
+    who clicked knows where the focus is."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._ringed = False
+        self.setFrameShape(QAbstractScrollArea.Shape.NoFrame)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def paint_ring(self, painter: QPainter, colours: Colours) -> None:
+        """The last thing to be painted."""
+        if self._ringed and self.hasFocus():
+            painter.setPen(QPen(QColor(colours.accent), 2))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRect(self.viewport().rect().adjusted(1, 1, -1, -1))
+
+    def focusInEvent(self, event: QFocusEvent) -> None:  # noqa: N802 - Qt's name
+        super().focusInEvent(event)
+        self._ringed = event.reason() in (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason)
+        self.viewport().update()
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:  # noqa: N802
+        super().focusOutEvent(event)
+        self.viewport().update()
 
 
 class PromptBox(QPlainTextEdit):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from desktop.commands import Command
@@ -30,6 +30,9 @@ class Context:
     """How the system starts programs at login; None: there is no switch for it."""
     messages: Messages | None = None
     """What was notified and is not handled; None: nothing notifies."""
+
+    drafts: dict[str, str] = field(default_factory=dict)
+    """What was written and not sent yet, by the place it was written at: it outlives the widgets."""
 
     @property
     def colours(self) -> Colours:

@@ -32,6 +32,7 @@ PARTS: Final = {
     "files.txt": mark("Names and sizes of Ostler's own files"),
     "daemon.log": mark("The end of the daemon's log"),
     "start-error.log": mark("What a daemon said that could not start"),
+    "desktop.log": mark("The end of the desktop's log"),
 }
 """What the command gathers, in the user's language; a part that is not known here is shown by its name."""
 
@@ -142,7 +143,7 @@ class DiagnosticsSection(QWidget):
         self._end()
         try:
             answer: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, Any])
-        except msgspec.MsgspecError:
+        except ValueError:
             answer = {"error": {"message": _("the command said nothing that makes sense")}}
         if "error" in answer:
             why = str(answer["error"].get("message", ""))

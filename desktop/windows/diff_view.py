@@ -8,14 +8,17 @@ from PySide6.QtCore import QRect, Qt
 from PySide6.QtGui import (
     QAccessible,
     QColor,
+    QContextMenuEvent,
     QFontMetrics,
     QGuiApplication,
     QKeyEvent,
+    QKeySequence,
+    QMouseEvent,
     QPainter,
     QPaintEvent,
     QResizeEvent,
 )
-from PySide6.QtWidgets import QAbstractScrollArea, QWidget
+from PySide6.QtWidgets import QMenu, QWidget
 
 from desktop.models.diff import DiffRow
 from desktop.models.syntax import language_of, parts_of
@@ -23,22 +26,21 @@ from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.palette import mono_font
 from desktop.theme.tokens import Colours
+from desktop.windows.bits import ReadingArea
 from desktop.windows.wording import MINUS
 
 TAB: Final = "    "
 SIGNS: Final = {"added": "+", "removed": MINUS, "same": " ", "hunk": "", "note": ""}
 
 
-class DiffView(QAbstractScrollArea):
-    """The diff of one file."""
+class DiffView(ReadingArea):
+    """The diff of one file. Lines are marked with the mouse and copied as a diff has them."""
 
     access_role = QAccessible.Role.List
 
     def __init__(self, colours: Colours, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName(_("Diff"))
-        self.setFrameShape(QAbstractScrollArea.Shape.NoFrame)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # as source code is written everywhere
         self._colours = colours
         self._font = mono_font()
@@ -46,13 +48,18 @@ class DiffView(QAbstractScrollArea):
         self._line = metrics.lineSpacing() + 2
         self._letter = metrics.horizontalAdvance("m")
         self._rows: list[DiffRow] = []
+        self._pressed = 0
         self._message = ""
+        self._raw = ""
         self._language = ""
         self._widest = 0
+        self._selected: tuple[int, int] | None = None
+        """The marked rows: (where it began, where the mouse is), the first not always above."""
 
-    def show_rows(self, rows: list[DiffRow], message: str = "", path: str = "") -> None:
-        """Show these, of the file of this name; ``message`` where there are none."""
-        self._rows, self._message = rows, message
+    def show_rows(self, rows: list[DiffRow], message: str = "", path: str = "", raw: str = "") -> None:
+        """Show these, of the file of this name; ``message`` where there are none, ``raw`` to be copied."""
+        self._rows, self._message, self._raw = rows, message, raw
+        self._selected = None
         self._language = language_of(path)
         self._widest = max((len(row.text.expandtabs(4)) for row in rows), default=0)
         self.verticalScrollBar().setValue(0)
@@ -103,14 +110,65 @@ class DiffView(QAbstractScrollArea):
         self.viewport().update()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
-        if event.modifiers() == Qt.KeyboardModifier.ControlModifier and event.key() == Qt.Key.Key_C:
-            text = "\n".join(f"{SIGNS[row.kind].replace('{MINUS}', '-')}{row.text}" for row in self._rows)
-            QGuiApplication.clipboard().setText(text)
+        up = self.verticalScrollBar()
+        if event.matches(QKeySequence.StandardKey.Copy):
+            self.copy()
+        elif event.matches(QKeySequence.StandardKey.SelectAll) and self._rows:
+            self._select((0, len(self._rows) - 1))
+        elif event.key() == Qt.Key.Key_Home:
+            up.setValue(0)
+        elif event.key() == Qt.Key.Key_End:
+            up.setValue(up.maximum())
         else:
             super().keyPressEvent(event)
 
+    def copy(self) -> None:
+        """Put the marked lines on the clipboard; the whole diff where none are marked."""
+        if self._selected is None:
+            text = self._raw
+        else:
+            first, last = sorted(self._selected)
+            text = "\n".join(_written(row) for row in self._rows[first : last + 1])
+        QGuiApplication.clipboard().setText(text)
+
+    def _select(self, rows: tuple[int, int] | None) -> None:
+        if rows != self._selected:
+            self._selected = rows
+            self.viewport().update()
+
+    def _row_at(self, y: float) -> int:
+        row = (int(y) + self.verticalScrollBar().value()) // self._line
+        return max(0, min(row, len(self._rows) - 1))
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        if event.button() is Qt.MouseButton.LeftButton and self._rows:
+            self._pressed = self._row_at(event.position().y())
+            extends = self._selected is not None and event.modifiers() & Qt.KeyboardModifier.ShiftModifier
+            self._select((self._selected[0], self._pressed) if extends and self._selected else None)
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        if event.buttons() & Qt.MouseButton.LeftButton and self._rows:
+            row = self._row_at(event.position().y())
+            begun = self._selected[0] if self._selected is not None else self._pressed
+            if self._selected is not None or row != begun:
+                self._select((begun, row))
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        event.accept()
+
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:  # noqa: N802
+        if not self._rows:
+            return
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        some = self._selected is not None
+        menu.addAction(_("Copy the marked lines") if some else _("Copy the diff"), self.copy)
+        menu.popup(event.globalPos())
+
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
         painter = QPainter(self.viewport())
+        if self._rows:
+            painter.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # else it is the application's
         colours, room = self._colours, self.viewport().rect()
         painter.fillRect(event.rect(), QColor(colours.surface))
         painter.setFont(self._font)
@@ -122,6 +180,8 @@ class DiffView(QAbstractScrollArea):
                 int(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignHCenter | Qt.TextFlag.TextWordWrap),
                 self._message,
             )
+            self.paint_ring(painter, colours)
+            painter.end()
             return
         top = self.verticalScrollBar().value()
         shift = self.horizontalScrollBar().value()
@@ -129,6 +189,7 @@ class DiffView(QAbstractScrollArea):
         first = max(0, top // self._line)
         grounds = {"added": colours.added, "removed": colours.removed, "hunk": colours.raised}
         tints = {"added": colours.done, "removed": colours.failed}
+        first_marked, last_marked = sorted(self._selected) if self._selected is not None else (-1, -2)
         middle = int(Qt.AlignmentFlag.AlignVCenter)
         right = middle | int(Qt.AlignmentFlag.AlignRight)
         for index in range(first, len(self._rows)):
@@ -136,8 +197,9 @@ class DiffView(QAbstractScrollArea):
             if y > room.height():
                 break
             row = self._rows[index]
-            if row.kind in grounds:
-                painter.fillRect(QRect(0, y, room.width(), self._line), QColor(grounds[row.kind]))
+            ground = colours.selected if first_marked <= index <= last_marked else grounds.get(row.kind)
+            if ground:
+                painter.fillRect(QRect(0, y, room.width(), self._line), QColor(ground))
             painter.setPen(QColor(colours.muted))
             for column, number in enumerate((row.old, row.new)):
                 if number is not None:
@@ -149,8 +211,10 @@ class DiffView(QAbstractScrollArea):
                 painter.drawText(QRect(x, y, self._letter, self._line), middle, SIGNS[row.kind])
             quiet = row.kind in ("hunk", "note")
             painter.setPen(QColor(colours.muted if quiet else colours.text))
-            text = row.text.replace("\t", TAB)[:4000] or ("⋯" if row.kind == "hunk" else "")
+            text = _("No line break at the end of the file") if row.kind == "note" else row.text
+            text = text.replace("\t", TAB)[:4000] or ("⋯" if row.kind == "hunk" else "")
             self._draw(painter, x + 2 * self._letter, y, text, "" if quiet else self._language)
+        self.paint_ring(painter, colours)
         painter.end()
 
     def _draw(self, painter: QPainter, x: int, y: int, text: str, language: str) -> None:
@@ -179,3 +243,14 @@ class DiffView(QAbstractScrollArea):
                     painter.drawText(QRect(x, y, width + self._letter, self._line), middle, piece)
                     x += width
             place = last
+
+
+def _written(row: DiffRow) -> str:
+    """A row as a diff has it."""
+    match row.kind:
+        case "hunk":
+            return f"@@ {row.text}".rstrip()
+        case "note":
+            return f"\\ {row.text}"
+        case _:
+            return f"{'-' if row.kind == 'removed' else SIGNS[row.kind]}{row.text}"

@@ -10,7 +10,15 @@ from typing import Final
 
 from PySide6.QtCore import QSettings, QSize, Qt, Signal
 from PySide6.QtGui import QCloseEvent, QColor, QKeyEvent, QKeySequence, QPainter, QPaintEvent, QShortcut
-from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QGridLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QScrollArea,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from desktop.commands import Command
 from desktop.text import _
@@ -195,7 +203,9 @@ class FirstRunWindow(QWidget):
         if event.key() == Qt.Key.Key_Escape:
             self.close()
         elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-            self.go_on()
+            # A field has its own use for it: what is typed there is not thrown away by going on.
+            if not isinstance(self.focusWidget(), QLineEdit):
+                self.go_on()
         else:
             super().keyPressEvent(event)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QGuiApplication, QHideEvent, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QVBoxLayout, QWidget
+from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from daemon_core.control.runtime_requests import MissingAgent
 from daemon_core.control.views import RuntimeView, TaskAdd, TaskRow, TaskView
@@ -14,11 +14,11 @@ from desktop.daemon.http import WORK_TIMEOUT_MS, Failure
 from desktop.models.state import DesktopState
 from desktop.text import _
 from desktop.theme import tokens
-from desktop.theme.palette import mono_font
-from desktop.windows.bits import Elided, GlyphButton, GlyphLabel, label, quiet_button, tint
+from desktop.windows.bits import Elided, GlyphLabel, label, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.first_run_steps import Step, Told
-from desktop.windows.runtimes import runtime_sentence
+from desktop.windows.missing_agents import MissingAgents
+from desktop.windows.runtime_words import runtime_sentence
 from desktop.windows.task import refusal_sentence
 from desktop.windows.wording import reason_text, seconds_between, span
 from desktop.words import link_sentence
@@ -114,33 +114,12 @@ class AgentLine(QWidget):
         tint(self.state, self._context.colours.muted)
 
 
-class MissingLine(QWidget):
-    """One agent that is not here, and the command that brings it."""
-
-    def __init__(self, context: Context, agent: MissingAgent) -> None:
-        super().__init__()
-        name = label(agent.name or agent.provider)
-        name.setMinimumWidth(120)
-        command = QLineEdit(agent.install)
-        command.setReadOnly(True)
-        command.setFont(mono_font())
-        command.setAccessibleName(_("How to install {agent}", agent=agent.name or agent.provider))
-        copy = GlyphButton("copy", _("Copy"), context.colours)
-        copy.clicked.connect(lambda _checked=False: QGuiApplication.clipboard().setText(agent.install))
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(tokens.GRID)
-        row.addWidget(name)
-        row.addWidget(command, 1)
-        row.addWidget(copy)
-
-
 class AgentsStep(Step):
     """The step."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.heading = _("These agents are on this machine")
+        self.heading = _("Agents on this machine")
         self.words = _(
             "Each was asked for its version. A try gives it a real task of a few words, if you want."
         )
@@ -148,44 +127,27 @@ class AgentsStep(Step):
         self.told = Told()
         self._list = QVBoxLayout()
         self._list.setSpacing(0)
-        self._more = label(_("Not here yet"), size=tokens.SMALL, strong=True)
-        self._missing = QVBoxLayout()
-        self._missing.setSpacing(tokens.GRID)
-        self._shown_missing: list[MissingAgent] = []
+        self.missing = MissingAgents(context, MOST_MISSING)
         self.again = quiet_button(_("Look again"), self._look_again)
         self._column.addWidget(self.told)
         self._column.addLayout(self._list)
         self._column.addWidget(self.again, 0, Qt.AlignmentFlag.AlignLeft)
         self._column.addSpacing(tokens.GRID)
-        self._column.addWidget(self._more)
-        self._column.addLayout(self._missing)
+        self._column.addWidget(self.missing)
         self._column.addStretch(1)
         self._looks = QTimer(self)  # a search that never answers does not keep the button for ever
         self._looks.setSingleShot(True)
         self._looks.setInterval(REFRESH_MS)
         self._looks.timeout.connect(self._looked)
         context.link.changed.connect(self._on_state)
-        self.show_missing([])
 
     def begin(self) -> None:
         self._show_state(self._context.link.state)
         self._ask_missing()
 
     def show_missing(self, found: list[MissingAgent]) -> None:
-        """How to get those that are not here: the ones that were tried with Ostler, a few of them."""
-        wanted = [agent for agent in found if agent.install][:MOST_MISSING]
-        self._more.setVisible(bool(wanted))
-        tint(self._more, self._context.colours.muted)
-        if wanted == self._shown_missing:
-            return
-        self._shown_missing = wanted
-        while (item := self._missing.takeAt(0)) is not None:
-            gone = item.widget()
-            if gone is not None:
-                gone.hide()
-                gone.deleteLater()
-        for agent in wanted:
-            self._missing.addWidget(MissingLine(self._context, agent))
+        """How to get those that are not here."""
+        self.missing.show_agents(found)
 
     def _on_state(self, before: DesktopState, state: DesktopState) -> None:
         if not self.isVisible():

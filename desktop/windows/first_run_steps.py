@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPalette, QPen
 from PySide6.QtWidgets import QAbstractButton, QButtonGroup, QHBoxLayout, QSizePolicy, QVBoxLayout, QWidget
 
 from daemon_core.control.connection_views import SignedIn
@@ -85,6 +85,7 @@ class ChoiceCard(QAbstractButton):
         self._words = label(text, wrap=True)
         for each in (self._title, self._words):
             each.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+            each.setForegroundRole(QPalette.ColorRole.WindowText)  # in a button it would be the button's
         column = QVBoxLayout(self)
         column.setContentsMargins(16 + glyphs.LARGE + 12, 12, 40, 12)
         column.setSpacing(2)

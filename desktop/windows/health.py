@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 from daemon_core.control.views import Condition
 from desktop.commands import Command
 from desktop.models.state import DesktopState
-from desktop.text import _
+from desktop.text import _, n_
 from desktop.theme import tokens
 from desktop.tray.view import TROUBLES
 from desktop.updates.section import UpdateSection
@@ -98,7 +98,9 @@ class HealthPage(QWidget):
                 _("Version {version}", version=status.version),
                 _("running since {time}", time=clock(status.started_at)) if status.started_at else "",
                 _("profile {name}", name=status.profile) if status.profile != "default" else "",
-                _("{n} results wait to be taken", n=status.undelivered) if status.undelivered else "",
+                n_("{n} result waits to be taken", "{n} results wait to be taken", status.undelivered)
+                if status.undelivered
+                else "",
             ]
             self._facts.setText(" · ".join(part for part in parts if part))
         if conditions != self._shown:

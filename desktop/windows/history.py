@@ -15,15 +15,19 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from daemon_core.control.views import TaskRow
 from desktop.commands import Command
 from desktop.daemon.http import Failure
 from desktop.models.history import TASK, HistoryModel
-from desktop.models.state import DesktopState
+from desktop.models.state import ENDED, DesktopState
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.windows.bits import PLAIN_LIST, Choice, Elided, label, tint
 from desktop.windows.context import Context
 from desktop.windows.task_delegate import TaskDelegate
+from desktop.windows.task_line import detail_text
+from desktop.windows.wording import state_text
+from desktop.words import ago
 
 TYPING_MS: Final = 200
 """After the last key: so long until it is searched."""
@@ -36,7 +40,7 @@ class HistoryPage(QWidget):
         super().__init__()
         self._context = context
         self._asked = False
-        self.model = HistoryModel(context.link, self)
+        self.model = HistoryModel(context.link, self, spoken=spoken)
         self.field = QLineEdit()
         self.field.setPlaceholderText(_("Search by title, agent or directory"))
         self.field.setAccessibleName(_("Search by title, agent or directory"))
@@ -151,3 +155,9 @@ class HistoryPage(QWidget):
         if self._typing.isActive() or self.model.stop():
             self._asked = False
         self._typing.stop()
+
+
+def spoken(task: TaskRow) -> str:
+    """A row, as a screen reader says it."""
+    when = ago(task.ended_at or task.created_at) if task.status in ENDED else ""
+    return ", ".join(part for part in (f"{task.title}: {state_text(task)}", detail_text(task), when) if part)

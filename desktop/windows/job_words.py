@@ -124,7 +124,7 @@ def resident_facts(resident: ResidentView, now: dt.datetime) -> str:
     if resident.next_try_at and resident.state == "waiting":
         parts.append(_("at {time}", time=clock(resident.next_try_at)))
     if resident.restarts:
-        parts.append(n_("started again {n} time", "started again {n} times", resident.restarts))
+        parts.append(n_("started again once", "started again {n} times", resident.restarts))
     return " · ".join(part for part in parts if part)
 
 

@@ -46,7 +46,7 @@ from desktop.models.state import DesktopState
 from desktop.text import _, n_
 from desktop.theme import glyphs, tokens
 from desktop.theme.palette import body_font, sized
-from desktop.windows.bits import PLAIN_LIST, Elided, label, paint_ground, primary_button, quiet_button, tint
+from desktop.windows.bits import PLAIN_LIST, Elided, label, paint_ground, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.job_detail import JobDetail
 from desktop.windows.job_words import job_glyph, job_state, job_time, resident_facts, resident_glyph
@@ -171,7 +171,9 @@ class JobsPage(QWidget):
         for widget in (self.empty, self.job, self.resident, self.new_job):
             self.detail.addWidget(widget)
         self.detail.setMinimumWidth(320)
-        self.new = primary_button(_("New job…"), self.begin_job)
+        self.new = quiet_button(_("New job…"), self.begin_job)
+        self.new.setToolTip("Ctrl+Shift+N")
+        QShortcut(QKeySequence("Ctrl+Shift+N"), self, self._begin_by_key)
         head = QHBoxLayout()
         head.setContentsMargins(24, 24, 24, 12)
         head.addWidget(self._sentence, 1)
@@ -313,8 +315,6 @@ class JobsPage(QWidget):
         jobs = {**self._context.link.state.jobs, job.id: self._context.link.state.jobs.get(job.id, job)}
         self.model.show_entries(entries_of(jobs.values(), self._context.link.state.residents.values()))
         self.list.show()
-        QShortcut(QKeySequence("Ctrl+Shift+N"), self, self._begin_by_key)
-        self.new.setToolTip("Ctrl+Shift+N")
         self.setFocusProxy(self.list)
         self.detail.setCurrentWidget(self.job)
         self.choose(f"job {job.id}")

@@ -138,6 +138,7 @@ class MainWindow(QWidget):
         QShortcut(QKeySequence(QKeySequence.StandardKey.New), self, self.new_task)
         QShortcut(QKeySequence(QKeySequence.StandardKey.Close), self, self.close)
         context.link.changed.connect(self._on_state)
+        context.theme.changed.connect(self._recolour)
         if context.messages is not None:
             context.messages.changed.connect(self._on_messages)
         self._show_counts(context.link.state)
@@ -219,6 +220,9 @@ class MainWindow(QWidget):
 
     def _on_state(self, _before: DesktopState, state: DesktopState) -> None:
         self._show_counts(state)
+
+    def _recolour(self) -> None:
+        tint(self._told, self._context.colours.failed)
 
     def _on_messages(self) -> None:
         self._show_counts(self._context.link.state)

@@ -7,7 +7,16 @@ from functools import partial
 from typing import Final
 
 from PySide6.QtCore import Qt, QTimer
-from PySide6.QtGui import QHideEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QShowEvent
+from PySide6.QtGui import (
+    QColor,
+    QHideEvent,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QShowEvent,
+)
 from PySide6.QtWidgets import QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from desktop.commands import Command
@@ -15,7 +24,7 @@ from desktop.notifications.planner import Fact, Kind
 from desktop.text import _, n_
 from desktop.theme import tokens
 from desktop.theme.tokens import Colours
-from desktop.windows.bits import Elided, GlyphButton, GlyphLabel, label, quiet_button, tint
+from desktop.windows.bits import Elided, GlyphButton, GlyphLabel, label, plain, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.words import ago
 
@@ -70,12 +79,15 @@ class MessageLine(QWidget):
         row.addWidget(glyph, 0, Qt.AlignmentFlag.AlignTop)
         row.addLayout(words, 1)
         for told, command in fact.buttons if fact.kind is not Kind.NEEDS_YOU else ():
-            row.addWidget(quiet_button(told, partial(self._act, command)))
+            row.addWidget(quiet_button(plain(told), partial(self._act, command)))
         row.addWidget(self._when)
-        if fact.kind is not Kind.NEEDS_YOU:
-            away = GlyphButton("x", _("Put away"), colours)
-            away.clicked.connect(lambda _checked=False: self._put_away())
-            row.addWidget(away)
+        away = GlyphButton("x", _("Put away"), colours)
+        away.clicked.connect(lambda _checked=False: self._put_away())
+        kept = away.sizePolicy()
+        kept.setRetainSizeWhenHidden(True)  # the times stand below each other
+        away.setSizePolicy(kept)
+        row.addWidget(away)
+        away.setVisible(fact.kind is not Kind.NEEDS_YOU)
         self.show_time()
 
     def show_time(self) -> None:
@@ -115,10 +127,10 @@ class MessageLine(QWidget):
         box = self.rect().adjusted(1, 1, -1, -1)
         if self.underMouse():
             painter.setPen(Qt.PenStyle.NoPen)
-            painter.setBrush(colours.hover)
+            painter.setBrush(QColor(colours.hover))
             painter.drawRoundedRect(box, tokens.RADIUS, tokens.RADIUS)
         if self.hasFocus():
-            painter.setPen(colours.accent)
+            painter.setPen(QPen(QColor(colours.accent), 2))
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRoundedRect(box, tokens.RADIUS, tokens.RADIUS)
         painter.end()

@@ -44,6 +44,7 @@ class NewJobBox(QWidget):
         self.directory = QLineEdit(str(settings.value("new_job/directory", "") or os.path.expanduser("~")))
         self.directory.setAccessibleName(_("Directory"))
         self.name = QLineEdit()
+        self.name.textChanged.connect(lambda text: context.drafts.update({"new_job name": text}))
         self.name.setPlaceholderText(_("Optional"))
         self.name.setAccessibleName(_("Name"))
         self.limit = Choice(_("Time limit"), lambda: context.colours)
@@ -98,6 +99,8 @@ class NewJobBox(QWidget):
         column.addStretch(1)
         self.setAcceptDrops(True)
         self.setFocusProxy(self.command)
+        self.command.setPlainText(context.drafts.get("new_job", ""))
+        self.name.setText(context.drafts.get("new_job name", ""))
         context.theme.changed.connect(self._recolour)
         self._recolour()
 
@@ -134,6 +137,7 @@ class NewJobBox(QWidget):
 
     def _on_typed(self) -> None:
         self._id = ""
+        self._context.drafts["new_job"] = self.command.toPlainText()
         self.button.setEnabled(bool(self.command.toPlainText().strip()))
 
     def _choose(self) -> None:

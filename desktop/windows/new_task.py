@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Final
 
@@ -27,8 +28,9 @@ from desktop.words import cut
 RECENT: Final = 8
 """Directories that are offered again."""
 DROPPED_CHARS: Final = 100_000
-LEAST_WIDTH: Final = 84
+LEAST_WIDTH: Final = 72
 _OWN, _OTHER, _REPO = "", "\0other", "\0repo"
+_OF_AGENT: Final = ("model", "thinking")
 
 
 class NewTaskBox(QWidget):
@@ -45,6 +47,8 @@ class NewTaskBox(QWidget):
         self._known: list[tuple[str, str]] = []
         self._models_of = ""
         self._models: tuple[ModelView, ...] = ()
+        self._wanted = ("", "")
+        """Model and thinking level that were chosen last for this agent; empty: the usual ones."""
         self._dirty: tuple[str, int] = ("", -1)
         self._look = FolderLook(self)
         self._look.known.connect(self._on_looked)
@@ -79,7 +83,8 @@ class NewTaskBox(QWidget):
         self._build()
         self.agent.activated.connect(lambda _row: self._on_agent())
         self.folder.activated.connect(lambda _row: self._on_folder())
-        self.model.activated.connect(lambda _row: self._fill_thinking())
+        self.model.activated.connect(lambda _row: self._on_model())
+        self.thinking.activated.connect(lambda _row: self._on_thinking())
         self.setAcceptDrops(True)
         self._fill_folders()
         self._fill_models(())
@@ -88,6 +93,7 @@ class NewTaskBox(QWidget):
         context.theme.changed.connect(self._recolour)
         self._recolour()
         self.show_state(context.link.state)
+        self._restore()
         keys = {"A": self.agent, "D": self.folder, "M": self.model, "T": self.thinking}
         for key, choice in keys.items():
             shortcut = QShortcut(QKeySequence(f"Alt+{key}"), self, lambda each=choice: self._open(each))
@@ -98,7 +104,7 @@ class NewTaskBox(QWidget):
         self.templates.setToolTip(_("Saved prompts (Ctrl+T)"))
 
     def _choice(self, name: str) -> Choice:
-        made = Choice(name, lambda: self._context.colours)
+        made = Choice(name, lambda: self._context.colours, hugs=True)
         made.setMinimumWidth(LEAST_WIDTH)
         made.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         return made
@@ -142,17 +148,20 @@ class NewTaskBox(QWidget):
         """Offer the agents that there are now."""
         self._show_place()
         known = known_agents(state)
+        self.agent.setVisible(bool(known))
         if known == self._known:
             return
         self._known = known
-        chosen = self.agent.currentData() or str(self._settings.value("new_task/agent", ""))
+        before = self.agent.currentData()
+        chosen = before or str(self._settings.value("new_task/agent", ""))
         self.agent.clear()
         for name, what in known:
             self.agent.addItem(name, what)
         self.agent.setCurrentIndex(max(0, self.agent.findData(chosen)))
-        self.agent.setVisible(bool(known))
         self._models_of = ""
-        self._fill_models(())
+        if self.agent.currentData() != before:  # that others came or went changes nothing of what was chosen
+            self._load_wanted()
+            self._fill_models(())
         if self.prompt.toPlainText().strip():
             self._ask_models()
 
@@ -175,6 +184,8 @@ class NewTaskBox(QWidget):
             ref=self.ref.text().strip() if repository else "",
         )
         self._settings.setValue("new_task/agent", self.agent.currentData())
+        self._settings.setValue(self._kept("model"), wanted.model)
+        self._settings.setValue(self._kept("thinking"), wanted.thinking)
         self._settings.setValue("new_task/directory", _REPO if repository else directory)
         self._settings.setValue("new_task/repo", repository or self._settings.value("new_task/repo", ""))
         self.button.setEnabled(False)
@@ -242,8 +253,25 @@ class NewTaskBox(QWidget):
 
     def _on_agent(self) -> None:
         self._models_of = ""
+        self._load_wanted()
         self._fill_models(())
         self._ask_models()
+
+    def _on_model(self) -> None:
+        self._wanted = (str(self.model.currentData() or ""), self._wanted[1])
+        self._fill_thinking()
+
+    def _on_thinking(self) -> None:
+        self._wanted = (self._wanted[0], str(self.thinking.currentData() or ""))
+
+    def _kept(self, what: str) -> str:
+        """Where a choice that is one agent's is kept."""
+        return f"new_task_{what}/{self.agent.currentData() or ''}"
+
+    def _load_wanted(self) -> None:
+        model, thinking = (str(self._settings.value(self._kept(what), "") or "") for what in _OF_AGENT)
+        self._wanted = (model, thinking)
+        self.thinking.clear()
 
     def _ask_models(self) -> None:
         """Ask for the models once somebody begins to write: an agent may have to be started for it."""
@@ -270,7 +298,11 @@ class NewTaskBox(QWidget):
         self.model.addItem(_("Usual: {name}", name=usual) if usual else _("Usual model"), "")
         for model in models:
             self.model.addItem(model.name or model.id, model.id)
-        self.model.setVisible(bool(models))
+        wanted = self._wanted[0]
+        if wanted and not models:  # not known yet: what was taken last is offered until it is
+            self.model.addItem(wanted, wanted)
+        self.model.setCurrentIndex(max(0, self.model.findData(wanted)))
+        self.model.setVisible(self.model.count() > 1)
         self._fill_thinking()
 
     def _fill_thinking(self) -> None:
@@ -278,13 +310,15 @@ class NewTaskBox(QWidget):
         wanted = str(self.model.currentData() or "")
         model = next((each for each in self._models if (each.id == wanted if wanted else each.default)), None)
         levels = model.thinking_levels if model is not None else ()
-        before = self.thinking.currentData()
+        wanted_level = str(self.thinking.currentData() or self._wanted[1])
+        if wanted_level and not self._models:
+            levels = (wanted_level,)
         self.thinking.clear()
         usual = model.default_level if model is not None else ""
         self.thinking.addItem(_("Usual: {level}", level=usual) if usual else _("Usual thinking"), "")
         for level in levels:
             self.thinking.addItem(_("Thinking: {level}", level=level), level)
-        self.thinking.setCurrentIndex(max(0, self.thinking.findData(before)))
+        self.thinking.setCurrentIndex(max(0, self.thinking.findData(wanted_level)))
         self.thinking.setVisible(bool(levels))
 
     # --- where -------------------------------------------------------------------------------------
@@ -297,7 +331,7 @@ class NewTaskBox(QWidget):
     def _fill_folders(self) -> None:
         last = str(self._settings.value("new_task/directory", "") or "")
         self.folder.clear()
-        self.folder.addItem(_("In a directory of its own"), _OWN)
+        self.folder.addItem(_("Own directory"), _OWN)
         for path in self._recent():
             self.folder.addItem(os.path.basename(path) or path, path)
             self.folder.setItemData(self.folder.count() - 1, path, Qt.ItemDataRole.ToolTipRole)
@@ -367,6 +401,33 @@ class NewTaskBox(QWidget):
 
     # --- small -------------------------------------------------------------------------------------
 
+    def _keep(self) -> None:
+        """What was chosen and filled in, for this box made anew in another language."""
+        drafts = self._context.drafts
+        drafts["new_task agent"] = str(self.agent.currentData() or "")
+        drafts["new_task folder"] = str(self.folder.currentData() or "")
+        drafts["new_task model"], drafts["new_task thinking"] = self._wanted
+        drafts["new_task ref"] = self.ref.text()
+        drafts["new_task fields"] = json.dumps(self.fields.values)
+
+    def _restore(self) -> None:
+        drafts = self._context.drafts
+        if "new_task agent" not in drafts:
+            return
+        at = self.agent.findData(drafts["new_task agent"])
+        if at >= 0:
+            self.agent.setCurrentIndex(at)
+            self._wanted = (drafts["new_task model"], drafts["new_task thinking"])
+            self._fill_models(())
+        at = self.folder.findData(drafts["new_task folder"])
+        if at >= 0:
+            self.folder.setCurrentIndex(at)
+            self._look_there()
+        self.ref.setText(drafts["new_task ref"])
+        for name, value in json.loads(drafts["new_task fields"]).items():
+            if name in self.fields.edits:
+                self.fields.edits[name].setText(value)
+
     def _open(self, choice: Choice) -> None:
         if choice.isVisible():
             choice.setFocus(Qt.FocusReason.ShortcutFocusReason)
@@ -384,6 +445,7 @@ class NewTaskBox(QWidget):
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802
         super().hideEvent(event)
         self._look.stop()
+        self._keep()
         if self.prompt.toPlainText().strip():
             self._settings.setValue("new_task/draft", self.prompt.toPlainText())
         else:

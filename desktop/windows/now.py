@@ -220,8 +220,10 @@ class NowPage(QWidget):
     def _show_state(self) -> None:
         state = self._context.link.state
         # What is wrong with the link stands above the page already.
-        away = bool(link_sentence(state)) and bool(state.tasks)
-        self._sentence.set_text(_("As it was last") if away else status_sentence(state))
+        if not link_sentence(state):
+            self._sentence.set_text(status_sentence(state))
+        else:
+            self._sentence.set_text(_("As it was last") if state.tasks else _("Tasks"))
         self.spend.show_state(state)
         self.needing.show_tasks(state.needing)
         self.active.show_tasks(state.active)
@@ -270,6 +272,8 @@ class NowPage(QWidget):
 
 def empty_sentence(state: DesktopState) -> str:
     """What this page is for, while there is nothing on it; and the next step."""
+    if not state.connected and not state.tasks:
+        return _("What runs and what waits is shown here as soon as Ostler's daemon answers.")
     if not state.connected or state.tasks:
         return ""
     if not any(runtime.status == "online" for runtime in state.runtimes.values()):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from PySide6.QtCore import QObject, QRect, QSettings, QSize, QTimer, QUrl, Signal
-from PySide6.QtGui import QDesktopServices
+from PySide6.QtGui import QColor, QDesktopServices, QGuiApplication
 
 from daemon_core.control.connection_views import TryAgain
 from daemon_core.control.views import TaskAnswer, TaskExtend, TaskView
@@ -59,7 +59,7 @@ class Windows(QObject):
     ) -> None:
         super().__init__(parent)
         self._store = store
-        self.autostart: Autostart | None = None
+        self.autostart: Callable[[], Autostart] | None = None
         self.messages: Messages | None = None
         self._link = link
         self._theme = theme
@@ -69,6 +69,7 @@ class Windows(QObject):
         self._panel: Panel | None = None
         self._first_run: FirstRunWindow | None = None
         self._settings: QSettings | None = None
+        self._drafts: dict[str, str] = {}
         self._ends = False
 
     @property
@@ -99,17 +100,25 @@ class Windows(QObject):
 
     def looked_at(self) -> str:
         """The task in the window, while that has the focus; empty: none."""
-        if self._main is None or not self._main.isActiveWindow() or self._main.page_name != "task":
-            return ""
-        from desktop.windows.task import TaskPage
-
-        page = self._main.page("task")
-        return page.task_id if isinstance(page, TaskPage) else ""
+        return "" if self._main is None or not self._main.isActiveWindow() else self._task_of(self._main)
 
     @property
     def first_run_due(self) -> bool:
         """Whether this profile is a fresh one, and nobody was shown around."""
         return not self.settings.value("first_run/done") and not self.settings.contains("window/geometry")
+
+    def tell(self, sentence: str) -> bool:
+        """Say for a while why something was not done; False: there is no window to say it in."""
+        if self._main is None or not self._main.isVisible():
+            return False
+        self._main.tell(sentence)
+        return True
+
+    def show_aside(self) -> None:
+        """Have the window among the others, out of the way of what the user does."""
+        if not self.main.page_name:
+            self.main.open_page("now")
+        self.main.showMinimized()
 
     def _first_run_window(self) -> FirstRunWindow:
         if self._first_run is None:
@@ -136,7 +145,11 @@ class Windows(QObject):
     def _context(self) -> Context:
         from desktop.windows.context import Context
 
-        return Context(self._link, self._theme, self._ask, self._store, self.autostart, self.messages)
+        prepare()
+        autostart = self.autostart() if self.autostart is not None else None
+        return Context(
+            self._link, self._theme, self._ask, self._store, autostart, self.messages, self._drafts
+        )
 
     @property
     def settings(self) -> QSettings:
@@ -232,7 +245,7 @@ class Windows(QObject):
 
     def make_anew(self) -> None:
         """Windows in another language: each text is made when its widget is. What was open is open again,
-        at the same place and page; drafts of a task are kept by their box."""
+        at the same place and page, with what was written there."""
         panel, self._panel = self._panel, None
         if panel is not None:
             panel.close()
@@ -241,16 +254,28 @@ class Windows(QObject):
         if old is None:
             return
         shown, page, minimised = old.isVisible(), old.page_name, old.isMinimized()
-        section = self._section_of(old)
+        section, task = self._section_of(old), self._task_of(old)
         old.closed.disconnect(self._on_closed)
         old.close()
         old.deleteLater()
         if shown:
             self.main.open_page(page if page != "task" else "now")
+            if task:
+                self.main.open_task(task)
             if section:
                 self._settings_page().open_section(section)
             if not minimised:
                 self.main.bring_up()
+
+    @staticmethod
+    def _task_of(window: MainWindow) -> str:
+        """The task that the window shows; empty: none."""
+        if window.page_name != "task":
+            return ""
+        from desktop.windows.task import TaskPage
+
+        page = window.page("task")
+        return page.task_id if isinstance(page, TaskPage) else ""
 
     def _settings_page(self) -> SettingsPage:
         from desktop.windows.settings import SettingsPage
@@ -289,6 +314,17 @@ class Windows(QObject):
                 self._main.tell(refusal_sentence(failure))
 
         return tell
+
+
+def prepare() -> None:
+    """What every window needs: an icon, and a way to tell screen readers what it paints. Not at the start,
+    since there may never be a window."""
+    from desktop.theme import mark
+    from desktop.windows import access
+
+    if QGuiApplication.windowIcon().isNull():
+        access.install()
+        QGuiApplication.setWindowIcon(mark.app_icon(*map(QColor, mark.APP_COLOURS)))
 
 
 def _open_directory(task: TaskView) -> None:

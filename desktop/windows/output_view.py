@@ -18,19 +18,20 @@ from PySide6.QtGui import (
     QPaintEvent,
     QResizeEvent,
 )
-from PySide6.QtWidgets import QAbstractScrollArea, QWidget
+from PySide6.QtWidgets import QWidget
 
 from desktop.models.output import PLAIN, Line, Look, Output
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.palette import body_font, mono_font
 from desktop.theme.tokens import Colours
+from desktop.windows.bits import ReadingArea
 
 DRAWN_CHARS: Final = 4_000
 """Of one line; nobody scrolls further to the side."""
 
 
-class OutputView(QAbstractScrollArea):
+class OutputView(ReadingArea):
     """Shows an ``Output``.
 
     Signals:
@@ -45,8 +46,6 @@ class OutputView(QAbstractScrollArea):
     def __init__(self, colours: Colours, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setAccessibleName(_("Output"))
-        self.setFrameShape(QAbstractScrollArea.Shape.NoFrame)
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # what programs write to terminals is
         self._colours = colours
         self._font = mono_font()
@@ -218,8 +217,10 @@ class OutputView(QAbstractScrollArea):
             painter.setPen(QColor(colours.muted))
             words = int(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft | Qt.TextFlag.TextWordWrap)
             painter.drawText(room.adjusted(24, 16, -24, -16), words, self._message)
+            self.paint_ring(painter, colours)
             painter.end()
             return
+        painter.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # else it is the application's
         top = self.verticalScrollBar().value() - tokens.GRID
         shift = 24 - self.horizontalScrollBar().value()
         painter.setFont(self._font)
@@ -243,6 +244,7 @@ class OutputView(QAbstractScrollArea):
                 x += width
                 if x > room.width():
                     break
+        self.paint_ring(painter, colours)
         painter.end()
 
     def _colour(self, look: Look) -> str:

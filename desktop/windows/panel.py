@@ -36,7 +36,7 @@ from desktop.windows.context import Context
 from desktop.windows.now import Section, empty_sentence
 from desktop.windows.quick_task import QuickTask
 from desktop.windows.trouble import action_of, detail_sentence
-from desktop.words import link_sentence, status_sentence
+from desktop.words import full_stop, link_sentence, status_sentence
 
 WIDTH: Final = 400
 HEIGHT: Final = 560
@@ -72,7 +72,10 @@ class Panel(QWidget):
         self._place: Place | None = None
         self._closed_at = QElapsedTimer()
         self.setWindowTitle("Ostler")
-        self.setStyleSheet("QPushButton { padding-left: 9px; padding-right: 9px; }")  # three answers in a row
+        self.setStyleSheet(  # three answers in a row
+            "QPushButton { padding-left: 9px; padding-right: 9px; }"
+            "QPushButton:focus { padding-left: 8px; padding-right: 8px; }"
+        )
         self.setAttribute(Qt.WidgetAttribute.WA_QuitOnClose, False)
         self._mark = _Mark(self._context)
         self._sentence = Elided(size=tokens.TITLE, strong=True)
@@ -88,6 +91,7 @@ class Panel(QWidget):
         head.addWidget(self._mark)
         head.addWidget(self._sentence, 1)
         head.addWidget(self.more)
+        self._wrong = label(strong=True, wrap=True)
         self._trouble = label(wrap=True)
         self.act: QPushButton = quiet_button("", self._on_act)
         self._act: Command | None = None
@@ -95,6 +99,7 @@ class Panel(QWidget):
         down = QVBoxLayout(self._down)
         down.setContentsMargins(14, 0, 14, 12)
         down.setSpacing(tokens.GRID)
+        down.addWidget(self._wrong)
         down.addWidget(self._trouble)
         down.addWidget(self.act, 0, Qt.AlignmentFlag.AlignLeft)
         self.needing = Section(self._context, _("Needs you"), ACTIVE, asking=True)
@@ -178,10 +183,13 @@ class Panel(QWidget):
     def _show_state(self) -> None:
         state = self._context.link.state
         self._mark.update()
-        self._sentence.set_text(status_sentence(state))
-        down = bool(link_sentence(state))
+        wrong = link_sentence(state)
+        down = bool(wrong)
+        # What is wrong is too long for one line beside the mark.
+        self._sentence.set_text("Ostler" if down else status_sentence(state))
         self._down.setVisible(down)
         if down:
+            self._wrong.setText(full_stop(wrong))
             self._trouble.setText(detail_sentence(state))
             self._trouble.setVisible(bool(self._trouble.text()))
             tint(self._trouble, self._context.colours.muted)
@@ -190,7 +198,6 @@ class Panel(QWidget):
             if found is not None:
                 text, self._act = found
                 self.act.setText(text)
-            self._down.setVisible(bool(self._trouble.text()) or found is not None)
         self.needing.show_tasks(state.needing)
         self.active.show_tasks(state.active)
         self.waiting.show_tasks(state.waiting)
@@ -208,7 +215,10 @@ class Panel(QWidget):
         """As high as what is in it, within limits; at its place again."""
         self._lines.activate()
         self._column.activate()
-        rest = self._column.minimumSize().height() - self._area.minimumSizeHint().height()
+        least = self._column.minimumSize().height()
+        if self._column.hasHeightForWidth():  # what is wrong may take two lines
+            least = self._column.minimumHeightForWidth(WIDTH)
+        rest = least - self._area.minimumSizeHint().height()
         needed = self._lines.heightForWidth(WIDTH - 2) if self._lines.hasHeightForWidth() else 0
         wanted = rest + max(needed, self._lines.sizeHint().height())
         size = QSize(WIDTH, min(HEIGHT, max(LEAST_HEIGHT, wanted)))

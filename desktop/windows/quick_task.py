@@ -35,7 +35,7 @@ class QuickTask(QWidget):
         self.prompt.setPlaceholderText(_("What should be done?"))
         self.prompt.setAccessibleName(_("What should be done?"))
         self.prompt.returnPressed.connect(self.start)
-        self.prompt.textChanged.connect(lambda _text: self._show_button())
+        self.prompt.textChanged.connect(self._on_typed)
         self.agent = Choice(_("Agent"), lambda: context.colours)
         self.folder = Choice(_("Directory"), lambda: context.colours)
         for choice in (self.agent, self.folder):
@@ -59,6 +59,7 @@ class QuickTask(QWidget):
         column.addWidget(self._refusal)
         column.addLayout(first)
         column.addLayout(second)
+        self.prompt.setText(context.drafts.get("quick_task", ""))
         self._show_button()
 
     def show_state(self, state: DesktopState) -> None:
@@ -125,6 +126,10 @@ class QuickTask(QWidget):
         tint(self._refusal, self._context.colours.failed)
         self._refusal.setText(refusal_sentence(failure))
         self._refusal.show()
+        self._show_button()
+
+    def _on_typed(self, text: str) -> None:
+        self._context.drafts["quick_task"] = text
         self._show_button()
 
     def _show_button(self) -> None:

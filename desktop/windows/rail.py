@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QAccessible, QColor, QKeyEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QAccessible, QColor, QFontMetrics, QKeyEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QAbstractButton, QButtonGroup, QVBoxLayout, QWidget
 
 from desktop.theme import glyphs, tokens
@@ -15,6 +15,10 @@ from desktop.theme.palette import Theme, body_font, sized
 WIDE: Final = 168
 NARROW: Final = 56
 HEIGHT: Final = 36
+BEFORE: Final = tokens.GRID + glyphs.LARGE + 10
+"""Up to the name."""
+AFTER: Final = 28
+"""For a number."""
 
 
 class RailButton(QAbstractButton):
@@ -47,6 +51,11 @@ class RailButton(QAbstractButton):
         """For a screen reader."""
         self.click()
 
+    def wide(self) -> int:
+        """The width that its name needs in any state, with a number behind it."""
+        name = QFontMetrics(sized(body_font(), tokens.BODY, strong=True)).horizontalAdvance(self.text())
+        return 2 * tokens.GRID + BEFORE + name + AFTER
+
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         return QSize(NARROW if self.narrow else WIDE, HEIGHT)
 
@@ -74,8 +83,8 @@ class RailButton(QAbstractButton):
         if not self.narrow:
             painter.setFont(sized(body_font(), tokens.BODY, strong=self.isChecked()))
             painter.setPen(QColor(colours.text))
-            before, after = tokens.GRID + glyphs.LARGE + 10, 28
-            room = box.adjusted(after, 0, -before, 0) if rtl else box.adjusted(before, 0, -after, 0)
+            after = AFTER if self._count else 0
+            room = box.adjusted(after, 0, -BEFORE, 0) if rtl else box.adjusted(BEFORE, 0, -after, 0)
             painter.drawText(room, flags, self.text())
         if self._count:
             painter.setFont(sized(body_font(), tokens.SMALL, strong=True))
@@ -118,7 +127,8 @@ class Rail(QWidget):
 
     def set_narrow(self, narrow: bool) -> None:
         """Glyphs alone, or with names."""
-        self.setFixedWidth(NARROW if narrow else WIDE)
+        wide = max(WIDE, *(button.wide() for button in self.buttons.values()))
+        self.setFixedWidth(NARROW if narrow else wide)
         for button in self.buttons.values():
             button.narrow = narrow
             button.updateGeometry()

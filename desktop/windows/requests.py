@@ -15,11 +15,14 @@ from desktop.models.transcript import Step
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.palette import mono_font
-from desktop.windows.bits import label, primary_button, quiet_button
+from desktop.windows.bits import label, plain, primary_button, quiet_button
 from desktop.windows.context import Context
+from desktop.windows.flow import Flow
 from desktop.words import cut
 
 SHOWN_CHARS: Final = 160
+MOST_OPTIONS: Final = 4
+"""More than that are written, not pressed."""
 
 
 class RequestRow(QWidget):
@@ -32,8 +35,8 @@ class RequestRow(QWidget):
         self._task = task_id
         self._buttons: list[QPushButton] = []
         column = QVBoxLayout(self)
-        column.setContentsMargins(0, tokens.HALF, 0, tokens.HALF)
-        column.setSpacing(tokens.HALF)
+        column.setContentsMargins(0, tokens.HALF, 0, tokens.GRID)
+        column.setSpacing(2)
         asked = label(request_sentence(request), wrap=True)
         asked.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         column.addWidget(asked)
@@ -43,22 +46,25 @@ class RequestRow(QWidget):
             told.setFont(mono_font())
             told.setToolTip(Step(tool=request.tool, input=request.input).input_text[:4000])
             column.addWidget(told)
-        row = QHBoxLayout()
-        row.setSpacing(tokens.GRID)
-        column.addLayout(row)
+        if request.kind == "question" and not 0 < len(request.options) <= MOST_OPTIONS:
+            self._make_field(column)
+            return
+        row = Flow()
+        column.addSpacing(6)
+        column.addWidget(row)
         if request.kind == "question":
-            self._make_question(row)
+            for option in request.options:
+                self._button(row, quiet_button, plain(cut(option, 32)), "allow", option)
         else:
             self._button(row, primary_button, _("Allow once"), "allow")
             self._button(row, quiet_button, _("For this task"), "allow-task")
             self._button(row, quiet_button, _("Deny"), "deny")
-        row.addStretch(1)
 
-    def _make_question(self, row: QHBoxLayout) -> None:
-        if self.request.options and len(self.request.options) <= 4:
-            for option in self.request.options:
-                self._button(row, quiet_button, cut(option, 32), "allow", option)
-            return
+    def _make_field(self, column: QVBoxLayout) -> None:
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 6, 0, 0)
+        row.setSpacing(tokens.GRID)
+        column.addLayout(row)
         answer = QLineEdit()
         answer.setPlaceholderText(_("Your answer"))
         answer.setAccessibleName(_("Your answer"))
@@ -75,7 +81,7 @@ class RequestRow(QWidget):
 
     def _button(
         self,
-        row: QHBoxLayout,
+        row: Flow,
         make: Callable[[str, Callable[[], None]], QPushButton],
         text: str,
         choice: str,
@@ -83,7 +89,7 @@ class RequestRow(QWidget):
     ) -> None:
         button = make(text, lambda: self._answer(choice, words))
         self._buttons.append(button)
-        row.addWidget(button)
+        row.add(button)
 
     def _answer(self, choice: str, words: str = "") -> None:
         for button in self._buttons:

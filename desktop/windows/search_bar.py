@@ -33,7 +33,7 @@ class SearchBar(QWidget):
         self.field.textChanged.connect(self.changed)
         self._count = label(size=tokens.SMALL)
         tint(self._count, colours.muted)
-        back = GlyphButton("x", _("Close the search"), colours)
+        self._back = back = GlyphButton("x", _("Close the search"), colours)
         back.clicked.connect(lambda _checked=False: self.close_search())
         row = QHBoxLayout(self)
         row.setContentsMargins(24, tokens.GRID, 24, 0)
@@ -42,6 +42,11 @@ class SearchBar(QWidget):
         row.addStretch(1)
         row.addWidget(back)
         self.hide()
+
+    def recolour(self, colours: Colours) -> None:
+        """The look is another one."""
+        tint(self._count, colours.muted)
+        self._back.recolour(colours)
 
     def begin(self) -> None:
         """Show it, ready to be typed into."""

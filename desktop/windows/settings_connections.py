@@ -38,7 +38,7 @@ from desktop.windows.bits import (
 from desktop.windows.context import Context
 from desktop.windows.settings_editors import CalmChoice
 from desktop.windows.settings_words import refusal_words
-from desktop.words import ago, clock, condition_text
+from desktop.words import ago, clock, condition_text, full_stop
 
 FIELD_WIDTH: Final = 400
 STORES: Final = (
@@ -55,6 +55,9 @@ NO_ANSWER: Final = {
     "timeout": mark("it did not answer in time"),
     "cut_off": mark("it broke off in the middle of an answer"),
     "reset": mark("it broke the connection off"),
+    "tls": mark("there is no secure connection to it"),
+    "not_the_server": mark("something else answers in its place"),
+    "unreadable": mark("its answer cannot be understood"),
 }
 SIGNED_OUT_WHY: Final = {
     "token_refused": mark("it refuses the token"),
@@ -481,7 +484,8 @@ def state_text(detail: ConnectionDetail) -> str:
         case _:
             told = condition_text(Condition(code=detail.reason, params=detail.reason_params))
             why = NO_ANSWER.get(str(detail.reason_params.get("reason", "")))
-            parts = [f"{told}: {_(why)}." if why else f"{told}.", _("Since {time}.", time=since)]
+            what = _("{what}: {why}", what=told, why=_(why)) if why else told
+            parts = [full_stop(what), _("Since {time}.", time=since)]
     if detail.next_try_at:
         parts.append(_("Next try at {time}.", time=clock(detail.next_try_at)))
     return " ".join(parts)
@@ -506,6 +510,14 @@ def facts_text(detail: ConnectionDetail) -> str:
         n_("{n} result waits to be taken", "{n} results wait to be taken", detail.undelivered)
         if detail.undelivered
         else "",
+        *(
+            _(
+                "{workspace} does not take the agents of this machine: {why}",
+                workspace=each.name or each.id,
+                why=each.problem,
+            )
+            for each in [each for each in detail.workspaces if each.problem][:2]
+        ),
         token,
     )
     return " · ".join(part for part in parts if part)

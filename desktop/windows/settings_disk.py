@@ -12,15 +12,16 @@ from daemon_core.control.views import CleanRequest, CleanRound, DiskReport
 from desktop.daemon.http import WORK_TIMEOUT_MS, Call, Failure
 from desktop.text import _, n_
 from desktop.theme import tokens
+from desktop.updates.section import Bar
 from desktop.windows.asking import ask
 from desktop.windows.bits import label, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.settings_words import refusal_words
-from desktop.words import ago
+from desktop.words import ago, decimal
 
 
 class DiskPanel(QWidget):
-    """Two sentences and a button."""
+    """Two sentences, how full the disk is, and a button."""
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -29,6 +30,9 @@ class DiskPanel(QWidget):
         self.used = label(_("Being measured …"), wrap=True)
         self.last = label(wrap=True)
         self.last.hide()
+        self.meter = Bar(context)
+        self.meter.hide()
+        self._report: DiskReport | None = None
         self.offer = label(wrap=True)
         self.look = quiet_button(_("Clean up now"), self.ask)
         self.clean = quiet_button(_("Remove it"), self.do)
@@ -42,6 +46,7 @@ class DiskPanel(QWidget):
         column.setContentsMargins(0, tokens.GRID, 0, tokens.GRID * 2)
         column.setSpacing(tokens.GRID)
         column.addWidget(self.used)
+        column.addWidget(self.meter)
         column.addWidget(self.last)
         column.addWidget(self.offer)
         column.addLayout(buttons)
@@ -52,11 +57,24 @@ class DiskPanel(QWidget):
     def show_report(self, report: DiskReport) -> None:
         """Say what is used, and what was done last."""
         self._stop_measuring()
+        self._report = report
+        self._show_meter(report)
         free = min((space.free for space in report.spaces), default=0)
         used = size_text(report.total_bytes)
         self.used.setText(_("Ostler uses {used}; {free} are free.", used=used, free=size_text(free)))
         self.last.setText(last_text(report.last_clean))
         self.last.show()
+
+    def _show_meter(self, report: DiskReport) -> None:
+        """How full the fullest disk is that Ostler writes to."""
+        space = max(report.spaces, key=lambda each: 1 - each.free / max(1, each.total), default=None)
+        self.meter.setVisible(space is not None and space.total > 0)
+        if space is not None and space.total > 0:
+            share = 1 - space.free / space.total
+            colours = self._context.colours
+            full = _("{n} percent of the disk are in use", n=round(share * 100))
+            self.meter.show_share(share, full, colours.failed if space.low else colours.neutral)
+            self.meter.setToolTip(full)
 
     def show_offer(self, found: CleanRound) -> None:
         """Say what a round would take away."""
@@ -125,6 +143,8 @@ class DiskPanel(QWidget):
 
     def _recolour(self) -> None:
         tint(self.last, self._context.colours.muted)
+        if self._report is not None:
+            self._show_meter(self._report)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         super().showEvent(event)
@@ -157,6 +177,6 @@ def size_text(count: int) -> str:
     amount = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:
-            return f"{amount:.1f} {unit}" if unit == "GB" and amount < 100 else f"{amount:.0f} {unit}"
+            return f"{decimal(amount, 1 if unit == 'GB' and amount < 100 else 0)} {unit}"
         amount /= 1000
-    return f"{amount:.1f} TB"
+    return f"{decimal(amount, 1)} TB"

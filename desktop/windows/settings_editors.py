@@ -34,11 +34,13 @@ from desktop.windows.settings_words import (
     UNLIMITED,
     choice_text,
     title_of,
+    unit_text,
 )
 from desktop.windows.switch import Switch
 
 WIDTH: Final = 200
 """Of fields that stand beside their title."""
+UNIT_WIDTH: Final = 116
 SETTLE_MS: Final = 500
 """Steps that follow each other faster than this are one change."""
 MOST: Final = 2**31 - 1
@@ -124,6 +126,7 @@ class Spin(QSpinBox):
         self.setAccessibleName(name)
         self.setRange(int(least or 0), int(min(most if most is not None else MOST, MOST)))
         self.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.lineEdit().setTextMargins(tokens.HALF, 0, tokens.HALF + 2, 0)
         self.setKeyboardTracking(False)
         self.setFixedWidth(100)
         self._shown = self.value()
@@ -179,6 +182,7 @@ class MoneyEditor(Editor):
         self.field.setRange(view.least or 0.0, view.most if view.most is not None else 1e9)
         self.field.setKeyboardTracking(False)
         self.field.setAlignment(Qt.AlignmentFlag.AlignRight)
+        self.field.lineEdit().setTextMargins(tokens.HALF, 0, tokens.HALF + 2, 0)
         self.field.setFixedWidth(120)
         self.field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         if view.key in UNLIMITED:
@@ -211,11 +215,9 @@ class AmountEditor(Editor):
         elif view.key in UNLIMITED:
             self.spin.setSpecialValueText(_("no limit"))
         self.unit = CalmChoice(_("Unit of: {name}", name=name), colours)
-        for unit, size, text in DURATION_UNITS if self._time else SIZE_UNITS:
-            self._add(unit, size, _(text))
-        kept = self.unit.sizePolicy()
-        kept.setRetainSizeWhenHidden(True)
-        self.unit.setSizePolicy(kept)
+        for unit, size in DURATION_UNITS if self._time else SIZE_UNITS:
+            self._add(unit, size)
+        self.unit.setFixedWidth(UNIT_WIDTH)
         self.spin.settled.connect(lambda _number: self._tell())
         self.spin.valueChanged.connect(lambda _number: self._show_unit())
         self.unit.activated.connect(lambda _row: self._tell())
@@ -236,21 +238,26 @@ class AmountEditor(Editor):
         self._show_unit()
 
     def _show_unit(self) -> None:
-        """ "Never" has no unit."""
-        self.unit.setVisible(bool(self.spin.value()) or not self.spin.specialValueText())
+        """ "Never" has no unit, and takes its room. A unit goes with its number: "1 day", "2 days"."""
+        number = self.spin.value()
+        shown = bool(number) or not self.spin.specialValueText()
+        self.unit.setVisible(shown)
+        self.spin.setFixedWidth(WIDTH - UNIT_WIDTH - tokens.GRID if shown else WIDTH)
+        for row in range(self.unit.count()):
+            self.unit.setItemText(row, unit_text(str(self.unit.itemData(row)), number))
 
     def _unit_for(self, amount: float) -> str:
         """The largest unit of which it is a whole number."""
         fitting = [unit for unit, size in self._units.items() if math.isclose(amount % size, 0, abs_tol=1e-9)]
         if not fitting:
-            self._add("ms", 0.001, _("milliseconds")) if self._time else self._add("B", 1, _("bytes"))
+            self._add("ms", 0.001) if self._time else self._add("B", 1)
             return "ms" if self._time else "B"
         return max(fitting, key=lambda unit: self._units[unit])
 
-    def _add(self, unit: str, size: float, text: str) -> None:
+    def _add(self, unit: str, size: float) -> None:
         if unit not in self._units:
             self._units[unit] = size
-            self.unit.addItem(text, unit)
+            self.unit.addItem(unit_text(unit, 2), unit)
 
     def _tell(self) -> None:
         number, unit = self.spin.value(), str(self.unit.currentData())

@@ -17,6 +17,7 @@ from desktop.windows.asking import ask
 from desktop.windows.bits import label, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.settings_words import refusal_words
+from desktop.windows.wording import dollars
 from desktop.words import UPDATE_AWAY, clock
 
 
@@ -186,9 +187,9 @@ class SnoozePanel(QWidget):
 
 def spend_text(spend: SpendView) -> tuple[str, str]:
     """(what today cost, what comes of it)."""
-    spent = _("${amount}", amount=f"{spend.spent:.2f}")
+    spent = dollars(spend.spent)
     if spend.limit:
-        sentence = _("Today: {spent} of {limit}.", spent=spent, limit=f"${spend.limit:.2f}")
+        sentence = _("Today: {spent} of {limit}.", spent=spent, limit=dollars(spend.limit))
     else:
         sentence = _("Today: {spent}. There is no limit.", spent=spent)
     parts = []

@@ -11,7 +11,7 @@ from typing import Final
 from daemon_core.control.errors import ControlError
 from daemon_core.control.settings_views import SettingView
 from desktop.daemon.http import Failure
-from desktop.text import _, mark
+from desktop.text import _, mark, n_
 
 TITLES: Final[Mapping[str, str]] = {
     "daemon.slots": mark("Tasks at once"),
@@ -128,6 +128,8 @@ HINTS: Final[Mapping[str, str]] = {
     "workdirs.free_floor": mark("With less than this no task is taken. 0: never mind."),
     "workdirs.artifacts": mark("Removed from work directories first. One name a line."),
     "hub.enabled": mark("Off: only servers give tasks, none can be started here."),
+    "agents.enabled": mark("Off: it gets no tasks."),
+    "agents.mcp": mark("Whether it is given Ostler's tools; else as set for all."),
     "agents.model": mark("Where neither task nor agent names one. Empty: its own choice."),
     "agents.thinking": mark("Where neither task nor agent names one. Empty: its own choice."),
     "agents.path": mark("Empty: looked for where programs are."),
@@ -172,15 +174,37 @@ CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
 }  # fmt: skip
 NEVER: Final = frozenset(
     {
-        "jobs.time_limit", "watchdog.idle", "watchdog.tool", "watchdog.request", "watchdog.run_time_limit",
+        "watchdog.idle", "watchdog.tool", "watchdog.run_time_limit",
     }
 )  # fmt: skip
 """Spans of time where 0 means "never"."""
-UNLIMITED: Final = frozenset({"jobs.output_budget", "workdirs.budget", "spend.daily_limit"})
-"""Sizes where 0 means "no limit"."""
-DURATION_UNITS: Final = (("s", 1, mark("seconds")), ("m", 60, mark("minutes")), ("h", 3600, mark("hours")),
-                         ("d", 86400, mark("days")))  # fmt: skip
-SIZE_UNITS: Final = (("KiB", 2**10, "KiB"), ("MiB", 2**20, "MiB"), ("GiB", 2**30, "GiB"))
+UNLIMITED: Final = frozenset(
+    {
+        "jobs.output_budget", "jobs.time_limit", "workdirs.budget", "spend.daily_limit", "watchdog.request",
+    }
+)  # fmt: skip
+"""Amounts where 0 means "no limit"."""
+DURATION_UNITS: Final = (("s", 1), ("m", 60), ("h", 3600), ("d", 86400))
+SIZE_UNITS: Final = (("KiB", 2**10), ("MiB", 2**20), ("GiB", 2**30))
+
+
+def unit_text(unit: str, count: int) -> str:
+    """What a unit is called after this number."""
+    match unit:
+        case "ms":
+            return n_("millisecond", "milliseconds", count)
+        case "s":
+            return n_("second", "seconds", count)
+        case "m":
+            return n_("minute", "minutes", count)
+        case "h":
+            return n_("hour", "hours", count)
+        case "d":
+            return n_("day", "days", count)
+        case "B":
+            return n_("byte", "bytes", count)
+        case _:
+            return unit
 
 
 def table_key(key: str) -> str:

@@ -14,6 +14,7 @@ from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.palette import body_font, sized
 from desktop.windows.context import Context
+from desktop.words import decimal
 
 WIDTH: Final = 56
 HEIGHT: Final = 18
@@ -88,4 +89,4 @@ def bytes_text(size: int) -> str:
         return _("{n} kB", n=max(0, size // 1000))
     if size < 1_000_000_000:
         return _("{n} MB", n=size // 1_000_000)
-    return _("{n} GB", n=f"{size / 1_000_000_000:.1f}")
+    return _("{n} GB", n=decimal(size / 1_000_000_000, 1))

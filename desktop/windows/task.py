@@ -205,7 +205,10 @@ class TaskPage(QWidget):
     def _build_reply(self) -> QVBoxLayout:
         self.reply = PromptBox(_("Reply, and it goes on in the same conversation"))
         self.reply.sent.connect(self._send)
+        self.reply.textChanged.connect(self._show_send)
         self.send = primary_button(_("Send"), self._send)
+        self.send.setEnabled(False)
+        self._sending = False
         self.send.setToolTip(_("Ctrl+Enter"))
         self._refusal = label(wrap=True)
         tint(self._refusal, self._context.colours.failed)
@@ -230,6 +233,7 @@ class TaskPage(QWidget):
     def open_task(self, task_id: str) -> None:
         """Show this task from now on."""
         if task_id != self._id:
+            self._keep_draft()
             self.close_task()
             self._id = task_id
             self._task = None
@@ -241,9 +245,18 @@ class TaskPage(QWidget):
             self._title.set_text(row.title if row is not None else "")
             self._facts.set_text("")
             self._refusal.hide()
-            self.reply.clear()
+            self._sending = False
+            self.reply.setPlainText(self._context.drafts.get(f"reply {task_id}", ""))
             self.transcript.follow()
         self._ask()
+
+    def _keep_draft(self) -> None:
+        """What is written for this task and was not sent is there again when the task is."""
+        name, text = f"reply {self._id}", self.reply.toPlainText()
+        if self._id and text.strip():
+            self._context.drafts[name] = text
+        else:
+            self._context.drafts.pop(name, None)
 
     def close_task(self) -> None:
         """Let go of it."""
@@ -415,20 +428,35 @@ class TaskPage(QWidget):
         prompt = self.reply.toPlainText()
         if not prompt.strip() or not self._id or not self.send.isEnabled():
             return
-        self.send.setEnabled(False)
+        self._sending = True
+        self._show_send()
         self._refusal.hide()
+        task_id = self._id
         self._context.link.call(
-            TaskView, "POST", f"/v1/tasks/{self._id}/reply", TaskReply(prompt=prompt),
-            done=self._on_replied, failed=self._on_refused,
+            TaskView, "POST", f"/v1/tasks/{task_id}/reply", TaskReply(prompt=prompt),
+            done=lambda task: self._on_replied(task_id, task),
+            failed=lambda failure: self._on_not_replied(task_id, failure),
         )  # fmt: skip
 
-    def _on_replied(self, task: TaskView) -> None:
-        self.send.setEnabled(True)
+    def _show_send(self) -> None:
+        self.send.setEnabled(bool(self.reply.toPlainText().strip()) and not self._sending)
+
+    def _on_replied(self, task_id: str, task: TaskView) -> None:
+        self._context.drafts.pop(f"reply {task_id}", None)
+        if task_id != self._id:
+            return  # another one is looked at by now, and may be written to
+        self._sending = False
         self.reply.clear()
+        self._show_send()
         self._context.do(Command("open_task", task.id))
 
+    def _on_not_replied(self, task_id: str, failure: Failure) -> None:
+        if task_id == self._id:
+            self._on_refused(failure)
+
     def _on_refused(self, failure: Failure) -> None:
-        self.send.setEnabled(True)
+        self._sending = False
+        self._show_send()
         self._refusal.setText(refusal_sentence(failure))
         self._refusal.show()
 
@@ -492,6 +520,7 @@ class TaskPage(QWidget):
         self.transcript.recolour(colours)
         self.changes.recolour(colours)
         self.about.recolour(colours)
+        self.search.recolour(colours)
         tint(self._notice_text, colours.waiting)
         tint(self._refusal, colours.failed)
         self._colour_pills()
@@ -516,6 +545,7 @@ class TaskPage(QWidget):
         self._tick.stop()
         self._again.stop()
         self._cancel_calls()
+        self._keep_draft()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
         if event.key() == Qt.Key.Key_Escape:
@@ -557,6 +587,11 @@ def refusal_sentence(failure: Failure) -> str:
     """Why something was not done, in a sentence."""
     if not isinstance(failure, ControlError):
         return _("Ostler's daemon did not answer. Nothing is known of what became of it.")
+    if failure.code == "internal":
+        detail = failure.params.get("detail")
+        if not detail:
+            return _("The daemon could not do it. Its log says more.")
+        return _("The daemon could not do it: {detail}. Check the disk.", detail=detail)
     known = {
         "conflict": _("The task does not allow it in its present state."),
         "runtime_unusable": _("This agent cannot be used now."),

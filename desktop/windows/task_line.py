@@ -68,6 +68,7 @@ class TaskLine(QWidget):
             self._cancel: "cancel_task",
             self._retry: "retry_task",
         }
+        self._buttons = tuple(names)
         tools = QHBoxLayout()
         tools.setSpacing(0)
         for button, name in names.items():
@@ -110,6 +111,9 @@ class TaskLine(QWidget):
         self._cancel.setVisible(task.status not in ENDED)
         self._retry.setVisible(task.status in ENDED)
         tint(self._time, colours.muted)
+        for button in self._buttons:
+            if button.colours is not colours:
+                button.recolour(colours)
         self.show_time(dt.datetime.now(dt.UTC))
         self.setAccessibleName(f"{task.title}: {state}")
 
@@ -197,6 +201,8 @@ def detail_text(task: TaskRow, *, costs: bool = True) -> str:
         parts.append(state_text(task))
         took = seconds_between(task.started_at, task.ended_at)
         parts.append(span(took) if took is not None and took >= 1 else "")
+        files = task.changed_files
+        parts.append(n_("{n} file", "{n} files", files) if files else "")
         parts.append(cost_text(task.cost, task.cost_how) if costs and task.cost is not None else "")
     elif task.status in ACTIVE:
         said = task.notice is not None and task.notice.code == "agent"

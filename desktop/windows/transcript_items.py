@@ -14,6 +14,7 @@ from PySide6.QtGui import (
     QFontMetrics,
     QPainter,
     QPalette,
+    QPen,
     QTextBlock,
     QTextBlockFormat,
     QTextCharFormat,
@@ -21,7 +22,9 @@ from PySide6.QtGui import (
     QTextDocument,
     QTextFormat,
     QTextOption,
+    QTransform,
 )
+from PySide6.QtWidgets import QStyle
 
 from desktop.models.transcript import Item, Kind, Step, Transcript
 from desktop.text import _, n_
@@ -37,8 +40,14 @@ ROW: Final = tokens.ROW_COMPACT
 PAD: Final = 12
 INDENT: Final = 24
 SHOWN_LINES: Final = 60
-"""Of an input or output; the whole of it can be copied."""
+"""Of an input or output, until more is wanted."""
 SHOWN_CHARS: Final = 8_000
+MOST_LINES: Final = 1_000
+"""Then so much, which is still laid out in a moment; the whole of it can be copied."""
+MOST_CHARS: Final = 100_000
+CODE_PAD: Final = 12
+CODE_ROOM: Final = 6
+"""Above and below it."""
 SLOW_S: Final = 1.0
 """Calls that took less than this have no duration: it would say nothing."""
 
@@ -84,8 +93,10 @@ class Piece:
     ground: QRect | None = None
     bar: bool = False
     what: str = ""
-    """What a click does: fold (the item), or step (one call of it)."""
+    """What a click does: fold (the item), step (one call of it), or more (of what the call gave)."""
     step: int = -1
+    codes: tuple[QRect, ...] = ()
+    """What code stands on, from the document's top left."""
 
 
 @dataclass(slots=True)
@@ -105,7 +116,8 @@ class _Document(QTextDocument):
 class ItemLayout:
     """Makes ``Laid`` of items for a width, and paints them."""
 
-    def __init__(self, colours: Colours) -> None:
+    def __init__(self, colours: Colours, *, rtl: bool = False) -> None:
+        self.rtl = rtl
         self.body = body_font()
         self.strong = sized(self.body, tokens.BODY, strong=True)
         self.small = sized(self.body, tokens.SMALL)
@@ -148,7 +160,10 @@ class ItemLayout:
                 pieces.append(Piece(QRect(PAD, PAD, width - 2 * PAD, height), document, ground=ground))
                 bottom = ground.height()
             case Kind.ERROR:
-                document = self._document(item.text, width - PAD, markdown=False)
+                text, left = shortened(item.text)
+                if left:
+                    text += "\n" + n_("{n} more line", "{n} more lines", left)
+                document = self._document(text, width - PAD, markdown=False)
                 height = _height(document)
                 rect = QRect(PAD, 0, width - PAD, height)
                 pieces.append(Piece(rect, document, colour=self.colours.failed, bar=True))
@@ -157,7 +172,12 @@ class ItemLayout:
                 raw = item.kind is Kind.RAW
                 document = self._document(item.text, width, markdown=not raw, mono=raw)
                 bottom = _height(document)
-                pieces.append(Piece(QRect(0, 0, width, bottom), document))
+                codes = () if raw else _code_grounds(document, width)
+                pieces.append(Piece(QRect(0, 0, width, bottom), document, codes=codes))
+        if self.rtl:
+            for piece in pieces:
+                piece.rect = _mirrored(piece.rect, width)
+                piece.ground = _mirrored(piece.ground, width) if piece.ground is not None else None
         return Laid(item.version, bottom + GAP, pieces)
 
     def _lay_steps(self, item: Item, width: int, pieces: list[Piece]) -> int:
@@ -186,17 +206,20 @@ class ItemLayout:
             pieces.append(Piece(rect, row=row, what="step", step=number))
             y += ROW
             if step.open:
-                y = self._lay_details(step, indent + INDENT, y, width, pieces)
+                y = self._lay_details(step, number, indent + INDENT, y, width, pieces)
         return y
 
-    def _lay_details(self, step: Step, x: int, y: int, width: int, pieces: list[Piece]) -> int:
+    def _lay_details(self, step: Step, number: int, x: int, y: int, width: int, pieces: list[Piece]) -> int:
         output = _("It has not answered yet") if step.output is None else step.output or _("No output")
         for text, colour in ((step.input_text, self.colours.text), (output, self.colours.muted)):
             if not text:
                 continue
-            shown, left = shortened(text)
-            if left:
-                shown += "\n" + n_("{n} more line", "{n} more lines", left)
+            lines, chars = (MOST_LINES, MOST_CHARS) if step.whole else (SHOWN_LINES, SHOWN_CHARS)
+            shown, left = shortened(text, lines, chars)
+            if left and step.whole:
+                shown += "\n" + n_(
+                    "{n} more line, which can be copied", "{n} more lines, which can be copied", left
+                )
             inner = width - x - 2 * PAD
             document = self._document(shown, inner, mono=True)
             height = _height(document)
@@ -204,6 +227,11 @@ class ItemLayout:
             rect = QRect(x + PAD, y + PAD // 2, inner, height)
             pieces.append(Piece(rect, document, colour=colour, ground=ground))
             y += ground.height() + tokens.HALF
+            if left and not step.whole:
+                more = Row("", "", n_("Show {n} more line", "Show {n} more lines", left), self.colours.accent)
+                rect = QRect(x, y, width - x, ROW)
+                pieces.append(Piece(rect, row=more, what="more", step=number))
+                y += ROW + tokens.HALF
         return y + tokens.HALF
 
     def _lay_thinking(self, item: Item, width: int, pieces: list[Piece]) -> int:
@@ -233,7 +261,10 @@ class ItemLayout:
         if markdown:
             features = QTextDocument.MarkdownFeature
             document.setMarkdown(text, features.MarkdownDialectGitHub | features.MarkdownNoHTML)
+            whole = QTextCursor(document)
+            whole.beginEditBlock()
             self._dress(document)
+            whole.endEditBlock()
         else:
             document.setPlainText(text)
         document.setTextWidth(max(1, width))
@@ -250,11 +281,17 @@ class ItemLayout:
             changed = QTextBlockFormat()
             follows = block.next()
             if code:
-                changed.setBackground(QColor(self.colours.raised))
+                # It stands on a ground of its own, which ``paint`` draws.
+                begins = not _is_code(block.previous())
+                ends = not _is_code(follows)
                 changed.setNonBreakableLines(False)
-                changed.setLeftMargin(0)
-                changed.setTopMargin(0)
-                changed.setBottomMargin(tokens.GRID if not _is_code(follows) else 0)
+                changed.setLeftMargin(CODE_PAD)
+                changed.setRightMargin(CODE_PAD)
+                above = tokens.GRID * 2 if block.previous().isValid() else tokens.GRID
+                changed.setTopMargin(above if begins else 0)
+                changed.setBottomMargin(
+                    (tokens.GRID * 2 if follows.isValid() else tokens.GRID) if ends else 0
+                )
                 self._font(cursor, self.mono, strong=False)
             elif form.headingLevel():
                 size = tokens.TITLE if form.headingLevel() < 3 else tokens.BODY
@@ -327,17 +364,26 @@ class ItemLayout:
             if not reach.intersects(clip):
                 continue
             if piece.ground is not None:
-                painter.setPen(Qt.PenStyle.NoPen)
-                painter.setBrush(QColor(self.colours.raised))
-                painter.drawRoundedRect(QRectF(reach), tokens.RADIUS, tokens.RADIUS)
+                self._paint_ground(painter, QRectF(reach))
+            for code in piece.codes:
+                self._paint_ground(painter, QRectF(code.translated(rect.topLeft())))
             if piece.bar:
-                bar = QRect(left, rect.top(), 3, rect.height())
-                painter.fillRect(bar, QColor(self.colours.failed))
+                edge = rect.right() + PAD - 2 if self.rtl else left
+                painter.fillRect(QRect(edge, rect.top(), 3, rect.height()), QColor(self.colours.failed))
             if piece.row is not None:
                 self._paint_row(painter, piece.row, rect, transcript, hovered == number, now)
             elif piece.document is not None:
                 cursor = marked[1] if marked is not None and marked[0] == number else None
                 self._paint_document(painter, piece, rect, clip, cursor, needle)
+
+    def _paint_ground(self, painter: QPainter, place: QRectF) -> None:
+        """A raised surface. Where more contrast is asked for there is but one ground, so its edge says it."""
+        colours = self.colours
+        edged = colours.raised == colours.background
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QPen(QColor(colours.line), 1) if edged else Qt.PenStyle.NoPen)
+        painter.setBrush(QColor(colours.raised))
+        painter.drawRoundedRect(place.adjusted(0.5, 0.5, -0.5, -0.5), tokens.RADIUS, tokens.RADIUS)
 
     def _paint_row(
         self,
@@ -356,43 +402,58 @@ class ItemLayout:
         ratio = painter.device().devicePixelRatio()
         runs = row.step is not None and row.step.output is None and transcript.waits(row.step)
         middle = rect.top() + (rect.height() - glyphs.SMALL) // 2
+        leading = int(Qt.AlignmentFlag.AlignLeading | Qt.AlignmentFlag.AlignVCenter)
+        flags = leading | int(Qt.TextFlag.TextSingleLine)
+        own = Qt.LayoutDirection.RightToLeft if self.rtl else Qt.LayoutDirection.LeftToRight
+
+        def place(x: int, width: int) -> QRect:
+            """From ``x`` on, as it is from left to right."""
+            return QStyle.visualRect(own, rect, QRect(x, rect.top(), width, rect.height()))
+
+        def draw(x: int, glyph: str, colour: str, *, turned: bool = False) -> None:
+            made = glyphs.pixmap(glyph, colour, glyphs.SMALL, ratio)
+            if turned:
+                made = made.transformed(QTransform().scale(-1, 1))
+            painter.drawPixmap(place(x, glyphs.SMALL).left(), middle, made)
+
         tint = colours.running if runs else colours.muted
-        painter.drawPixmap(rect.left(), middle, glyphs.pixmap(row.glyph, tint, glyphs.SMALL, ratio))
+        if row.glyph:
+            draw(rect.left(), row.glyph, tint)
         right = rect.right() - tokens.HALF
         if row.fold:
             right -= glyphs.SMALL
-            chevron = glyphs.pixmap(f"chevron-{row.fold}", colours.muted, glyphs.SMALL, ratio)
-            painter.drawPixmap(right, middle, chevron)
+            draw(right, f"chevron-{row.fold}", colours.muted, turned=self.rtl and row.fold == "right")
             right -= tokens.HALF
+        painter.setLayoutDirection(own)
         told = _row_time(row, runs, now)
         if told:
             painter.setFont(self.small)
             painter.setPen(QColor(colours.running if runs else colours.muted))
             width = QFontMetrics(self.small).horizontalAdvance(told)
-            place = QRect(right - width, rect.top(), width, rect.height())
-            painter.drawText(place, int(Qt.AlignmentFlag.AlignVCenter), told)
+            painter.drawText(place(right - width, width), flags, told)
             right -= width + tokens.GRID
-        x = rect.left() + INDENT
+        x = rect.left() + (INDENT if row.glyph else 0)
         if row.name:
             painter.setFont(self.mono)
             painter.setPen(QColor(row.colour))
             metrics = QFontMetrics(self.mono)
             name = metrics.elidedText(row.name, Qt.TextElideMode.ElideMiddle, max(0, (right - x) // 2))
             width = metrics.horizontalAdvance(name)
-            painter.drawText(
-                QRect(x, rect.top(), width + 2, rect.height()), int(Qt.AlignmentFlag.AlignVCenter), name
-            )
+            painter.drawText(place(x, width + 2), flags, name)
             x += width + tokens.GRID
         font = self.mono if row.name else self.body
         painter.setFont(font)
-        painter.setPen(QColor(colours.muted))
+        painter.setPen(QColor(colours.muted if row.glyph else row.colour))
         where = Qt.TextElideMode.ElideMiddle if row.name else Qt.TextElideMode.ElideRight
-        summary = QFontMetrics(font).elidedText(row.summary, where, max(0, right - x))
-        painter.drawText(
-            QRect(x, rect.top(), max(0, right - x), rect.height()),
-            int(Qt.AlignmentFlag.AlignVCenter | Qt.TextFlag.TextSingleLine),
-            summary,
-        )
+        metrics = QFontMetrics(font)
+        summary = metrics.elidedText(row.summary, where, max(0, right - x))
+        if row.name:
+            # Commands and paths are written from left to right everywhere; only their place follows the page.
+            painter.setLayoutDirection(Qt.LayoutDirection.LeftToRight)
+            width = min(metrics.horizontalAdvance(summary) + 2, max(0, right - x))
+            painter.drawText(place(x, width), flags, summary)
+        else:
+            painter.drawText(place(x, max(0, right - x)), flags, summary)
 
     def _paint_document(
         self,
@@ -452,13 +513,35 @@ def _is_code(block: QTextBlock) -> bool:
     return form.hasProperty(QTextFormat.Property.BlockCodeFence) or form.nonBreakableLines()
 
 
-def shortened(text: str) -> tuple[str, int]:
+def shortened(text: str, most_lines: int = SHOWN_LINES, most_chars: int = SHOWN_CHARS) -> tuple[str, int]:
     """The beginning of a long text, and how many lines are left out."""
     lines = text.rstrip("\n").split("\n")
-    shown = "\n".join(lines[:SHOWN_LINES])
-    if len(shown) > SHOWN_CHARS:
-        return shown[:SHOWN_CHARS], max(1, len(lines) - shown[:SHOWN_CHARS].count("\n") - 1)
-    return shown, max(0, len(lines) - SHOWN_LINES)
+    shown = "\n".join(lines[:most_lines])
+    if len(shown) > most_chars:
+        return shown[:most_chars], max(1, len(lines) - shown[:most_chars].count("\n") - 1)
+    return shown, max(0, len(lines) - most_lines)
+
+
+def _mirrored(rect: QRect, width: int) -> QRect:
+    """Where it stands in a column that is read from right to left."""
+    return QRect(width - rect.left() - rect.width(), rect.top(), rect.width(), rect.height())
+
+
+def _code_grounds(document: QTextDocument, width: int) -> tuple[QRect, ...]:
+    """What the blocks of code in a document stand on."""
+    found: list[QRect] = []
+    block, layout = document.begin(), document.documentLayout()
+    while block.isValid():
+        if _is_code(block):
+            first, last = block, block
+            while _is_code(last.next()):
+                last = last.next()
+            top = layout.blockBoundingRect(first).top() - CODE_ROOM
+            bottom = layout.blockBoundingRect(last).bottom() + CODE_ROOM
+            found.append(QRect(0, round(top), width, round(bottom - top)))
+            block = last
+        block = block.next()
+    return tuple(found)
 
 
 def _row_time(row: Row, runs: bool, now: dt.datetime) -> str:

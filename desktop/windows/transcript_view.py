@@ -15,11 +15,12 @@ from PySide6.QtCore import QEvent, QPoint, QPointF, QRect, QSize, Qt, QTimer, QU
 from PySide6.QtGui import (
     QAccessible,
     QColor,
+    QContextMenuEvent,
     QDesktopServices,
-    QFocusEvent,
     QGuiApplication,
     QHideEvent,
     QKeyEvent,
+    QKeySequence,
     QMouseEvent,
     QPainter,
     QPaintEvent,
@@ -29,14 +30,15 @@ from PySide6.QtGui import (
     QShowEvent,
     QTextCursor,
 )
-from PySide6.QtWidgets import QAbstractScrollArea, QWidget
+from PySide6.QtWidgets import QMenu, QWidget
 
 from desktop.models.heights import Heights
 from desktop.models.transcript import Item, Transcript
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.tokens import Colours
-from desktop.windows.transcript_items import GAP, ROW, ItemLayout, Laid, Piece
+from desktop.windows.bits import ReadingArea
+from desktop.windows.transcript_items import GAP, ROW, ItemLayout, Laid, Piece, shortened
 from desktop.words import cut
 
 KEPT: Final = 160
@@ -49,7 +51,7 @@ SPOKEN_CHARS: Final = 4_000
 _LINKS: Final = ("http", "https", "mailto")
 
 
-class TranscriptView(QAbstractScrollArea):
+class TranscriptView(ReadingArea):
     """The transcript of one task.
 
     Signals:
@@ -65,13 +67,11 @@ class TranscriptView(QAbstractScrollArea):
         super().__init__(parent)
         self.transcript = Transcript()
         self.setAccessibleName(_("Transcript"))
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
-        self.setFrameShape(QAbstractScrollArea.Shape.NoFrame)
         self.viewport().setMouseTracking(True)
         self.viewport().setBackgroundRole(QPalette.ColorRole.Window)
-        self._layout = ItemLayout(colours)
+        self._layout = ItemLayout(colours, rtl=self.isRightToLeft())
         self._heights = Heights(self._layout.line, 100.0)
         self._laid: OrderedDict[int, Laid] = OrderedDict()
         self._width = 0
@@ -82,6 +82,7 @@ class TranscriptView(QAbstractScrollArea):
         self._hovered = (-1, -1)
         self._marked: tuple[int, int, QTextCursor] | None = None
         self._pressed: tuple[int, int, int] | None = None
+        """Where the mouse went down: (item, piece, place in its text; -1 where it is none)."""
         self._needle = ""
         self._hits: list[int] = []
         self._hit = -1
@@ -137,7 +138,7 @@ class TranscriptView(QAbstractScrollArea):
 
     def recolour(self, colours: Colours) -> None:
         """The look is another one."""
-        self._layout = ItemLayout(colours)
+        self._layout = ItemLayout(colours, rtl=self.isRightToLeft())
         self._laid.clear()
         self._reflow()
 
@@ -175,6 +176,11 @@ class TranscriptView(QAbstractScrollArea):
             text = self.transcript.items[self._current].copied()
         else:
             return
+        QGuiApplication.clipboard().setText(text)
+
+    def copy_all(self) -> None:
+        """Put everything on the clipboard, folded or not."""
+        text = "\n\n".join(item.copied().strip("\n") for item in self.transcript.items)
         QGuiApplication.clipboard().setText(text)
 
     # --- search ------------------------------------------------------------------------------------
@@ -224,8 +230,11 @@ class TranscriptView(QAbstractScrollArea):
         low = self._needle.lower()
         item.open = item.open or bool(item.steps) or item.kind.value == "thinking"
         for step in item.steps:
-            if low in step.input_text.lower() or low in (step.output or "").lower():
+            texts = (step.input_text, step.output or "")
+            if any(low in text.lower() for text in texts):
                 step.open = True
+                shown = any(low in shortened(text)[0].lower() for text in texts)
+                step.whole = step.whole or not shown
         self._changed(index)
 
     # --- geometry ----------------------------------------------------------------------------------
@@ -374,6 +383,8 @@ class TranscriptView(QAbstractScrollArea):
                     painter.drawRoundedRect(ring, tokens.RADIUS, tokens.RADIUS)
             y += laid.height
             index += 1
+        if not 0 <= self._current < len(items):
+            self.paint_ring(painter, self._layout.colours)
         painter.end()
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
@@ -416,7 +427,7 @@ class TranscriptView(QAbstractScrollArea):
             int(Qt.Key.Key_Return): self._toggle_current,
             int(Qt.Key.Key_Enter): self._toggle_current,
         }
-        if event.modifiers() == Qt.KeyboardModifier.ControlModifier and key == Qt.Key.Key_C:
+        if event.matches(QKeySequence.StandardKey.Copy):
             self.copy()
         elif key in steps and event.modifiers() in (
             Qt.KeyboardModifier.NoModifier,
@@ -426,13 +437,21 @@ class TranscriptView(QAbstractScrollArea):
         else:
             super().keyPressEvent(event)
 
-    def focusInEvent(self, event: QFocusEvent) -> None:  # noqa: N802
-        super().focusInEvent(event)
-        self.viewport().update()
-
-    def focusOutEvent(self, event: QFocusEvent) -> None:  # noqa: N802
-        super().focusOutEvent(event)
-        self.viewport().update()
+    def contextMenuEvent(self, event: QContextMenuEvent) -> None:  # noqa: N802
+        if not self.transcript.items:
+            return
+        if event.reason() is QContextMenuEvent.Reason.Mouse:
+            found = self._piece_at(QPointF(event.pos()))
+            if found is not None and (self._marked is None or self._marked[0] != found[0]):
+                self._current = found[0]
+                self.viewport().update()
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        marked = self._marked is not None and self._marked[2].hasSelection()
+        one = menu.addAction(_("Copy") if marked else _("Copy this part"), self.copy)
+        one.setEnabled(marked or 0 <= self._current < len(self.transcript.items))
+        menu.addAction(_("Copy the whole transcript"), self.copy_all)
+        menu.popup(event.globalPos())
 
     def _to_start(self) -> None:
         self._set_following(False)
@@ -482,17 +501,37 @@ class TranscriptView(QAbstractScrollArea):
         if found is not None:
             index, number, piece, inside = found
             self._current = index
+            place = -1
             if piece.document is not None:
                 place = piece.document.documentLayout().hitTest(inside, Qt.HitTestAccuracy.FuzzyHit)
-                if place >= 0:
-                    self._pressed = (index, number, place)
+            self._pressed = (index, number, place)
+        self.viewport().update()
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        """Mark the word."""
+        found = self._piece_at(event.position())
+        if event.button() is not Qt.MouseButton.LeftButton or found is None or found[2].document is None:
+            return
+        index, number, piece, inside = found
+        document = piece.document
+        assert document is not None
+        place = document.documentLayout().hitTest(inside, Qt.HitTestAccuracy.FuzzyHit)
+        cursor = QTextCursor(document)
+        cursor.setPosition(max(0, place))
+        cursor.select(QTextCursor.SelectionType.WordUnderCursor)
+        self._marked, self._pressed = (index, number, cursor), None
         self.viewport().update()
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802
         found = self._piece_at(event.position())
         if self._pressed is not None and event.buttons() & Qt.MouseButton.LeftButton:
             index, number, start = self._pressed
-            if found is not None and found[:2] == (index, number) and found[2].document is not None:
+            if (
+                start >= 0
+                and found is not None
+                and found[:2] == (index, number)
+                and found[2].document is not None
+            ):
                 document = found[2].document
                 end = document.documentLayout().hitTest(found[3], Qt.HitTestAccuracy.FuzzyHit)
                 cursor = QTextCursor(document)
@@ -514,17 +553,22 @@ class TranscriptView(QAbstractScrollArea):
         self.viewport().setCursor(shape)
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:  # noqa: N802
-        self._pressed = None
+        pressed, self._pressed = self._pressed, None
         found = self._piece_at(event.position())
-        if found is None or event.button() is not Qt.MouseButton.LeftButton:
+        if found is None or pressed is None or event.button() is not Qt.MouseButton.LeftButton:
             return
-        index, _number, piece, inside = found
+        index, number, piece, inside = found
+        if pressed[:2] != (index, number):
+            return  # it went down elsewhere: what was marked on the way here is no click
         item = self.transcript.items[index]
         if piece.what == "fold":
             item.open = not item.open
             self._hold(index)
         elif piece.what == "step":
             item.steps[piece.step].open = not item.steps[piece.step].open
+            self._hold(index)
+        elif piece.what == "more":
+            item.steps[piece.step].whole = True
             self._hold(index)
         elif self._marked is None and (link := self._link_at(piece, inside)):
             QDesktopServices.openUrl(QUrl(link))

@@ -9,7 +9,7 @@ from daemon_core.control.views import TaskRow
 from daemon_core.protocol.wire import Usage
 from desktop.text import _, mark
 from desktop.theme.tokens import Colours
-from desktop.words import clock, parse
+from desktop.words import clock, decimal, parse
 
 MINUS: Final = "\N{MINUS SIGN}"
 
@@ -24,12 +24,37 @@ _STATES: Final[Mapping[str, str]] = {
     "cancelled": mark("cancelled"),
 }
 _REASONS: Final[Mapping[str, str]] = {
+    "queued_expired": mark("it waited too long for an agent"),
     "timeout": mark("timed out"),
-    "agent_error": mark("the agent reported an error"),
     "runtime_offline": mark("the agent was not there"),
     "runtime_recovery": mark("it was lost when Ostler or the machine went down"),
+    "runtime_reconnect_timeout": mark("the agent did not come back in time"),
+    "runtime_cli_timeout": mark("the agent did not answer in time"),
+    "iteration_limit": mark("the agent reached its limit of steps"),
+    "agent_blocked": mark("the agent could not go on"),
+    "api_invalid_request": mark("the model's service refused the request"),
+    "agent_fallback_message": mark("the agent gave no real result"),
+    "codex_semantic_inactivity": mark("the agent made no progress"),
+    "codex_resume_oversized": mark("the conversation is too long to go on with"),
+    "idle_watchdog": mark("the agent was silent for too long"),
+    "local_directory_error": mark("its directory could not be used"),
+    "skill_bundle_unavailable": mark("its skills could not be fetched"),
     "usage_limit": mark("a usage limit was reached"),
     "cancelled": mark("cancelled"),
+    "agent_error": mark("the agent reported an error"),
+    "agent_error.provider_auth_or_access": mark("the agent is not signed in, or may not use the model"),
+    "agent_error.provider_quota_limit": mark("a usage limit was reached"),
+    "agent_error.provider_capacity_or_rate_limit": mark("the model's service was too busy"),
+    "agent_error.provider_server_error": mark("the model's service had an error"),
+    "agent_error.provider_network": mark("the model's service could not be reached"),
+    "agent_error.process_failure": mark("the agent's program failed"),
+    "agent_error.empty_or_unparseable_output": mark("the agent said nothing that could be understood"),
+    "agent_error.agent_timeout": mark("the agent ran into a time limit of its own"),
+    "agent_error.context_overflow": mark("the conversation is longer than the model takes"),
+    "agent_error.missing_config": mark("the agent lacks a setting"),
+    "agent_error.model_not_found_or_unavailable": mark("the model does not exist or cannot be used"),
+    "agent_error.runtime_version_unsupported": mark("the agent's version is too old"),
+    "agent_error.runtime_missing_executable": mark("the agent's program is gone"),
 }
 
 
@@ -100,7 +125,7 @@ def dollars(amount: float) -> str:
     """An amount of money as all of them are shown."""
     if 0 < amount < 0.01:
         return _("under $0.01")
-    return f"${amount:,.2f}"
+    return f"${decimal(amount, 2)}"
 
 
 def cost_text(cost: float | None, how: str) -> str:
@@ -124,7 +149,4 @@ def short_number(number: int) -> str:
 
 
 def _tenths(number: float) -> str:
-    """With one decimal, as the user's language writes it."""
-    from PySide6.QtCore import QLocale
-
-    return QLocale().toString(number, "f", 1)
+    return decimal(number, 1)

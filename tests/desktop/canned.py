@@ -88,7 +88,7 @@ def busy_rows() -> list[TaskRow]:
         row("w2", "Tidy up the tests", "parked", parked_until=ago(-5000),
             waiting=Condition(code="usage_limit", params={"provider": "claude"})),
         row("e1", "Rename Customer to Account", "completed", directory="/home/me/api", started_at=ago(1900),
-            ended_at=ago(1100), tokens=412_000, cost=1.84, cost_how="stated"),
+            ended_at=ago(1100), tokens=412_000, cost=1.84, cost_how="stated", changed_files=3),
         row("e2", "Flaky test hunt", "failed", failure_reason="timeout", directory="/home/me/shop-web",
             started_at=ago(9000), ended_at=ago(4000), tokens=96_000, cost_how="unknown"),
         row("e3", "Try the new linter", "cancelled", ended_at=ago(90_000)),
@@ -102,9 +102,11 @@ def runtimes() -> dict[str, RuntimeView]:
         RuntimeView(id="r2", provider="codex", name="Codex", version="0.61.0", connection="hub",
                     path="/usr/bin/codex", busy=1),
         RuntimeView(id="r3", provider="gemini", name="Gemini CLI", version="0.9.1", connection="hub",
-                    status="disabled"),
-        RuntimeView(id="r4", provider="qwen", name="Qwen Code", status="unusable", reason="agent_too_old",
-                    version="0.0.9"),
+                    status="off", reason="switched_off"),
+        RuntimeView(id="r4", provider="qwen", name="Qwen Code", status="unusable", reason="version_too_old",
+                    version="0.0.9", reason_params={"version": "0.0.9", "min_version": "0.1.0"}),
+        RuntimeView(id="r5", provider="claude", name="Claude Code", version="2.1.197", workspace="Shop",
+                    connection="agents.example.org", status="offline", reason="unreachable"),
     ]  # fmt: skip
     return {each.id: each for each in found}
 
@@ -202,7 +204,7 @@ def changes() -> TaskChanges:
     ]
     return TaskChanges(
         id="a1", live=True, kind="git", files=files, files_total=5, added=61, deleted=94,
-        commits=[CommitView(id="abc", subject="Keep where people wanted to go")],
+        commits=[CommitView(id="3f2a91c07be4", subject="Keep where people wanted to go")],
     )  # fmt: skip
 
 

@@ -20,10 +20,14 @@ class Host:
         self.bus = bus
         self.watcher = watcher
         self.badges: list[int] = []
+        self.dressed: list[str] = []
+        """Signals of the item: each has the host fetch icon or tooltip anew."""
         bus.add_message_handler(self._on_message)
 
     def _on_message(self, message: Message) -> None:
-        """The number at the program's icon, as docks are told it."""
+        """The number at the program's icon, as docks are told it, and what the icon tells of itself."""
+        if message.interface == "org.kde.StatusNotifierItem":
+            self.dressed.append(message.member or "")
         if message.interface == "com.canonical.Unity.LauncherEntry" and message.member == "Update":
             told = message.body[1].get("count")  # a badge that is hidden has none
             if told is not None:
@@ -105,14 +109,15 @@ async def make_host(address: str) -> Host:
     bus.export("/StatusNotifierWatcher", watcher)
     await bus.request_name("org.kde.StatusNotifierWatcher")
     host = Host(bus, watcher)
-    await bus.call(
-        Message(
-            "org.freedesktop.DBus",
-            "/org/freedesktop/DBus",
-            "org.freedesktop.DBus",
-            "AddMatch",
-            signature="s",
-            body=["type='signal',interface='com.canonical.Unity.LauncherEntry'"],
+    for interface in ("com.canonical.Unity.LauncherEntry", "org.kde.StatusNotifierItem"):
+        await bus.call(
+            Message(
+                "org.freedesktop.DBus",
+                "/org/freedesktop/DBus",
+                "org.freedesktop.DBus",
+                "AddMatch",
+                signature="s",
+                body=[f"type='signal',interface='{interface}'"],
+            )
         )
-    )
     return host

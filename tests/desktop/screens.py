@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from tests.desktop.screens_first_run import canned_messages, first_run_scenes
 from tests.desktop.screens_panel import panel_scenes
+from tests.desktop.screens_quit import quit_scenes
 
 if TYPE_CHECKING:
     from desktop.windows.main import MainWindow
@@ -91,11 +92,21 @@ def draw(directory: Path, scale: int, language: str = "en") -> None:
                 link.stop()
                 panel.deleteLater()
                 app.processEvents()
+            for name, make_box in quit_scenes():
+                link = Link(directories)
+                settings = QSettings(str(Path(home) / f"{name}-{look}.ini"), QSettings.Format.IniFormat)
+                box = make_box(link, theme, settings)
+                for _round in range(5):
+                    app.processEvents()
+                box.grab().save(str(directory / f"{name}-{look}-{scale * 100}.png"))
+                box.reject()
+                link.stop()
+                app.processEvents()
 
 
 def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
     """(name, what brings a window into that state)."""
-    from daemon_core.control.views import Condition, UpdateProgress
+    from daemon_core.control.views import Condition, TaskRow, UpdateProgress
     from desktop.models.state import LinkPhase, Supervision
     from desktop.models.transcript import Transcript
     from desktop.windows.history import HistoryPage
@@ -181,6 +192,45 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
         now.new_task.repo.setText("https://git.example.org/shop/web.git")
         now.new_task.prompt.setPlainText("Find out why the build is slow")
 
+    def health(tell: dict[str, object]) -> Callable[..., None]:
+        def show(window: MainWindow, link: object) -> None:
+            from desktop.windows.settings_disk import DiskPanel
+            from tests.desktop import canned_settings
+
+            page("health", tell)(window, link)
+            disk = window.page("health").findChild(DiskPanel)
+            assert isinstance(disk, DiskPanel)
+            disk.show_report(canned_settings.disk())
+
+        return show
+
+    def runtimes(window: MainWindow, link: object) -> None:
+        from daemon_core.control.model_views import ModelsView, ModelView
+        from daemon_core.control.runtime_requests import MissingAgent
+        from desktop.windows.runtimes import RuntimesPage
+
+        page("runtimes", canned.connected())(window, link)
+        found = window.page("runtimes")
+        assert isinstance(found, RuntimesPage)
+        models = (ModelView(id="opus", name="Opus 4.8", default=True), ModelView(id="haiku", name="Haiku 4"))
+        found.rows["r1"].show_models(ModelsView(runtime="claude", models=models, source="static"))
+        found.missing.show_agents([
+            MissingAgent(provider="opencode", name="OpenCode", install="npm install -g opencode-ai"),
+            MissingAgent(provider="pi", name="Pi", install="npm install -g @mariozechner/pi-coding-agent"),
+        ])  # fmt: skip
+
+    def history_of(rows: list[TaskRow], words: str) -> Callable[..., None]:
+        def show(window: MainWindow, link: object) -> None:
+            page("history", canned.connected())(window, link)
+            found = window.page("history")
+            assert isinstance(found, HistoryPage)
+            found.field.setText(words)
+            found._typing.stop()
+            found.model.stop()
+            found.model.show_tasks(rows)
+
+        return show
+
     def history(window: MainWindow, link: object) -> None:
         link.tell(**canned.connected())  # type: ignore[attr-defined]
         window.open_page("history")
@@ -190,7 +240,8 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
         found.model.show_tasks([
             canned.row(f"{each.id}-{number}", each.title, each.status, directory=each.directory,
                        started_at=each.started_at, ended_at=each.ended_at, tokens=each.tokens,
-                       failure_reason=each.failure_reason, cost=each.cost, cost_how=each.cost_how)
+                       failure_reason=each.failure_reason, cost=each.cost, cost_how=each.cost_how,
+                       changed_files=each.changed_files)
             for number in range(40) for each in rows
         ])  # fmt: skip
 
@@ -285,17 +336,20 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
     yield "task-changes", task(CHANGES)
     yield "task-about", task(ABOUT)
     yield "history", history
-    yield "runtimes", page("runtimes", canned.connected())
+    yield "runtimes", runtimes
+    yield "runtimes-none", page("runtimes", canned.connected(runtimes={}))
+    yield "history-empty", history_of([], "")
+    yield "history-not-found", history_of([], "a needle")
     yield "jobs-asks", jobs(f"job {'j1' * 16}", output=canned.JOB_OUTPUT)
     yield "jobs-ended", jobs(f"job {'j4' * 16}", output=canned.JOB_OUTPUT * 20)
     yield "jobs-resident", jobs("resident mail", output=b"2026-11-21 10:02 two new messages\n" * 30)
     yield "jobs-invalid", jobs("resident cron")
     yield "jobs-new", jobs("resident mail", new=True)
     yield "jobs-empty", page("jobs", canned.connected())
-    yield "health-troubles", page("health", canned.connected(conditions=troubles))
+    yield "health-troubles", health(canned.connected(conditions=troubles))
     yield "messages", messages
     yield "messages-empty", page("messages", canned.connected())
-    yield "health-well", page("health", canned.connected())
+    yield "health-well", health(canned.connected())
     for name, view in {
         "well": canned.update(),
         "ready": canned.update("waiting", waits_for="quiet", applies_at=canned.ago(-7200)),
@@ -307,7 +361,7 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
         "rolled-back": canned.update("rolled_back", problem=Condition(code="unhealthy")),
         "not-here": canned.update(possible=False, why_not=Condition(code="package_manager"), history=[]),
     }.items():
-        yield f"updates-{name}", page("health", canned.connected(update=view))
+        yield f"updates-{name}", health(canned.connected(update=view))
     yield from settings_scenes()
 
 

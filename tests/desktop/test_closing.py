@@ -95,7 +95,7 @@ def test_without_a_tray_closing_is_quitting_and_tasks_are_asked_about(home: Ostl
     assert home.status()["status"] == "running"
 
 
-def widths(display: str) -> list[int]:
+def sizes(display: str) -> list[tuple[int, int]]:
     """Of all windows in sight: the question is narrower than the window."""
     found = []
     for window in windows_of(display, "^Ostler$"):
@@ -103,21 +103,23 @@ def widths(display: str) -> list[int]:
             ["xdotool", "getwindowgeometry", "--shell", window],
             env={**os.environ, "DISPLAY": display}, check=False, capture_output=True, text=True, timeout=30,
         ).stdout  # fmt: skip
-        found += [int(line.removeprefix("WIDTH=")) for line in told.splitlines() if line.startswith("WIDTH=")]
+        facts = dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+        if "WIDTH" in facts:
+            found.append((int(facts["WIDTH"]), int(facts["HEIGHT"])))
     return found
 
 
 def close_until_asked(display: str) -> bool:
-    found = widths(display)
-    if any(width >= WIDTH for width in found):
+    found = sizes(display)
+    if any(width >= WIDTH for width, _height in found):
         press(display, "ctrl+w")
-    return bool(found) and all(width < WIDTH for width in found)
+    return bool(found) and all(width < WIDTH for width, _height in found)
 
 
 def cancel_until_back(display: str) -> bool:
     """With the pointer: without a window manager the question does not always have the keys."""
-    found = widths(display)
-    if len(found) == 1 and found[0] < WIDTH:
-        # The last button, 24 px above the lower edge.
-        xdotool(display, "mousemove", "--window", "%1", str(found[0] - 60), "86", "click", "1")
-    return any(width >= WIDTH for width in found)
+    found = sizes(display)
+    if len(found) == 1 and found[0][0] < WIDTH:
+        # The first button, "Cancel": at the lower left.
+        xdotool(display, "mousemove", "--window", "%1", "60", str(found[0][1] - 32), "click", "1")
+    return any(width >= WIDTH for width, _height in found)

@@ -219,14 +219,28 @@ def test_directories_are_dropped_in(tour: Tour, tmp_path: Path) -> None:
     assert tour.settings.value("new_task/recent") == [str(dropped)]
 
 
+def test_enter_in_a_field_does_not_leave_the_step(tour: Tour) -> None:
+    where = tour.window.steps[0]
+    assert isinstance(where, WhereStep)
+    click(where.server)
+    where.form.token.setFocus()
+    where.form.token.setText("mul_typed")
+    press(where.form.token, Qt.Key.Key_Return)
+    assert tour.window.at == 0
+    assert where.form.token.text() == "mul_typed"
+    tour.window.next.setFocus()
+    press(tour.window.next, Qt.Key.Key_Return)
+    assert tour.window.at == 1
+
+
 def test_agents_that_are_not_here_say_how_to_get_them(tour: Tour) -> None:
     tour.window.go_on()
     agents = tour.window.steps[1]
     assert isinstance(agents, AgentsStep)
     found = [MissingAgent(provider=f"p{number}", install=f"npm install p{number}") for number in range(9)]
     agents.show_missing([MissingAgent(provider="x"), *found])
-    assert agents._missing.count() == 4
-    assert agents._more.isVisible()
+    assert len(agents.missing.fields) == 4
+    assert agents.missing.isVisible()
 
 
 def test_a_home_is_not_walked(tmp_path: Path) -> None:
@@ -259,7 +273,7 @@ def test_an_agent_is_tried_with_a_real_task(
     assert isinstance(agents, AgentsStep)
     qtbot.waitUntil(lambda: "claude" in agents.lines, timeout=WAIT_MS)
     assert "shell" not in agents.lines
-    qtbot.waitUntil(lambda: agents._missing.count() > 0, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: bool(agents.missing.fields), timeout=WAIT_MS)
     click(agents.lines["claude"].try_it)
     qtbot.waitUntil(lambda: agents.lines["claude"].state.text().startswith("It answered"), timeout=WAIT_MS)
     click(agents.again)

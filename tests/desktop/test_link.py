@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 
 from daemon_core.control.errors import ControlError
 from daemon_core.control.views import TaskAdd, TaskView
+from desktop.daemon import link as link_module
 from desktop.daemon.http import Failure, Unreachable
 from desktop.daemon.link import Link
 from desktop.models.state import DesktopState, LinkPhase
@@ -75,13 +76,21 @@ def test_a_killed_daemon_is_gone_at_once_and_the_next_one_is_found(
     until(qtbot, lambda: task in [each.id for each in link.state.active])
 
 
-def test_a_daemon_that_hangs_is_said_to(home: OstlerHome, link: Link, qtbot: QtBot) -> None:
+def test_a_daemon_that_hangs_is_found_out_when_somebody_looks(
+    home: OstlerHome, link: Link, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "STALE_MS", 0)
     home.start()
+    link.start()
+    until(qtbot, lambda: link.state.connected)
+    link.look()
+    until(qtbot, lambda: link._asked is None)  # it is there
+    assert link.state.connected
     daemon = home.daemon
     assert daemon is not None
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
-        link.start()
+        link._silence.start(0)  # nothing was heard for long, or somebody looks: the same question
         until(qtbot, lambda: link.state.link is LinkPhase.HUNG)
         assert link.state.next_try_at
     finally:

@@ -339,3 +339,59 @@ def test_addresses_and_texts() -> None:
     assert place_of("tcp:host=x,port=1;unix:path=/b") == ("/b", False)
     assert place_of("") is None
     assert cut("a\0b\ud800" + "c" * 300, 10) == "ab?cccccc…"
+
+
+def test_what_a_crash_has_left_is_taken_back_by_the_next_life(
+    qtbot: QtBot, qapp: QApplication, server: NotificationServer, address: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "shown.json"
+
+    def life() -> tuple[SessionBus, Freedesktop, list[frozenset[str]]]:
+        bus = SessionBus(address)
+        made = Freedesktop(bus, kept=path)
+        left: list[frozenset[str]] = []
+        made.left.connect(left.append)
+        return bus, made, left
+
+    bus, first, _left = life()
+    first.begin()
+    for ident in ("q", "r"):
+        first.show(asking(ident))
+    qtbot.waitUntil(lambda: len(server.record.shown) == 2, timeout=WAIT_MS)
+    server.dismiss(2)
+    qtbot.waitUntil(lambda: path.exists() and b'"r"' not in path.read_bytes(), timeout=WAIT_MS)
+    assert path.stat().st_mode & 0o077 == 0
+    bus.close()  # it crashes: nobody takes anything back
+    other, second, left = life()
+    second.show(asking("s"))  # another desktop that has not the place yet says nothing of its own
+    qtbot.waitUntil(lambda: len(server.record.notices) == 3, timeout=WAIT_MS)
+    second.begin()
+    qtbot.waitUntil(lambda: server.record.withdrawn == [1], timeout=WAIT_MS)
+    assert left == [frozenset({"q"})]
+    second.close()
+    other.close()
+    assert not path.exists()
+
+
+def test_numbers_of_another_server_are_left_alone(
+    qtbot: QtBot, qapp: QApplication, server: NotificationServer, address: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "shown.json"
+    bus = SessionBus(address)
+    first = Freedesktop(bus, kept=path)
+    first.begin()
+    first.show(asking())
+    qtbot.waitUntil(path.exists, timeout=WAIT_MS)
+    bus.close()
+    server.stop()
+    server.start()
+    bus = SessionBus(address)
+    second = Freedesktop(bus, kept=path)
+    second.begin()
+    second.show(asking("t"))
+    qtbot.waitUntil(lambda: len(server.record.shown) == 1, timeout=WAIT_MS)
+    second.show(asking("u"))
+    qtbot.waitUntil(lambda: len(server.record.shown) == 2, timeout=WAIT_MS)
+    assert server.record.withdrawn == []
+    second.close()
+    bus.close()

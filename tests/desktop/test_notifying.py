@@ -90,10 +90,30 @@ def test_a_question_is_answered_by_a_button_and_news_come_once(
     home.add(script({"ask": {"tool": "Bash", "input": {"command": "rm -rf build"}}}), title="Fourth")
     home.kill()
     home.start()
-    with desktop(home, DISPLAY=display, DBUS_SESSION_BUS_ADDRESS=address):
+    with desktop(home, DISPLAY=display, DBUS_SESSION_BUS_ADDRESS=address) as process:
         asked = server.wait_for("Fourth")
         summary = server.wait_for("2 tasks are done")
         assert summary.text == "Second · Third"
+        shown = home.directories.state / "desktop-shown.json"
+        wait_until(lambda: shown.exists() and shown.read_bytes().count(b"ask:") == 1, "its number kept")
+        process.kill()
+        process.wait(20)
+
+    # It crashed: its buttons are dead, and the question still waits.
+    with desktop(home, DISPLAY=display, DBUS_SESSION_BUS_ADDRESS=address):
+        dead = asked.number
+        server.wait(lambda record: dead in record.withdrawn, "what is dead taken back")
+        asked = server.wait(
+            lambda record: next(
+                (
+                    each
+                    for each in list(record.shown.values())
+                    if each.number > dead and each.title == "Fourth"
+                ),
+                None,
+            ),
+            "the question once more",
+        )
         server.press(asked.number, asked.buttons["Deny"])
         server.wait(lambda record: asked.number in record.withdrawn, "the answered question withdrawn")
         server.wait(

@@ -154,6 +154,7 @@ def test_nothing_ticks_while_it_is_away(desk: Desk, panel: Panel) -> None:
 def test_a_daemon_that_is_away_is_said_with_one_action(desk: Desk, panel: Panel) -> None:
     desk.link.tell(link=LinkPhase.ABSENT, supervision=Supervision.GAVE_UP, said="no room")
     assert panel.act.isVisible()
+    assert panel._wrong.text() == "Ostler's daemon stopped several times in a row."
     assert "no room" in panel._trouble.text()
     click(panel.act)
     assert desk.asked == [Command("start_daemon")]

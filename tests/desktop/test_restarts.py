@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from desktop.daemon.restarts import (
     CRASHES,
+    FIRST_PAUSE_S,
     LAST_PAUSE_S,
     WITHIN_S,
     Adopt,
@@ -60,7 +61,7 @@ def test_never_more_starts_than_promised(ends: list[tuple[int | None, float]]) -
         now += later
         decision = restarts.ended(code, now)
         if isinstance(decision, Wait):
-            assert 0 < decision.pause_s <= LAST_PAUSE_S
+            assert FIRST_PAUSE_S <= decision.pause_s <= LAST_PAUSE_S
             waits.append(now)
             assert len([at for at in waits if now - at < WITHIN_S]) < CRASHES
         if isinstance(decision, GiveUp):

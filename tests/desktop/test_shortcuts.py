@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PySide6.QtCore import QCoreApplication
 from pytestqt.qtbot import QtBot
 
+from desktop.notifications.bus import SessionBus
 from desktop.shortcuts import macos, windows
 from desktop.shortcuts.keys import Keys, parse
-from desktop.shortcuts.portal import trigger
+from desktop.shortcuts.portal import PortalShortcut, trigger
 from desktop.shortcuts.shortcut import GlobalShortcut, way_of
 from desktop.shortcuts.x11 import X11Shortcut
+from tests.desktop.portal import shortcut_portal
 from tests.desktop.screen import x_server
 
 
@@ -97,3 +102,39 @@ def test_what_cannot_be_had_is_said(qtbot: QtBot, monkeypatch: pytest.MonkeyPatc
     shortcut.hold("Ctrl+Alt+O")
     assert told == [("nonsense", "not_keys"), ("Ctrl+Alt+O", "not_here")]
     shortcut.close()
+
+
+async def until(qtbot: QtBot, condition: Callable[[], object]) -> None:
+    """The portal answers in this thread's other loop."""
+    for _step in range(400):
+        QCoreApplication.processEvents()
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing came of it")
+
+
+async def test_a_portal_that_answers_before_its_call_returns_is_heard(qtbot: QtBot, address: str) -> None:
+    async with shortcut_portal(address) as portal:
+        bus = SessionBus(address)
+        shortcut = PortalShortcut(bus=bus)
+        pressed: list[None] = []
+        refused: list[str] = []
+        shortcut.pressed.connect(lambda: pressed.append(None))
+        shortcut.refused.connect(refused.append)
+        keys = parse("Ctrl+Alt+O")
+        assert keys is not None
+        shortcut.grab(keys)
+        await until(qtbot, lambda: portal.bound)
+        assert portal.bound == [("/session/1", "CTRL+ALT+o")]
+        portal.press("/session/1")
+        portal.press("/session/of another program")
+        await until(qtbot, lambda: pressed)
+        before = len(bus._listeners)
+        portal.answer = 1  # the user does not want it
+        shortcut.grab(keys)
+        await until(qtbot, lambda: refused)
+        assert portal.closed == ["/session/1"]
+        assert len(bus._listeners) == before  # requests are over
+        assert len(pressed) == 1
+        bus.close()

@@ -408,3 +408,39 @@ def test_a_question_with_a_few_answers_has_them_as_buttons(world: World) -> None
     world.teller._take_questions(canned.asking_view(open_question))
     assert world.screen.said[-1].reply == "Your answer"
     assert list(world.screen.shown) == [facts.ask_subject("a1", "q3")]
+
+
+def test_a_question_that_a_crash_took_from_the_screen_is_asked_once_more(world: World) -> None:
+    world.tell(canned.asking())
+    world.teller._take_questions(canned.asking_view(canned.permission()))
+    (asked,) = world.screen.said
+    world.restart()
+    world.screen.left.emit(frozenset({asked.ident, "task:of long ago"}))
+    world.tell(canned.asking())
+    world.teller._take_questions(canned.asking_view(canned.permission()))
+    assert [each.text for each in world.screen.said] == [asked.text]
+    world.teller._take_questions(canned.asking_view(canned.permission()))
+    assert len(world.screen.said) == 1
+
+
+def test_nobody_answers_while_the_screen_is_locked(world: World) -> None:
+    world.tell(canned.asking())
+    world.teller._take_questions(canned.asking_view(canned.permission()))
+    (asked,) = world.screen.said
+    world.moment.become(gone=True)
+    world.screen.pressed.emit(asked.ident, "0", "")
+    assert world.screen.said[-1].text == f"The screen was locked: please answer again. {asked.text}"
+    assert len(world.screen.said) == 2  # and nothing was asked of the daemon, which would be a third
+    assert len(world.teller.messages.facts) == 1
+
+
+def test_a_quiet_time_that_ended_while_the_machine_slept_is_over(world: World) -> None:
+    world.teller.snooze(dt.datetime.now(dt.UTC) + dt.timedelta(hours=8))
+    for ident in ("a", "b"):
+        world.tell(failed(ident, f"Task {ident}"))
+    assert world.screen.said == []
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=30)
+    world.teller._told.snooze_until = past.isoformat()
+    world.teller._due = past  # timers stood still
+    world.tell(failed("a", "Task a"), failed("b", "Task b"), revision=2)
+    assert [each.ident for each in world.screen.said] == [SUMMARY_ID]

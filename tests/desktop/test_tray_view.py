@@ -188,7 +188,7 @@ def test_every_row_that_can_be_chosen_does_something() -> None:
 def test_runtimes_have_a_switch() -> None:
     runtimes = {
         "a": RuntimeView(id="a", provider="claude", name="Claude Code", version="2.1.0"),
-        "b": RuntimeView(id="b", provider="codex", status="disabled"),
+        "b": RuntimeView(id="b", provider="codex", status="off"),
         "c": RuntimeView(id="c", provider="gemini", status="unusable"),
     }
     row = next(each for each in tray_view(state(runtimes=runtimes), now=NOW).rows if "ready" in each.text)

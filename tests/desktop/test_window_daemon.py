@@ -48,6 +48,9 @@ class LiveDesk:
         if command.name in ("cancel_task",):
             self.other.append(command)
             self.link.call(object, "POST", f"/v1/tasks/{command.subject}/cancel")
+        elif command.name in ("runtime_on", "runtime_off"):
+            what = command.name.removeprefix("runtime_")
+            self.link.call(object, "POST", f"/v1/runtimes/{command.subject}/{what}")
         else:
             self.windows.do(command)
 
@@ -180,6 +183,10 @@ def test_what_a_task_changed_is_shown(qtbot: QtBot, live: LiveDesk, tmp_path: Pa
     live.task.tabs.setCurrentIndex(CHANGES)
     qtbot.waitUntil(lambda: bool(live.task.changes.diff._rows), timeout=WAIT_MS)
     assert [row.text for row in live.task.changes.diff._rows if row.kind == "added"] == ["three"]
+    assert live.link.state.tasks[task].changed_files == 1
+    live.windows.do(Command("open", "history"))
+    qtbot.waitUntil(lambda: bool(live.history.model.tasks), timeout=WAIT_MS)
+    assert [each.changed_files for each in live.history.model.tasks] == [1]
 
 
 def test_history_is_paged_searched_and_filtered(qtbot: QtBot, live: LiveDesk) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, QRect, Qt
+from PySide6.QtGui import QFontMetrics, QGuiApplication, QPalette
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -17,14 +19,22 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
-from daemon_core.control.views import Condition
+from daemon_core.control.views import ChangeNote, Condition
 from desktop.commands import Command
+from desktop.models.diff import rows_of
 from desktop.models.requests import decode_answer, encode_answer
 from desktop.models.state import LinkPhase, Supervision
+from desktop.text import LANGUAGES, choose_language
+from desktop.theme import tokens
+from desktop.theme.palette import body_font, sized
 from desktop.windows.changes import ChangesPane
+from desktop.windows.diff_view import DiffView
 from desktop.windows.history import HistoryPage
+from desktop.windows.jobs import JobsPage
 from desktop.windows.main import PAGES, MainWindow
 from desktop.windows.now import NowPage
+from desktop.windows.panel import Panel
+from desktop.windows.rail import AFTER, BEFORE
 from desktop.windows.rail import NARROW as NARROW_RAIL
 from desktop.windows.requests import RequestRow
 from desktop.windows.task import CHANGES, TRANSCRIPT, TaskPage
@@ -296,3 +306,77 @@ def test_the_look_changes_live(desk: Desk, window: MainWindow) -> None:
         desk.context.theme.choose("light")
     assert dark < 80
     assert window.grab().toImage().pixelColor(400, 300).lightness() > 180
+
+
+def test_a_diff_is_copied_as_a_diff(qtbot: QtBot, desk: Desk) -> None:
+    view = DiffView(desk.context.colours)
+    qtbot.addWidget(view)
+    view.resize(700, 500)
+    view.show()
+    view.show_rows(rows_of(canned.DIFF), "", "redirect.ts", canned.DIFF)
+    press(view, Qt.Key.Key_C, CTRL)
+    assert QGuiApplication.clipboard().text() == canned.DIFF
+    line = view._line
+    QTest.mousePress(view.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(200, 3 * line + 2))
+    QTest.mouseMove(view.viewport(), QPoint(200, 4 * line + 2))
+    QTest.mouseRelease(view.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(200, 4 * line + 2))
+    press(view, Qt.Key.Key_C, CTRL)
+    removed, added = QGuiApplication.clipboard().text().split("\n")
+    assert removed == '-    return redirect("/sign-in");'
+    assert added.startswith("+")
+    press(view, Qt.Key.Key_End)
+    assert view.verticalScrollBar().value() == view.verticalScrollBar().maximum()
+
+
+def test_commits_and_what_is_not_shown_are_said(qtbot: QtBot, desk: Desk) -> None:
+    pane = ChangesPane(desk.context.colours)
+    qtbot.addWidget(pane)
+    changes = msgspec.structs.replace(
+        canned.changes(), notes=[ChangeNote(code="files_cut", params={"total": 900}), ChangeNote(code="new")]
+    )
+    pane.show_changes(changes)
+    assert changes.commits[0].subject in pane._more.text()
+    assert pane._more.text().endswith("900 files were changed; the first ones are shown.")
+
+
+def test_a_key_begins_a_new_job_also_before_the_first(window: MainWindow) -> None:
+    window._context.link.tell(**canned.connected())
+    window.open_page("jobs")
+    page = window.page("jobs")
+    assert isinstance(page, JobsPage)
+    press(page, Qt.Key.Key_N, CTRL | Qt.KeyboardModifier.ShiftModifier)
+    assert page.detail.currentWidget() is page.new_job
+
+
+def test_a_colour_given_before_a_page_has_its_place_stays(window: MainWindow, desk: Desk) -> None:
+    desk.link.tell(**canned.connected())
+    window.open_page("jobs")
+    page = window.page("jobs")
+    assert isinstance(page, JobsPage)
+    found = page._empty_jobs.palette().color(QPalette.ColorRole.WindowText).name()
+    assert found == desk.context.colours.muted.lower()
+
+
+@pytest.mark.parametrize("wanted", LANGUAGES)
+def test_words_of_every_language_have_room(qtbot: QtBot, desk: Desk, wanted: str) -> None:
+    choose_language([wanted])
+    try:
+        window = MainWindow(desk.context, desk.settings)
+        panel = Panel(desk.context, desk.settings)
+        for widget in (window, panel):
+            qtbot.addWidget(widget)
+        desk.link.tell(**canned.connected(*canned.busy_rows()))
+        panel.come_up(lambda size: QRect(QPoint(0, 0), size))
+        panel.needing.show_requests(canned.asking_view(canned.permission()))
+        metrics = QFontMetrics(sized(body_font(), tokens.BODY, strong=True))
+        for button in window.rail.buttons.values():
+            room = window.rail.width() - 2 * tokens.GRID - BEFORE - AFTER
+            assert metrics.horizontalAdvance(button.text()) <= room
+        qtbot.waitUntil(lambda: panel._inner.width() > 0)
+        assert panel._inner.minimumSizeHint().width() <= panel._area.viewport().width()
+        answers = [each for each in panel.needing.findChildren(QPushButton) if each.isVisible()]
+        assert len(answers) == 3
+        for each in answers:
+            assert each.mapTo(panel, each.rect().topRight()).x() < panel.width()
+    finally:
+        choose_language(["en"])

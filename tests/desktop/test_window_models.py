@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon_core.control.views import TranscriptLine
 from desktop.models.diff import DiffRow, rows_of
 from desktop.models.heights import CHUNK, Heights
-from desktop.models.transcript import STEPS, TEXT_CHARS, Kind, Transcript, split_markdown
+from desktop.models.transcript import STEPS, TEXT_CHARS, Kind, Transcript, split_markdown, split_raw
 from tests.desktop import canned
 
 
@@ -162,3 +163,17 @@ def test_a_diff_has_the_numbers_of_both_files() -> None:
     assert rows[3] == DiffRow("removed", '    return redirect("/sign-in");', old=14)
     assert [row.new for row in rows if row.kind == "added"] == [14, 15, 17, 18, 48, 49, 50, 51, 52]
     assert rows_of("Binary files differ") == []
+
+
+@pytest.mark.parametrize("text", ["", "a", "one\ntwo\n" * 400, "x" * 5_000, "\n" * 3_000])
+def test_output_is_cut_into_pieces_and_nothing_of_it_is_lost(text: str) -> None:
+    pieces = split_raw(text, 1_000)
+    assert "".join(pieces) == text
+    assert max(len(piece) for piece in pieces) <= 1_000
+
+
+def test_an_empty_line_without_its_blank_is_a_line_of_both_files() -> None:
+    rows = rows_of("@@ -1,3 +1,3 @@\n a\n\n-b\n+c\n")
+    assert [(row.kind, row.old, row.new) for row in rows] == [
+        ("hunk", None, None), ("same", 1, 1), ("same", 2, 2), ("removed", 3, None), ("added", None, 3),
+    ]  # fmt: skip

@@ -21,6 +21,7 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
+from daemon_core.control.connection_views import WorkspaceView
 from daemon_core.control.errors import ControlError
 from daemon_core.control.settings_views import SettingsView, SettingView
 from daemon_core.settings import file
@@ -422,6 +423,11 @@ def test_connections_in_words(page: SettingsPage) -> None:
     facts = panel.rows["agents.example.org"].facts.text()
     for part in ("Shop, Ops", "3 tasks here", "2 results wait", "Token in the keyring", "renewed 1 h ago"):
         assert part in facts
+    refused = [*team.workspaces, WorkspaceView(id="w3", name="Lab", problem="a seat is missing")]
+    panel.show_connections([msgspec.structs.replace(team, workspaces=refused)])
+    facts = panel.rows["agents.example.org"].facts.text()
+    assert "Lab does not take the agents of this machine: a seat is missing" in facts
+    panel.show_connections([old, lab, team, hub])
     row = panel.rows["agents.example.org"]
     click(row.out)
     assert "3 tasks of it are here. 2 results are not delivered yet." in row.question.text()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QGuiApplication
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
 from daemon_core.control.views import TranscriptLine
@@ -145,6 +147,83 @@ def test_search_finds_what_is_folded_and_opens_it(qtbot: QtBot, view: Transcript
     assert [step.open for step in item.steps if step.output == "out 2502"] == [True]
     with qtbot.waitSignal(view.found, check_params_cb=lambda hit, hits: hits == 0):
         view.search("nowhere to be found")
+
+
+def long_call(view: TranscriptView, lines: int) -> Transcript:
+    made = Transcript()
+    made.take([
+        TranscriptLine(seq=1, type="tool_use", tool="Bash", input={"command": "seq"}),
+        TranscriptLine(seq=2, type="tool_result", tool="Bash",
+                       output="\n".join(f"number {n}" for n in range(lines))),
+        TranscriptLine(seq=3, type="text", content="Words to be marked\n\n```\ncode\n```\n\nand more"),
+    ])  # fmt: skip
+    made.end()
+    view.show_transcript(made)
+    return made
+
+
+def test_of_a_long_output_more_can_be_shown(qtbot: QtBot, view: TranscriptView) -> None:
+    made = long_call(view, 300)
+    step = made.items[0].steps[0]
+    view._current = 0
+    press(view, Qt.Key.Key_Return)
+    assert step.open
+    [more] = [piece for piece in view._lay(0).pieces if piece.what == "more"]
+    assert more.row is not None
+    assert more.row.summary == "Show 240 more lines"
+    view.show_item(1)
+    view._scroll_by(-260)
+    left, _width = view._column()
+    _index, inside = view._anchor
+    click(view.viewport(), QPoint(left + 40, round(more.rect.center().y() - inside)))
+    assert step.whole
+    assert not [piece for piece in view._lay(0).pieces if piece.what == "more"]
+
+
+def test_what_is_found_deep_in_an_output_is_shown(qtbot: QtBot, view: TranscriptView) -> None:
+    made = long_call(view, 300)
+    with qtbot.waitSignal(view.found, check_params_cb=lambda hit, hits: hit == 1 and hits == 1):
+        view.search("number 222")
+    assert made.items[0].steps[0].whole
+
+
+def test_marking_text_folds_nothing_on_the_way(view: TranscriptView) -> None:
+    made = long_call(view, 5)
+    left, _width = view._column()
+    view.grab()
+    text = QPoint(left + 30, view._lay(0).height + 8)
+    row = QPoint(left + 30, 10)
+    QTest.mousePress(view.viewport(), Qt.MouseButton.LeftButton, pos=text)
+    QTest.mouseRelease(view.viewport(), Qt.MouseButton.LeftButton, pos=row)
+    assert not made.items[0].steps[0].open
+    QTest.mouseDClick(view.viewport(), Qt.MouseButton.LeftButton, pos=text)
+    view.copy()
+    assert QGuiApplication.clipboard().text() == "Words"
+    view.copy_all()
+    assert QGuiApplication.clipboard().text().startswith("Bash\nseq\nnumber 0")
+    click(view.viewport(), row)
+    assert made.items[0].steps[0].open
+
+
+def test_it_is_mirrored_where_reading_begins_at_the_right(qtbot: QtBot, theme: Theme) -> None:
+    both = []
+    for direction in (Qt.LayoutDirection.LeftToRight, Qt.LayoutDirection.RightToLeft):
+        holder = QWidget()
+        holder.setLayoutDirection(direction)
+        view = TranscriptView(theme.colours, holder)
+        view.recolour(theme.colours)
+        qtbot.addWidget(holder)
+        view.resize(600, 400)
+        holder.show()
+        made = long_call(view, 3)
+        made.items[0].steps[0].open = True
+        view._changed(0)
+        both.append(view._lay(0).pieces)
+        assert view.grab().toImage() is not None
+    width = both[0][0].rect.width()
+    for one, other in zip(*both, strict=True):
+        assert other.rect.left() == width - one.rect.left() - one.rect.width()
+        assert other.rect.size() == one.rect.size()
 
 
 def test_errors_are_gone_through_in_turn(view: TranscriptView) -> None:

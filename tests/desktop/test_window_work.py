@@ -27,8 +27,9 @@ from desktop.theme.palette import Theme
 from desktop.windows.main import MainWindow
 from desktop.windows.new_task import NewTaskBox, place_sentence
 from desktop.windows.now import NowPage
+from desktop.windows.opening import Windows
 from desktop.windows.spend_strip import spend_sentence
-from desktop.windows.task import ABOUT
+from desktop.windows.task import ABOUT, TaskPage
 from desktop.windows.wording import cost_text
 from desktop.words import condition_action, condition_text, status_sentence
 from tests.desktop import canned
@@ -209,6 +210,66 @@ def test_a_draft_stays(qtbot: QtBot, desk: Desk, window: MainWindow, box: NewTas
     page = again.page("now")
     assert isinstance(page, NowPage)
     assert page.new_task.prompt.toPlainText() == "Half a thought"
+
+
+def test_what_is_written_and_chosen_outlives_another_language(
+    qtbot: QtBot, desk: Desk, theme: Theme, tmp_path: Path
+) -> None:
+    place = tmp_path / "shop"
+    place.mkdir()
+    windows = Windows(desk.link, theme, desk.link.directories, desk.asked.append)
+    desk.link.tell(**canned.connected(*canned.busy_rows()))
+    windows.do(Command("open", "now"))
+    page = windows.main.page("now")
+    assert isinstance(page, NowPage)
+    box = page.new_task
+    box.choose_directory(str(place))
+    box.agent.setCurrentIndex(box.agent.findData("runtime codex"))
+    box._on_agent()
+    box._fill_models((ModelView(id="gpt", thinking_levels=("low", "high")),))
+    box.model.setCurrentIndex(1)
+    box._on_model()
+    box.thinking.setCurrentIndex(2)
+    box._on_thinking()
+    box.use_template(Template("x", "Look into {{what}}"))
+    box.fields.edits["what"].setText("the import")
+    windows.do(Command("open_task", "b1"))
+    task = windows.main.page("task")
+    assert isinstance(task, TaskPage)
+    task.reply.setPlainText("And then")
+    windows.do(Command("open_task", "b2"))
+    assert task.reply.toPlainText() == ""
+    task.reply.setPlainText("Another thing")
+    windows.make_anew()
+    anew = windows.main.page("task")
+    assert isinstance(anew, TaskPage)
+    assert anew is not task
+    assert windows.main.page_name == "task"
+    assert (anew.task_id, anew.reply.toPlainText()) == ("b2", "Another thing")
+    windows.do(Command("open_task", "b1"))
+    assert anew.reply.toPlainText() == "And then"
+    page = windows.main.page("now")
+    assert isinstance(page, NowPage)
+    box = page.new_task
+    assert box.prompt.toPlainText() == "Look into {{what}}"
+    assert box.fields.values == {"what": "the import"}
+    assert box.directory == str(place)
+    chosen = (box.agent.currentData(), box.model.currentData(), box.thinking.currentData())
+    assert chosen == ("runtime codex", "gpt", "high")
+    windows.close()
+
+
+def test_other_agents_that_come_and_go_change_no_choice(desk: Desk, box: NewTaskBox) -> None:
+    box.agent.setCurrentIndex(box.agent.findData("runtime codex"))
+    box._on_agent()
+    box._fill_models((ModelView(id="gpt", default=True), ModelView(id="mini")))
+    box.model.setCurrentIndex(box.model.findData("mini"))
+    box._on_model()
+    known = dict(desk.link.state.runtimes)
+    gone = next(ident for ident, each in known.items() if each.provider == "claude")
+    del known[gone]
+    desk.link.tell(runtimes=known)
+    assert (box.agent.currentData(), box.model.currentData()) == ("runtime codex", "mini")
 
 
 # --- what it costs and uses -------------------------------------------------------------------------
