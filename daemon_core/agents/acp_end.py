@@ -20,6 +20,7 @@ from daemon_core.agents.events import Outcome
 from daemon_core.agents.limits import limit_of
 from daemon_core.agents.lines import cut_output
 from daemon_core.agents.rpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
+from daemon_core.agents.statuses import KNOWN_BETTER, reason_of_status
 from daemon_core.protocol import failures
 from daemon_core.protocol.wire import Usage
 
@@ -135,22 +136,7 @@ def status_of(error: RpcError, text: str) -> int:
 def reason_of(status: int, text: str) -> str:
     """The failure reason of an error. The HTTP status counts for more than numbers in the text."""
     said = failures.classify(text)
-    match status:
-        case 400 | 413 | 422:
-            # The request itself is wrong and would be wrong again, unless the text knows better.
-            better = (failures.AGENT_CONTEXT, failures.AGENT_QUOTA, failures.AGENT_MODEL, failures.AGENT_AUTH)
-            return said if said in better else failures.API_INVALID_REQUEST
-        case 401 | 403:
-            return failures.AGENT_AUTH
-        case 402:
-            return failures.AGENT_QUOTA
-        case 404:
-            return failures.AGENT_MODEL
-        case 429 | 529:
-            return said if said == failures.AGENT_QUOTA else failures.AGENT_RATE_LIMIT
-        case _ if 500 <= status < 600:
-            return failures.AGENT_SERVER
-    return said
+    return reason_of_status(status, said, (*KNOWN_BETTER, failures.AGENT_AUTH)) or said
 
 
 def judge(

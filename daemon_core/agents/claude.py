@@ -27,9 +27,7 @@ over.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -45,9 +43,11 @@ from daemon_core.agents.ends import exit_text, signal_of
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest, Reader, StdinWrite
 from daemon_core.agents.launching import argument_text
+from daemon_core.agents.lenient import understood
 from daemon_core.agents.limits import limit_of
 from daemon_core.agents.lines import LINE_LIMIT_BYTES, LineBuffer, OverlongLine, cut_output, raw_text
 from daemon_core.agents.placeholders import filled
+from daemon_core.agents.statuses import reason_of_status
 from daemon_core.protocol import failures
 from daemon_core.protocol.wire import Usage
 
@@ -130,8 +130,6 @@ _BAD_ENDS: Final = frozenset(
     }
 )
 _REFUSED: Final = ("no conversation found", "--resume requires a valid session")
-# A NUL as JSON has it, the backslash of which is not itself escaped.
-_ESCAPED_NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class ClaudeFamily:
@@ -286,28 +284,13 @@ _decode_line = msgspec.json.Decoder(_Line).decode
 
 
 def _understand(line: bytes) -> _Line | None:
-    """The fields of a line, or None if it is not a JSON object.
+    """The fields of a line, or None if it is not a JSON object."""
+    return understood(line, _decode_line, _without_strange_message)
 
-    Valid UTF-8 and JSON take the short way. What JavaScript writes beyond that (half a surrogate pair, where
-    a text was cut in the middle of a character) is mended rather than lost.
-    """
-    if b"\\u0000" in line:
-        line = _ESCAPED_NUL.sub(rb"\1\\u2400", line)
-    try:
-        return _decode_line(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        # Replaced bytes are only ever content of strings: elsewhere they are no JSON.
-        found = json.loads(line.decode("utf-8", "replace"))
-        if not isinstance(found, dict):
-            return None
-        if not isinstance(found.get("message"), dict):
-            found.pop("message", None)
-        text = json.dumps(found, ensure_ascii=False)
-        return _decode_line(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode())
-    except (ValueError, RecursionError, msgspec.DecodeError):
-        return None
+
+def _without_strange_message(found: dict[str, Any]) -> None:
+    if not isinstance(found.get("message"), dict):
+        found.pop("message", None)
 
 
 class _Result(msgspec.Struct, gc=False):
@@ -879,21 +862,9 @@ def _reason_of(result: _Result) -> str:
     if result.terminal == "prompt_too_long":
         return failures.AGENT_CONTEXT
     said = failures.classify(result.error)
-    match result.status:
-        case 400 | 413 | 422:
-            # The request itself is wrong and would be wrong again, unless the text knows better.
-            better = (failures.AGENT_CONTEXT, failures.AGENT_QUOTA, failures.AGENT_MODEL)
-            return said if said in better else failures.API_INVALID_REQUEST
-        case 401 | 403:
-            return failures.AGENT_AUTH
-        case 402:
-            return failures.AGENT_QUOTA
-        case 404:
-            return failures.AGENT_MODEL
-        case 429 | 529:
-            return said if said == failures.AGENT_QUOTA else failures.AGENT_RATE_LIMIT
-        case status if 500 <= status < 600:
-            return failures.AGENT_SERVER
+    reason = reason_of_status(result.status, said)
+    if reason is not None:
+        return reason
     if said == failures.AGENT_UNKNOWN and result.terminal.startswith("aborted_"):
         return failures.AGENT_PROCESS
     return said

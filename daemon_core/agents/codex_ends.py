@@ -14,6 +14,7 @@ from daemon_core.agents.ends import exit_text, signal_of
 from daemon_core.agents.events import Limit
 from daemon_core.agents.limits import limit_of
 from daemon_core.agents.lines import cut_output
+from daemon_core.agents.statuses import reason_of_refusal, reason_of_status
 from daemon_core.protocol import failures
 
 ERROR_LIMIT_BYTES: Final = 16 * 1024
@@ -41,7 +42,8 @@ _NETWORK_KINDS: Final = frozenset(
 )
 _TOO_LONG: Final = "exceeds the maximum length"
 """Of a prompt: it takes a million characters at most."""
-_SESSION_GONE: Final = ("no rollout found", "invalid session id", "thread not found", "invalid thread id")
+_SESSION_GONE: Final = ("rollout", "invalid session id", "thread not found", "invalid thread id")
+"""Of a resume: what it calls a rollout is the file of the session, which is not there or cannot be read."""
 
 
 class TurnError(msgspec.Struct):
@@ -84,21 +86,11 @@ def reason_of(error: TurnError) -> str:
     if _TOO_LONG in error.text:
         return failures.AGENT_CONTEXT
     said = failures.classify(error.text)
-    match error.status:
-        case 400 | 413 | 422:
-            return _of_a_refusal(said)
-        case 401 | 403:
-            return failures.AGENT_AUTH
-        case 402:
-            return failures.AGENT_QUOTA
-        case 404:
-            return failures.AGENT_MODEL
-        case 429 | 529:
-            return said if said == failures.AGENT_QUOTA else failures.AGENT_RATE_LIMIT
-        case status if 500 <= status < 600:
-            return failures.AGENT_SERVER
+    reason = reason_of_status(error.status, said)
+    if reason is not None:
+        return reason
     if error.body:
-        return _of_a_refusal(said)
+        return reason_of_refusal(said)
     if error.kind in _NETWORK_KINDS and not error.status:
         return failures.AGENT_NETWORK
     return said
@@ -118,7 +110,7 @@ def limit_of_error(error: TurnError, resets_at: int) -> Limit | None:
 
 
 def session_gone(message: str) -> bool:
-    """Whether a refused resume was refused because there is no such thread."""
+    """Whether a refused resume was refused because there is no such thread (any more)."""
     lowered = message.lower()
     return any(phrase in lowered for phrase in _SESSION_GONE)
 
@@ -150,12 +142,6 @@ def used_up(limits: Any) -> int:
     if isinstance(own, dict) and limits.get("spendControlReached") is True:
         resets.append(count(own.get("resetsAt")))
     return max(resets)
-
-
-def _of_a_refusal(said: str) -> str:
-    """The request itself is wrong and would be wrong again, unless the text knows better."""
-    better = (failures.AGENT_CONTEXT, failures.AGENT_QUOTA, failures.AGENT_MODEL)
-    return said if said in better else failures.API_INVALID_REQUEST
 
 
 def _body_text(text: str) -> str:

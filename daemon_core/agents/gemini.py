@@ -73,9 +73,7 @@ BLOCKED_ARGS: Final = {
     "--version": "0",
 }
 
-_ADVICE: Final = re.compile(
-    r"\s*Please wait and try again later\..*|\s*Possible quota limitations.*", re.DOTALL
-)
+_ADVICE: Final = re.compile(r"Please wait and try again later\.|Possible quota limitations")
 _STATUS: Final = re.compile(r'"code"\s*:\s*([45]\d\d)\b|\bstatus(?: code)?:? ([45]\d\d)\b|Error: ([45]\d\d) ')
 _LEAST_STATUS: Final = 400
 
@@ -169,7 +167,9 @@ class GeminiReader(JsonReader[State]):
             return
         error = a_text(a_dict(line.get("error")).get("message"))
         status = _status_in(error)
-        self.fails(_ADVICE.sub("", error), found, status=status)
+        advice = _ADVICE.search(error)
+        told = error if advice is None else error[: advice.start()].rstrip()
+        self.fails(told, found, status=status)
         self.turn_ends(False, found)
 
     def said(self, exit_code: int | None) -> Said:

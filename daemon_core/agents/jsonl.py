@@ -10,8 +10,6 @@ passed over.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
@@ -21,6 +19,7 @@ from daemon_core.agents import events as ev
 from daemon_core.agents.costs import dollars
 from daemon_core.agents.events import Event, Outcome
 from daemon_core.agents.family import LaunchRequest, StdinWrite
+from daemon_core.agents.lenient import understood
 from daemon_core.agents.lines import LINE_LIMIT_BYTES, LineBuffer, OverlongLine, cut_output, raw_text
 from daemon_core.agents.verdicts import Said, judge
 from daemon_core.agents.writes import Writes, WritesState
@@ -48,8 +47,6 @@ _PLAN_STATUSES: Final = {
     "done": "completed",
     "cancelled": "completed",
 }
-# A NUL as JSON has it, the backslash of which is not itself escaped.
-_ESCAPED_NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class Counts(msgspec.Struct):
@@ -374,23 +371,12 @@ def _text_event(kind: str, text: str) -> Event:
 # --- reading what may be of any shape ----------------------------------------------------------
 
 
-def decoded(line: bytes) -> dict[str, Any] | None:
-    """A line's object, or None if it is none.
+_decode_any = msgspec.json.Decoder(Any).decode
 
-    Valid UTF-8 and JSON take the short way. What JavaScript writes beyond that (half a surrogate pair, where
-    a text was cut in the middle of a character) is mended rather than lost.
-    """
-    if b"\\u0000" in line:
-        line = _ESCAPED_NUL.sub(rb"\1\\u2400", line)
-    try:
-        found = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        try:
-            # Replaced bytes are only ever content of strings: elsewhere they are no JSON.
-            text = json.dumps(json.loads(line.decode("utf-8", "replace")), ensure_ascii=False)
-            found = msgspec.json.decode(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace"))
-        except (ValueError, RecursionError, msgspec.DecodeError):
-            return None
+
+def decoded(line: bytes) -> dict[str, Any] | None:
+    """A line's object, or None if it is none."""
+    found: Any = understood(line, _decode_any)
     return found if isinstance(found, dict) else None
 
 

@@ -12,7 +12,6 @@ here raises on any input, and what is remembered is bounded.
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, TypeAlias
@@ -20,6 +19,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from daemon_core.agents.events import Unreadable
+from daemon_core.agents.lenient import understood
 from daemon_core.agents.lines import OverlongLine, cut_output, raw_text
 from daemon_core.agents.writes import Writes
 
@@ -33,9 +33,6 @@ OUTSTANDING_LIMIT: Final = 256
 ERROR_LIMIT_BYTES: Final = 16 * 1024
 ID_LIMIT_CHARS: Final = 512
 """A longer id is that of no request that can be answered."""
-
-# A NUL as JSON has it, the backslash of which is not itself escaped.
-_ESCAPED_NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 RequestId: TypeAlias = int | str
 """Whatever the other side numbers its requests with; an answer repeats it."""
@@ -233,26 +230,8 @@ class Rpc:
 
 
 def understand(line: bytes) -> _Line | None:
-    """The fields of a line, or None if it is not a JSON object.
-
-    Valid UTF-8 and JSON take the short way. What JavaScript writes beyond that (half a surrogate pair, where
-    a text was cut in the middle of a character) is mended rather than lost.
-    """
-    if b"\\u0000" in line:
-        line = _ESCAPED_NUL.sub(rb"\1\\u2400", line)
-    try:
-        return _decode_line(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
-    try:
-        # Replaced bytes are only ever content of strings: elsewhere they are no JSON.
-        found = json.loads(line.decode("utf-8", "replace"))
-        if not isinstance(found, dict):
-            return None
-        text = json.dumps(found, ensure_ascii=False)
-        return _decode_line(text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").encode())
-    except (ValueError, RecursionError, msgspec.DecodeError):
-        return None
+    """The fields of a line, or None if it is not a JSON object."""
+    return understood(line, _decode_line)
 
 
 def encoded(message: Any) -> bytes:

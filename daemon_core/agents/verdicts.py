@@ -15,6 +15,7 @@ import msgspec
 from daemon_core.agents.ends import exit_text, signal_of
 from daemon_core.agents.events import Outcome
 from daemon_core.agents.limits import limit_of
+from daemon_core.agents.statuses import reason_of_status
 from daemon_core.protocol import failures
 from daemon_core.protocol.wire import Usage
 
@@ -30,6 +31,7 @@ REFUSED: Final = (
 )
 """What programs say of a session that is gone."""
 
+_SAYS_NOTHING: Final = (failures.AGENT_PROCESS, failures.AGENT_UNKNOWN)
 _TAIL_CHARS: Final = 2000
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
@@ -93,6 +95,10 @@ def judge(
             resets_in_s=said.retry_after_s or None,
         )
     refused = said.refused or _resume_refused(said, error, stderr)
+    if not refused and reason in _SAYS_NOTHING and bool(exit_code) and not signal_of(exit_code, signal):
+        # Nobody knows the words of all programs. One that leaves by itself, with an error that says nothing
+        # else and before it has told any session, has most likely not found this one.
+        refused = bool(said.resume) and not said.progress and not said.session_id
     return Outcome(
         success=False,
         output=said.answer if said.end == "success" else "",
@@ -108,22 +114,7 @@ def judge(
 def reason_of(status: int, error: str) -> str:
     """The failure reason of a request that failed. The HTTP status counts for more than the words."""
     said = failures.classify(error)
-    match status:
-        case 400 | 413 | 422:
-            # The request itself is wrong and would be wrong again, unless the text knows better.
-            better = (failures.AGENT_CONTEXT, failures.AGENT_QUOTA, failures.AGENT_MODEL)
-            return said if said in better else failures.API_INVALID_REQUEST
-        case 401 | 403:
-            return failures.AGENT_AUTH
-        case 402:
-            return failures.AGENT_QUOTA
-        case 404:
-            return failures.AGENT_MODEL
-        case 429 | 529:
-            return said if said == failures.AGENT_QUOTA else failures.AGENT_RATE_LIMIT
-        case number if 500 <= number < 600:
-            return failures.AGENT_SERVER
-    return said
+    return reason_of_status(status, said) or said
 
 
 def _without_end(

@@ -1,7 +1,8 @@
 """The shim: the small process between the daemon and one child, which outlives the daemon.
 
-Run as ``python -I -S shim.py RUN_DIR SPEC_NAME [FD ...]``; it knows nothing of the rest of the project. Ten
-of them must cost next to nothing, so it imports only modules that are written in C, and is one file
+Run as ``python -I -S shim.py RUN_DIR SPEC_NAME [FD ...]``, or as ``shim.py RUN_DIR --standby`` with a socket
+as standard input, over which the rest comes later (`stand_by`); it knows nothing of the rest of the project.
+Ten of them must cost next to nothing, so it imports only modules that are written in C, and is one file
 although it is long: a second one would have to be found, read and kept in step. Rules it keeps:
 
 1. **Started at most once.** It holds the flock on ``lock`` for as long as it lives and refuses a directory
@@ -906,9 +907,14 @@ class Shim:
             self.listener.close()
             self.listener = None
         try:
-            folder = self.socket_path.rpartition(b"/")[0]
-            if folder and not exists(folder):
+            folder = self.socket_path.rpartition(b"/")[0] or b"/"
+            if not exists(folder):
                 posix.mkdir(folder, 0o700)
+            # Below /tmp somebody else may have made it meanwhile, or a link.
+            place = posix.stat(folder)
+            owners = {place.st_uid, posix.lstat(folder).st_uid}
+            if owners != {posix.geteuid()} or place.st_mode & 0o022:
+                return
             self.listen()
         except OSError:
             return
@@ -1364,13 +1370,36 @@ def open_run(spec_name: str, lock_fds: list[int]) -> Shim:
         raise
 
 
+def stand_by() -> tuple[str, list[int]]:
+    """Waits to be told the name of the spec: a line, with the open file descriptions beside it. Ends the
+    process if whoever would tell it is gone."""
+    call_c("getpid")  # finds the C library while nobody waits
+    link = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, 0)
+    told = b""
+    fds: list[int] = []
+    while not told.endswith(b"\n"):
+        part, ancillary, _flags, _address = link.recvmsg(LINE_LIMIT_BYTES, 4096)
+        if not part:
+            posix._exit(0)
+        told += part
+        for level, kind, packed in ancillary:
+            if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+                ends = range(4, len(packed) + 1, 4)
+                fds += [int.from_bytes(packed[end - 4 : end], sys.byteorder) for end in ends]
+    link.detach()  # standard input is replaced like the other two
+    return told[:-1].decode(), fds
+
+
 def main(argv: list[str]) -> None:
     """Leaves the launching process behind, starts the child, says so on standard output, and serves."""
-    lock_fds = [int(text) for text in argv[3:]]
     if posix.fork():
         posix._exit(0)
     # A session of its own. No terminal is ever opened, so a second fork would keep nothing away.
     posix.setsid()
+    if argv[2:] == ["--standby"]:
+        spec_name, lock_fds = stand_by()
+    else:
+        spec_name, lock_fds = argv[2], [int(text) for text in argv[3:]]
     ready = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
     null = posix.open("/dev/null", posix.O_RDWR)
     for fd in (0, 1, 2):
@@ -1381,7 +1410,7 @@ def main(argv: list[str]) -> None:
         posix.set_inheritable(fd, False)
     try:
         posix.chdir(argv[1])
-        shim = open_run(argv[2], lock_fds)
+        shim = open_run(spec_name, lock_fds)
     except RefusedError as e:
         posix.write(ready, f"{e}\n".encode())
         return

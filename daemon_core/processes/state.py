@@ -101,9 +101,18 @@ def read_owner(run_dir: Path) -> dict[str, Any]:
     """``owner.json``, or an empty dictionary if it is missing or damaged."""
     try:
         found = msgspec.json.decode((run_dir / "owner.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):  # ValueError: no JSON, or bytes that are no text
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def is_of_this_boot(info: ShimInfo) -> bool:
+    """Whether the machine has not been started anew since that run; True where nobody can tell."""
+    try:
+        present = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return True
+    return info.boot_id in ("", present)
 
 
 def remove_secrets(run_dir: Path) -> None:
@@ -132,7 +141,7 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except msgspec.DecodeError:
+    except ValueError:  # no JSON, of another shape, or bytes that are no text
         # Written in one piece, so somebody else's doing, or a power cut: as good as none.
         return None
 

@@ -3,7 +3,9 @@
 Rules:
 
 - A setting names a program and nothing else is looked for then; otherwise PATH, the login shell's PATH (what
-  the user's terminal finds), the provider's own places and the common ones are looked at, in this order.
+  the user's terminal finds), the provider's own places and the common ones are looked at, in this order. The
+  first program that can be used counts: one that is too old or broken (left behind by another installer, say)
+  hides no good one, and is told of only where there is none.
 - All versions are asked for at once, each within ``PROBE_LIMIT_S``. What is known from before is not asked
   again: the cache is keyed by the path, what it leads to and what identifies that file, so with a warm cache
   no process is started. A shim of a version manager stays the same file when its program changes: it is
@@ -41,6 +43,8 @@ from daemon_core.settings.atomic import write_private
 log = logging.getLogger(__name__)
 
 PROBE_LIMIT_S: Final = 10.0
+CANDIDATES_LIMIT: Final = 4
+"""So many programs of a provider are asked, one after the other, until one can be used."""
 HANGING_FOR_S: Final = 600.0
 """How long a program that hung is not asked again: every start of the daemon would wait for it."""
 
@@ -55,6 +59,7 @@ WRONG_ARCHITECTURE: Final = "wrong_architecture"  # built_for, machine
 INTERPRETER_MISSING: Final = "interpreter_missing"  # interpreter
 FAILED: Final = "probe_failed"  # exit_code, output
 UNREADABLE: Final = "version_unreadable"  # output
+ANOTHER_PROGRAM: Final = "another_program"
 NOT_EXECUTABLE: Final = "not_executable"  # path
 NOT_FOUND: Final = "not_found"  # executables
 OVERRIDE_NOT_FOUND: Final = "override_not_found"  # path, source
@@ -108,10 +113,12 @@ class _Entry(msgspec.Struct, frozen=True):
     """Of the file: device, number, size and times."""
     version: str = ""
     hanging_until: float = 0.0
+    right: bool = True
+    """Whether it has answered the provider's check as it should."""
 
 
 class _Cache(msgspec.Struct):
-    version: int = 2
+    version: int = 3
     entries: dict[str, _Entry] = {}
     login_path: str = ""
     login_state: str = ""
@@ -226,25 +233,45 @@ def _discover(
             fresh.login_state = state
     login = fresh.login_path.split(os.pathsep) if login_shell and fresh.login_path else []
     places = _expand(common_places, environ)
-    to_ask: list[_Located] = []
+    waiting: dict[str, list[_Located]] = {}
     for provider in providers:
-        located = _locate(provider, environ, overrides, login, places)
-        if isinstance(located, FoundAgent):
-            found[provider.id] = located
-            continue
-        entry = known.entries.get(located.key)
-        if entry is None or refresh or not _still_true(entry, located):
-            to_ask.append(located)
-            continue
-        fresh.entries[located.key] = entry
-        found[provider.id] = _verdict(located, entry, None, limit_s, families)
-    answers = probes.ask_all([_question(each, environ, login, limit_s) for each in to_ask], cancelled)
-    for located, answer in zip(to_ask, answers, strict=True):
-        entry = _entry_of(located, answer)
-        lasts = entry.version or located.provider.version_optional
-        if entry.hanging_until or (lasts and not located.shim):
-            fresh.entries[located.key] = entry
-        found[located.provider.id] = _verdict(located, entry, answer, limit_s, families)
+        there = _locate(provider, environ, overrides, login, places)
+        if isinstance(there, FoundAgent):
+            found[provider.id] = there
+        else:
+            waiting[provider.id] = there
+    while waiting:
+        to_ask: list[_Located] = []
+        judged: list[tuple[_Located, _Entry, Answer | None]] = []
+        for programs in waiting.values():
+            located = programs.pop(0)
+            entry = known.entries.get(located.key)
+            if entry is None or refresh or not _still_true(entry, located):
+                to_ask.append(located)
+            else:
+                fresh.entries[located.key] = entry
+                judged.append((located, entry, None))
+        checked = [each for each in to_ask if each.provider.check.args]
+        questions = [_question(each, environ, login, limit_s) for each in to_ask]
+        questions += [_question(each, environ, login, limit_s, check=True) for each in checked]
+        answers = probes.ask_all(questions, cancelled)
+        right = {
+            each.key: _is_right(each.provider, answer)
+            for each, answer in zip(checked, answers[len(to_ask) :], strict=True)
+        }
+        for located, answer in zip(to_ask, answers, strict=False):
+            entry = _entry_of(located, answer, right.get(located.key, True))
+            lasts = (entry.version or located.provider.version_optional) and entry.right
+            if entry.hanging_until or (lasts and not located.shim):
+                fresh.entries[located.key] = entry
+            judged.append((located, entry, answer))
+        for located, entry, said in judged:
+            name = located.provider.id
+            verdict = _verdict(located, entry, said, limit_s, families)
+            if name not in found or verdict.usable:
+                found[name] = verdict
+            if verdict.status not in ("too_old", "broken") or not waiting[name] or cancelled.is_set():
+                del waiting[name]
     if cache_path is not None and fresh != known and not cancelled.is_set():
         _write_cache(cache_path, fresh)
     return [_dressed(found[each.id], each, environ, run_environ, login) for each in providers]
@@ -284,8 +311,8 @@ def _locate(
     overrides: Mapping[str, str],
     login: Sequence[str],
     places: Sequence[str],
-) -> _Located | FoundAgent:
-    """The program to ask, or the verdict if there is none."""
+) -> list[_Located] | FoundAgent:
+    """The programs to ask, best first, or the verdict if there are none."""
     variable = f"OSTLER_{provider.id.upper().replace('-', '_')}_PATH"
     named = environ.get(variable) or overrides.get(provider.id) or ""
     names: Sequence[str] = provider.executables
@@ -293,8 +320,12 @@ def _locate(
         names = [_home(named, environ)]
     elsewhere = [*login, *_expand(provider.places, environ), *places]
     unusable = ""
+    located: dict[str, _Located] = {}
+    """By what they lead to: a program under several names is asked once."""
     for name in names:
         for path in _candidates(name, environ, elsewhere):
+            if len(located) == CANDIDATES_LIMIT:
+                break
             try:
                 info = os.stat(path)
             except (OSError, ValueError):
@@ -306,7 +337,10 @@ def _locate(
                 continue
             real = os.path.realpath(path)
             key = "\0".join((path, real, *provider.version_args))
-            return _Located(provider, path, key, _identity(info), _is_shim(path, real))
+            shim = _is_shim(path, real)
+            located.setdefault(path if shim else real, _Located(provider, path, key, _identity(info), shim))
+    if located:
+        return list(located.values())
     if unusable:
         return _entry_for(
             provider, "not_executable", NOT_EXECUTABLE, path=unusable, params={"path": unusable}
@@ -386,15 +420,40 @@ def probe_env(environ: Mapping[str, str], path: str, beyond: Sequence[str] = ())
 
 
 def _question(
-    located: _Located, environ: Mapping[str, str], login: Sequence[str], limit_s: float
+    located: _Located,
+    environ: Mapping[str, str],
+    login: Sequence[str],
+    limit_s: float,
+    *,
+    check: bool = False,
 ) -> probes.Question:
-    argv = (located.path, *located.provider.version_args)
+    provider = located.provider
+    argv = (located.path, *(provider.check.args if check else provider.version_args))
     return probes.Question(argv=argv, env=probe_env(environ, located.path, login), limit_s=limit_s)
 
 
-def _entry_of(located: _Located, answer: Answer) -> _Entry:
+def _entry_of(located: _Located, answer: Answer, right: bool) -> _Entry:
     hanging_until = time.time() + HANGING_FOR_S if answer.failure == "timed_out" else 0.0
-    return _Entry(located.identity, _version_of(answer), hanging_until)
+    return _Entry(located.identity, _version_of(answer), hanging_until, right)
+
+
+def _is_right(provider: Provider, answer: Answer) -> bool:
+    """Whether a program has answered its provider's check as it should."""
+    if answer.failure or answer.exit_code != 0:
+        return False
+    wanted = provider.check.answer.items()
+    for line in answer.stdout.splitlines():
+        try:
+            found = msgspec.json.decode(line)
+        except (msgspec.DecodeError, RecursionError):
+            continue
+        if (
+            isinstance(found, dict)
+            and wanted
+            <= {name: value for name, value in found.items() if isinstance(value, str | int | bool)}.items()
+        ):
+            return True
+    return not wanted
 
 
 def _version_of(answer: Answer) -> str:
@@ -422,8 +481,8 @@ def _verdict(
         has = parse_version(entry.version)
         if least is not None and has is not None and has < least:
             return verdict("too_old", TOO_OLD, version=entry.version, min_version=provider.min_version)
-        return verdict("usable")
-    if provider.version_optional:
+        return verdict("usable") if entry.right else verdict("broken", ANOTHER_PROGRAM)
+    if provider.version_optional and entry.right:
         return verdict("usable")
     if entry.hanging_until:
         return verdict("broken", TIMED_OUT, limit_s=f"{limit_s:g}")

@@ -120,7 +120,8 @@ def table(text: str) -> Listed | None:
 
 
 def any_json(text: str) -> Listed | None:
-    """A list of names or objects, bare or below ``models`` or ``agents``."""
+    """A list of names or objects, bare or below ``models`` or ``agents``; an object may tell its thinking
+    levels."""
     found = _json(text)
     if isinstance(found, dict):
         found = next((found[key] for key in ("models", "agents", "items", "data") if key in found), None)
@@ -136,7 +137,14 @@ def any_json(text: str) -> Listed | None:
             if isinstance(provider, str) and isinstance(model, str) and "/" not in model:
                 model = f"{provider}/{model}"
             name = entry.get("label") or entry.get("display_name") or entry.get("name")
-            made.append(_info(model, name, default=bool(entry.get("default") or entry.get("isDefault"))))
+            default = bool(entry.get("default") or entry.get("isDefault"))
+            thinking = entry.get("thinking")
+            told = thinking if isinstance(thinking, dict) else {}
+            levels = told.get("supported_levels")
+            values = [each.get("value") if isinstance(each, dict) else each for each in levels or ()] if (
+                isinstance(levels, list)
+            ) else []  # fmt: skip
+            made.append(_info(model, name, default=default, levels=values, level=told.get("default_level")))
     return _listed(made)
 
 

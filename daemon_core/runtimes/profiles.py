@@ -1,8 +1,8 @@
 """Custom runtime profiles: an agent CLI under another command, as a workspace has defined it.
 
 A profile names a family (a provider whose CLI the command behaves like), a command and fixed arguments. Here
-it is found out what it is on this machine: the program that the user named for it, else the command in PATH.
-One that cannot be used is told to the server with the reason.
+it is found out what it is on this machine: the program that the user named for it, else the command in PATH
+or where the user's terminal finds it. One that cannot be used is told to the server with the reason.
 
 :func:`signature` is the change detector: equal signatures, equal profiles in all that matters for a start.
 """
@@ -83,6 +83,7 @@ class ProfileResolver:
         environ: the daemon's environment, for PATH and HOME.
         path_of: the program that the user named for a profile (by id) on this machine; empty: none.
         drivable: whether a provider can be driven by this daemon.
+        beyond: directories that the user's terminal looks in beside PATH.
     """
 
     def __init__(
@@ -92,8 +93,10 @@ class ProfileResolver:
         path_of: Callable[[str], str],
         drivable: Callable[[Provider], bool],
         *,
+        beyond: Callable[[], Sequence[str]] = tuple,
         common_places: Sequence[str] = COMMON_PLACES,
     ) -> None:
+        self._beyond = beyond
         self._provider_of = provider_of
         self._environ = dict(environ)
         self._path_of = path_of
@@ -177,6 +180,7 @@ class ProfileResolver:
         hooks = os.path.join(home, ".multica", "hooks")
         places = [
             *self._environ.get("PATH", "").split(os.pathsep),
+            *self._beyond(),
             # Directories of single versions (with a ``*``) are no place for a command of the user's own.
             *(discovery.filled_place(each, self._environ) for each in self._places if "*" not in each),
         ]
@@ -193,7 +197,7 @@ class ProfileResolver:
         questions = [
             probes.Question(
                 argv=(path, *named.version_args),
-                env=discovery.probe_env(self._environ, path),
+                env=discovery.probe_env(self._environ, path, self._beyond()),
                 limit_s=PROBE_LIMIT_S,
             )
             for path, named in unknown.items()

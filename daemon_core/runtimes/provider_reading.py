@@ -186,6 +186,8 @@ def problems(provider: Provider, families: Collection[str]) -> Iterator[ReadErro
     ):
         if relative and not _is_inside(relative):
             yield ReadError(f"{relative!r} is no path inside a directory", key=key)
+    if provider.check.answer and not provider.check.args:
+        yield ReadError("it is not said what to ask the program with", key="check", hint="Add args")
     if provider.models.source == "command" and not provider.models.args:
         yield ReadError("it is not said what to ask the program with", key="models", hint="Add args")
     if provider.models.source == "command" and not provider.models.reader:

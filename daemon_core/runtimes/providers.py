@@ -24,6 +24,7 @@ from daemon_core.workdirs.environments import BriefWay, Layout
 __all__ = [
     "COMMON_PLACES",
     "Brief",
+    "Check",
     "Home",
     "KnownModel",
     "Mistake",
@@ -92,6 +93,15 @@ class SignIn(_Entry, frozen=True, kw_only=True):
     hint: str = ""
 
 
+class Check(_Entry, frozen=True, kw_only=True):
+    """How to see that a program is the right one, where others have its name or not every version will do."""
+
+    args: tuple[str, ...] = ()
+    """What it is asked with; empty: it is not asked."""
+    answer: dict[str, str | int | bool] = {}
+    """What a line of its answer, a JSON object, has to hold."""
+
+
 class KnownModel(_Entry, frozen=True, kw_only=True):
     id: str
     name: str = ""
@@ -143,6 +153,7 @@ class Provider(_Entry, frozen=True, kw_only=True):
     version_args: tuple[str, ...] = ("--version",)
     version_optional: bool = False
     """Whether it is usable although it tells no version."""
+    check: Check = Check()
     places: tuple[str, ...] = ()
     """Directories of its own installer, looked at after PATH and before the common places."""
     install: str = ""

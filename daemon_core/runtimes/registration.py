@@ -51,6 +51,8 @@ __all__ = [
 
 _Why = Literal["sync", "drift", "recovery", "restart"]
 _ORPHAN_RETRIES_S: Final = (0.5, 2.0)
+_NOT_REGISTERED: Final = "not registered"
+"""A signature that no offering has."""
 _PROFILE_REFUSALS: Final = ("unknown runtime profile", "runtime profile is disabled")
 
 
@@ -119,6 +121,8 @@ class WorkspaceState:
     """As of the last look that succeeded."""
     offered: Offering | None = None
     """What was registered last by this process."""
+    problem: str = ""
+    """Why what is offered could not be registered; empty: it is, as far as is known."""
     refused: str = ""
     """Signature of profiles that the server listed and then refused: they are left out until it changes."""
 
@@ -269,7 +273,7 @@ class Registration(ConnectionListener):
                 await self._register(state, "drift")
             except errors.ServerError as error:
                 # The next sync sees that this workspace was registered with another offer.
-                log.warning("%s: %s: %s", self._connection.name, state.workspace.id, error)
+                self._note(state, error)
                 self._connection.report(error)
 
     async def restart(self, runtime_id: str) -> None:
@@ -288,14 +292,17 @@ class Registration(ConnectionListener):
         try:
             await self._register(state, "restart")
         except errors.ServerError as error:
-            log.warning("%s: %s: %s", self._connection.name, state.workspace.id, error)
+            self._note(state, error)
+            if state.offered is not None:  # or the next sync would find everything as it was
+                state.offered = dataclasses.replace(state.offered, signature=_NOT_REGISTERED)
             self._connection.report(error)
 
     async def workspaces_synced(self, connection: Connection, sync: WorkspaceSync) -> None:
         """Register what is new or has no runtimes, refresh the rest, drop what is gone.
 
         Raises:
-            ServerError: something could not be registered for now; the others were taken care of.
+            ServerError: the server does not answer, or could register nothing for now. What one workspace
+                alone meets is its ``problem``, and tried again at the next sync.
         """
         for workspace in sync.current:
             state = self._workspaces.setdefault(workspace.id, WorkspaceState(workspace))
@@ -308,17 +315,24 @@ class Registration(ConnectionListener):
         await self._let_go_of_the_ended()
 
         failure: errors.ServerError | None = None
-        for workspace_id, state in list(self._workspaces.items()):
+        well = False
+        for state in list(self._workspaces.values()):
             try:
                 await self._fetch_profiles(state)
-                if not await self._register(state, "sync"):
-                    await self._refresh(state)
-            except (errors.TransientError, errors.UnauthorizedError) as error:
-                failure = failure or error
+                well = await self._register(state, "sync") or await self._refresh(state) or well
             except errors.ServerError as error:
-                log.warning("%s: workspace %s: %s", self._connection.name, workspace_id, error)
-        if failure is not None:
+                self._note(state, error)
+                if isinstance(error, errors.TransientError | errors.UnauthorizedError):
+                    failure = failure or error
+        alone = isinstance(failure, errors.TransientError) and failure.status >= 400 and well
+        if failure is not None and not alone:
             raise failure
+
+    def _note(self, state: WorkspaceState, error: errors.ServerError) -> None:
+        """A workspace could not be registered: said once for each reason, and shown while it lasts."""
+        if state.problem != error.said:
+            log.warning("%s: workspace %s: %s", self._connection.name, state.workspace.id, error)
+        state.problem = error.said
 
     async def run(self) -> None:
         """Recover lost runtimes and follow changes of what is offered, until cancelled."""
@@ -381,15 +395,17 @@ class Registration(ConnectionListener):
             is_off=lambda subject: self._book.is_off(name, workspace_id, subject),
         )
 
-    async def _refresh(self, state: WorkspaceState) -> None:
+    async def _refresh(self, state: WorkspaceState) -> bool:
+        """Ask for repositories and settings; whether the server has told them."""
         try:
             answer = await self._connection.client.workspace_repos(state.workspace.id)
         except errors.UnauthorizedError:
             raise
         except errors.ServerError as error:  # nothing depends on it right now
             log.info("%s: repositories of %s: %s", self._connection.name, state.workspace.id, error)
-        else:
-            _take(state, answer.repos, answer.repos_version, answer.settings)
+            return False
+        _take(state, answer.repos, answer.repos_version, answer.settings)
+        return True
 
     async def _recover(self, workspace_id: str) -> None:
         state = self._workspaces.get(workspace_id)
@@ -399,7 +415,7 @@ class Registration(ConnectionListener):
         try:
             await self._register(state, "recovery")
         except errors.ServerError as error:
-            log.warning("%s: not registered again: %s", self._connection.name, error)
+            self._note(state, error)
             self._schedule.failed(workspace_id, self._clock.monotonic())
             self._connection.report(error)
 
@@ -413,6 +429,8 @@ class Registration(ConnectionListener):
             # Put together in here: an older offer must not follow a newer one.
             offer = await self._offering(state)
             if (fresh := self._is_fresh(state, offer, why)) is None:
+                if offer == state.offered and not self._schedule.pending(workspace_id):
+                    state.problem = ""  # what was to change has changed back
                 return False
             self._withdraw(workspace_id, offer)
             runtimes: dict[str, RegisteredRuntime] = {}
@@ -429,6 +447,7 @@ class Registration(ConnectionListener):
             if self._workspaces.get(workspace_id) is not state:
                 return True  # the workspace was left meanwhile
             state.offered = offer
+            state.problem = ""
             self._schedule.registered(workspace_id, self._clock.monotonic(), recovery=why == "recovery")
             self._lost_ids -= runtimes.keys()
             for runtime_id, runtime in runtimes.items():

@@ -35,7 +35,8 @@ _HUB_LINES: Final = {
         " tasks",
     ),
     "job": (
-        "- `ostler job run --name NAME -- COMMAND...`: a command that goes on when your turn has ended",
+        "- `ostler job run --name NAME -- COMMAND...`: a command that goes on when your turn has ended; you"
+        " are called again when it ends (`--no-wake`: not, as for a server that stays up)",
         "- `ostler job list --json`, `ostler job show ID --json`, `ostler job output ID`",
         "- `ostler job input ID TEXT`, `ostler job wait ID`, `ostler job kill ID`",
     ),
@@ -238,7 +239,7 @@ def _commands(kind: str) -> str:
             "- notes on an issue: `ostler issue metadata list|set|delete`",
             "- runs: `ostler issue runs|messages|cancel|rerun`",
             "- people and projects: `ostler workspace show|members|agents|squads`, `ostler project"
-            " list|show`",
+            " list|show|resources`",
             "- files: `ostler attachment download|upload`",
             "- chats: `ostler chat history|thread`",
             "- code: `ostler repo checkout URL [--ref REF]`",

@@ -48,6 +48,14 @@ BATCH_BYTES = 1024 * 1024
 REFUSED_LINES = 3
 """So many lines refused in a row, each with its substitute: the server refuses whatever it is sent."""
 
+REFUSED_TRIES = 5
+"""So often a report is tried that is refused by somebody who is not the server, or a last word with 400: some
+servers answer so to troubles of their own."""
+
+_PLAIN_WORDS = (
+    "the task failed; its server refused the text that says why, which is kept where it was worked on"
+)
+
 _messages = msgspec.json.Decoder(list[msgspec.Raw])
 _seq = msgspec.json.Decoder(TaskMessage)
 
@@ -95,6 +103,8 @@ class Delivery:
         self._backoff = Backoff(0.5, 60.0)
         self._wake = asyncio.Event()
         self._ended = False
+        self._refusals = (0, 0)
+        """The report that was refused last (by its id), and how often in a row."""
         self._given_up = asyncio.Event()
         self._verdict = "delivered"
         self.trouble: ServerError | None = None
@@ -158,6 +168,8 @@ class Delivery:
                 self._doubt()
             if error.retry_after_s is not None:
                 delay_s = max(delay_s, error.retry_after_s)
+        elif not error.by_server:
+            self._doubt()  # somebody in between has kept the server's answer from us, perhaps
         log.warning("task %s: %s; next try in %.1f s", self.task_id, error, delay_s)
         async with (
             beside(_awaited(self.pause(delay_s)), f"pause of {self.task_id}") as pause,
@@ -271,6 +283,8 @@ class Delivery:
                         break
                 else:
                     refused += 1
+                    if refused == REFUSED_LINES:
+                        await self._standing()  # it does refuse these alone?
                     log.error("task %s: the server refuses line %d", self.task_id, seq)
                     continue
                 self._unsure = True
@@ -297,24 +311,62 @@ class Delivery:
             log.warning("task %s: the server took its end and has it as %s", self.task_id, status)
 
     async def _refused(self, reports: list[Report], error: ServerError) -> bool:
-        """The server will never take this report: say the next best thing. Whether it is dealt with."""
+        """The server will never take this report: say the next best thing. Whether it is dealt with.
+
+        Raises:
+            ServerError: it may take it another time.
+        """
         report = reports[0]
-        status = ""
-        try:
-            status = await self.client.status(self.task_id)
-        except (PermanentError, RuntimeGoneError):
-            pass  # not even that; an answer that may be another next time holds everything up
+        status = await self._standing()
         if status in TERMINAL_STATUSES:
             log.info("task %s has ended at the server (%s): %s", self.task_id, status, error)
             return True
+        troubled = error.status == 400 and report.kind in ("complete", "fail")
+        if (troubled or not error.is_verdict) and self._tried(report) < REFUSED_TRIES:
+            raise error
         log.error("task %s: the server refuses a report (%s): %s", self.task_id, report.kind, error)
         if report.kind == "messages":
+            if self._unsure and not self._there:
+                with contextlib.suppress(PermanentError):
+                    await self._ask_what_is_there(reports)
             await self._send_one_by_one(reports)
         elif report.kind == "complete":
             await self._fail_instead(report, f"complete task failed: {error}")
             return False
         elif report.kind == "fail":
+            if await self._fail_plainly(report):
+                return False
             self._verdict = "moot"
+        return True
+
+    async def _standing(self) -> str:
+        """The task's status, empty if the server will not tell.
+
+        Raises:
+            ServerError: whoever refuses this refuses everything at present, or does not answer.
+        """
+        try:
+            return await self.client.status(self.task_id)
+        except (PermanentError, RuntimeGoneError) as refusal:
+            if not refusal.is_verdict:
+                raise
+            return ""
+
+    def _tried(self, report: Report) -> int:
+        """One more refusal of this report; how many that makes in a row."""
+        last, count = self._refusals
+        self._refusals = (report.id, count + 1 if last == report.id else 1)
+        return self._refusals[1]
+
+    async def _fail_plainly(self, report: Report) -> bool:
+        """A filter on the way may dislike the words of a failure: the failure itself has to arrive. Whether
+        there is anything else to say."""
+        fail = msgspec.json.decode(report.body, type=FailRequest)
+        if fail.error == _PLAIN_WORDS:
+            return False
+        fail.error = _PLAIN_WORDS
+        body = msgspec.json.encode(fail)
+        await self.patience.carry(lambda: self.journal.replace_report(report.id, "fail", body))
         return True
 
     async def _fail_instead(self, report: Report, text: str) -> None:

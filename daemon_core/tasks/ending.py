@@ -55,6 +55,7 @@ async def end(life: TaskLife, result: Result) -> None:
     }
     if life.engine.follow_up is not None:
         await life.engine.follow_up.run_over(life)  # a run that has begun has given back before
+    await life.ahead.settled()  # a task can end before its run has begun
     await _keep_changes(life)  # before what Ostler wrote is taken out: that is no change of the task
     await asyncio.to_thread(life.files.take_out, record.task_id, record.directory)
     reach("before_result")

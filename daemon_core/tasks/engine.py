@@ -44,6 +44,7 @@ from daemon_core.tasks.secrets import ClaimFile, new_run_id
 from daemon_core.tasks.skills import SkillCache
 from daemon_core.tasks.slots import Slot, Slots
 from daemon_core.tasks.spending import SpendBook
+from daemon_core.tasks.sweeper import Sweeper
 from daemon_core.tasks.translate import Digest
 from daemon_core.tasks.watchdog import WatchLimits
 from daemon_core.workdirs import DirectoryLock, DirectoryLocks, TaskDirectories
@@ -129,6 +130,8 @@ class Engine:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Deliveries of tasks that have ended here or not, by key."""
     _pollers: dict[tuple[str, str], tuple[Poller, asyncio.Task[None]]] = field(default_factory=dict)
+    _sweepers: dict[str, tuple[Sweeper, asyncio.Task[None]]] = field(default_factory=dict)
+    """By connection; none at the embedded hub, which tells everything by itself."""
     _lives_nursery: Nursery = field(default_factory=lambda: Nursery("lives"))
     _delivery_nursery: Nursery = field(default_factory=lambda: Nursery("deliveries"))
     _poller_nursery: Nursery = field(default_factory=lambda: Nursery("pollers"))
@@ -164,6 +167,8 @@ class Engine:
             if not poller.retire():
                 task.cancel()
             waiting.append(task)
+        if (swept := self._retire_sweeper(connection)) is not None:
+            waiting.append(swept)
         if waiting:
             await asyncio.wait(waiting)
 
@@ -340,6 +345,31 @@ class Engine:
             poller = Poller(self, runtime)
             self._pollers[key] = (poller, self._poller_nursery.start(poller.run(), f"{runtime.provider}"))
             poller.wake()
+        there = {name: each.connection for (name, _), each in wanted.items()}
+        for name in self._sweepers.keys() - there.keys():
+            self._retire_sweeper(name)
+        for name, connection in there.items():
+            if name not in self._sweepers and not connection.timing.loopback:
+                sweeper = Sweeper(self, connection)
+                self._sweepers[name] = (sweeper, self._poller_nursery.start(sweeper.run(), f"all of {name}"))
+
+    def _retire_sweeper(self, connection: str) -> asyncio.Task[None] | None:
+        """It ends at once, or after the claim that is on its way; gives its task."""
+        if (found := self._sweepers.pop(connection, None)) is None:
+            return None
+        sweeper, task = found
+        if not sweeper.retire():
+            task.cancel()
+        return task
+
+    def swept(self, connection: str) -> bool:
+        """Whether one request asks for all runtimes of a connection at the interval."""
+        found = self._sweepers.get(connection)
+        return found is not None and found[0].active
+
+    def pollers(self, connection: str) -> list[Poller]:
+        """Who claims at a connection."""
+        return [poller for (name, _), (poller, _) in self._pollers.items() if name == connection]
 
     def poller(self, connection: str, runtime_id: str) -> Poller | None:
         """Who claims for a runtime; None: nobody does now."""
@@ -362,6 +392,11 @@ class Engine:
 
     def wake(self, connection: str, runtime_id: str | None = None) -> None:
         """A hint that there is a task: for one runtime, or for all of a connection."""
+        found = self._sweepers.get(connection)
+        if not runtime_id and found is not None:
+            found[0].wake()
+            if found[0].active:
+                return
         for (name, there), (poller, _) in self._pollers.items():
             if name == connection and runtime_id in (None, "", there):
                 poller.wake()
@@ -489,6 +524,7 @@ class Engine:
                 await self.barrier.wait_up()
         await self._poller_nursery.close()
         self._pollers.clear()
+        self._sweepers.clear()
         if end_runs:
             for life in list(self.lives.values()):
                 life.stop(StopReason.DAEMON)

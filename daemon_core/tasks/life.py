@@ -43,6 +43,7 @@ from daemon_core.protocol.errors import (
 )
 from daemon_core.protocol.wire import TERMINAL_STATUSES, Task, Usage
 from daemon_core.tasks import clock, ending, keeping, parking, readying, results, spawning
+from daemon_core.tasks.ahead import Ahead
 from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import OverError, PrepareError
@@ -98,6 +99,7 @@ class TaskLife:
         self.driver: RunDriver | None = None
         self.files = TaskFiles(engine.environments)
         self.steps = Steps(self)
+        self.ahead = Ahead(self)
         self.waiting = ""
         """Why it has no run although it is not over (``keeping.FOR_JOBS``, ``FOR_SLOT``), else empty."""
         self.noticed = asyncio.Event()
@@ -171,7 +173,7 @@ class TaskLife:
             self._look.set()  # the server may have ended it while nobody was here
         name = f"watch of task {self.record.task_id}"
         try:
-            async with beside(keep_going(self._watch_server, name), name):
+            async with beside(keep_going(self._watch_server, name), name), contextlib.aclosing(self.ahead):
                 try:
                     await self._live()
                 except Exception as error:  # the boundary of a task: it ends in words, whatever it was
@@ -299,9 +301,9 @@ class TaskLife:
             except (TaskGoneError, WorkspaceGoneError):
                 self.server_ended("gone")
                 raise OverError from None
-            except (PermanentError, RuntimeGoneError):
-                return ""
             except ServerError as error:
+                if isinstance(error, PermanentError | RuntimeGoneError) and error.is_verdict:
+                    return ""
                 await self.hold_on(error, backoff, "its status is not to be had")
 
     async def hold_on(self, error: ServerError, backoff: Backoff, what: str) -> None:

@@ -1,5 +1,8 @@
 """Claiming: one poller a runtime. Slot before claim, barrier between them, the journal before all else.
 
+Where a server can be asked for all runtimes at once, ``tasks.sweeper`` does that at the interval, and a
+poller claims when it is woken, and now and then.
+
 The embedded hub is told what may not be handed out now (models whose limit is reached), and answers what it
 has held back: for each such model somebody takes a place in the line for it, so that it is first come, first
 served there, too. Tasks that another one waits for are claimed by name, with the slot that was lent to them.
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from daemon_core.connections.backoff import Backoff
 from daemon_core.connections.client import UnreadableTaskError
+from daemon_core.connections.connection import Connection
 from daemon_core.protocol import failures
 from daemon_core.protocol.errors import RuntimeGoneError, ServerError, TransientError
 from daemon_core.protocol.wire import ClaimWish, FailRequest, Task
@@ -34,6 +38,9 @@ _FNV_PRIME = 0x100000001B3
 
 FIRST_RETRY_S = 1.0
 """After a claim that failed; doubled up to the poll interval. A task may wait at a server that stumbled."""
+SWEPT_INTERVALS = 20
+"""Where all runtimes are asked for at once, one is asked for by itself only so seldom: for the case that such
+a server passes it over in silence."""
 
 
 def first_delay_s(runtime_id: str, poll_s: float) -> float:
@@ -89,11 +96,16 @@ class Poller:
 
     async def _run(self) -> None:
         while not self._is_over():
+            poll_s = self.runtime.connection.timing.poll_s
+            delay_s = self._delay_s
+            # After a failure it is tried again soon, whoever has the clock.
+            if delay_s == poll_s and self.engine.swept(self.runtime.connection.name):
+                delay_s *= SWEPT_INTERVALS
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._delay_s):
+                async with asyncio.timeout(delay_s):
                     await self._wake.wait()
             self._wake.clear()
-            self._delay_s = self.runtime.connection.timing.poll_s
+            self._delay_s = poll_s
             while not self._is_over() and await self._claim_one():
                 pass
 
@@ -182,11 +194,12 @@ class Poller:
                         self._repeated = ""
                     return False
                 reach("claimed")
-                accepted = await self._accept(task, given)
+                accepted = await self.accept(task, given)
             if accepted:
                 slot = None  # the task's life has it now
                 self._repeated = ""
-                return True
+                # Of what is queued later there is a hint; to ask in vain would only hold up this one's start.
+                return answer.more is not False
             # Here already. Perhaps there is another one behind it, but a server may be stuck with this one.
             again, self._repeated = self._repeated == task.id, task.id
             return not again
@@ -197,8 +210,7 @@ class Poller:
             engine.runtime_gone(runtime, asked_at)
             return False
         except UnreadableTaskError as error:
-            log.error("a task cannot be understood: %s", error)
-            await self._fail(error.task_id, f"this daemon does not understand the task: {error.cause}")
+            await fail_unread(runtime.connection, error)
             return False
         except ServerError as error:
             self._failures += 1
@@ -212,17 +224,26 @@ class Poller:
             if slot is not None:
                 slot.release()
 
-    async def _accept(self, task: Task, slot: Slot) -> bool:
+    async def accept(self, task: Task, slot: Slot) -> bool:
+        """Take a task that was claimed for this runtime; whether the slot is its now."""
         try:
             return await self.engine.accept(task, self.runtime, slot)
         except OSError as error:
             log.error("task %s cannot be kept on this machine: %s", task.id, error)
-            await self._fail(task.id, f"the task cannot be kept on this machine: {error}")
+            text = f"the task cannot be kept on this machine: {error}"
+            await _fail(self.runtime.connection, task.id, text)
             return False
 
-    async def _fail(self, task_id: str, text: str) -> None:
-        """Tell the server about a task that never was in the journal. If it does not hear, it hands the task
-        out again, and is told again."""
-        fail = FailRequest(error=text, failure_reason=failures.AGENT_UNKNOWN)
-        with contextlib.suppress(ServerError):
-            await self.runtime.connection.client.fail(task_id, fail)
+
+async def fail_unread(connection: Connection, error: UnreadableTaskError) -> None:
+    """A task was handed out in a form that nobody here understands."""
+    log.error("a task cannot be understood: %s", error)
+    await _fail(connection, error.task_id, f"this daemon does not understand the task: {error.cause}")
+
+
+async def _fail(connection: Connection, task_id: str, text: str) -> None:
+    """Tell the server about a task that never was in the journal. If it does not hear, it hands the task
+    out again, and is told again."""
+    fail = FailRequest(error=text, failure_reason=failures.AGENT_UNKNOWN)
+    with contextlib.suppress(ServerError):
+        await connection.client.fail(task_id, fail)

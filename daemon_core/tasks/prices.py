@@ -24,7 +24,7 @@ How = Literal["stated", "priced", "partial", "unknown"]
 known; ``unknown``: nothing is."""
 
 _DATED: Final = re.compile(r"[-@](?:20\d{6}|20\d{2}-\d{2}-\d{2}|latest)$")
-_VARIANT: Final = re.compile(r"\[[^\]]*\]$")
+_VARIANT: Final = re.compile(r"\[[^\[\]]{0,100}\]$")
 
 
 class Price(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +155,7 @@ def _read(path: Path) -> _File | None:
         found = msgspec.convert(table, _File)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no text, no TOML, too deep a one, no prices
         raise PricesError(path, str(error)) from error
     wrong = next((name for name, price in found.models.items() if not _sane(price)), "")
     if wrong:

@@ -283,12 +283,15 @@ def _autopilot(task: Task) -> str:
 def _quick_create(task: Task) -> str:
     assignee = plain_id(task.squad_id) or plain_id(task.agent_id)
     kind = "squad" if task.squad_id else "agent"
+    priority = plain_id(task.quick_create_priority)
     fixed = []
     if task.project_id:
         fixed.append(f"- project: always `--project {plain_id(task.project_id)}`")
     if task.parent_issue_id:
         parent = plain_id(task.parent_issue_identifier) or plain_id(task.parent_issue_id)
         fixed.append(f"- parent: always `--parent {plain_id(task.parent_issue_id)}` ({parent})")
+    if due := plain_id(task.quick_create_due_date):
+        fixed.append(f"- due date: always `--due-date {due}`")
     if task.quick_create_attachment_ids:
         ids = " ".join(plain_id(each) for each in task.quick_create_attachment_ids)
         fixed.append(f"- files that came with the request (the server attaches them by itself): {ids}")
@@ -297,7 +300,9 @@ def _quick_create(task: Task) -> str:
         "- description: two parts. First the request, faithful to what was said, nothing added. Then, under"
         " a heading of its own, only facts that you have looked up (a linked page, an issue that was named);"
         " leave this part out if there are none",
-        "- priority: only if the request says how urgent it is: urgent, high, medium or low",
+        f"- priority: always `--priority {priority}`"
+        if priority
+        else "- priority: only if the request says how urgent it is: urgent, high, medium or low",
         "- assignee: whoever the request names, matched against members, agents and squads; if it names"
         f" nobody, {kind} {assignee}",
         "- no status, and no files from this machine",

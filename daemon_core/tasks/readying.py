@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     from daemon_core.tasks.life import TaskLife
 
 log = logging.getLogger(__name__)
+
+STRANGE_REFUSALS: Final = 5
+"""So often a start is tried that is refused by somebody who is not the server, while the server answers."""
+SKILL_ROUNDS: Final = 3
+"""So often skills are asked for anew that could not be fetched, as long as the task may still be prepared."""
 
 
 async def get_ready(life: TaskLife) -> None:
@@ -85,6 +90,8 @@ async def _prepare_directory(life: TaskLife) -> None:
     if not claim.workspace_id:
         raise PrepareError("the server sent a task without a workspace", failures.AGENT_UNKNOWN)
     directory = launch.named_directory(claim, life.engine.daemon_id)
+    if not claim.repos:  # else it takes its time
+        life.ahead.begin_shim()
     if directory:
         work_dir = await _take_directory(life, directory)
         directory = str(work_dir)
@@ -102,9 +109,11 @@ async def _prepare_directory(life: TaskLife) -> None:
             # Known also if the checkout fails: it goes with its conversation, a reply goes on in it.
             await life.set_state(life.record.state, work_dir=str(work_dir))
         await _get_repositories(life, work_dir)
+    life.ahead.begin_shim()
     await lay_out(life, claim, work_dir, directory)
     reach("prepared")
     await life.set_state("ready", work_dir=str(work_dir), directory=directory, waiting_for="")
+    life.ahead.begin_baseline()
 
 
 async def _get_repositories(life: TaskLife, work_dir: Path) -> None:
@@ -133,6 +142,7 @@ async def _take_directory(life: TaskLife, directory: str) -> Path:
         if life.lock is None:
             life.lock = locks.try_acquire(path, life.record.task_id)
         if life.lock is None:
+            life.ahead.forget_shim()
             holder = locks.holder_of(path) or "unknown"
             await life.set_state("waiting_directory", directory=str(path), waiting_for=holder)
             reason = f"local_directory {path} (held by task {holder[:8]})"
@@ -186,10 +196,11 @@ async def _with_skills(life: TaskLife, claim: Task) -> Task:
     """The claim with whole skills instead of references; on disk, too, for a later life."""
     connection = life.connection
 
-    async def pause(failed: int) -> None:
-        await life.engine.pause(connection.name, min(2.0**failed, 15.0))
+    async def pause(failed: int, least_s: float) -> None:
+        await life.engine.pause(connection.name, max(min(2.0**failed, 15.0), least_s))
 
     backoff = Backoff(0.5, 15.0)
+    rounds = 0
     while True:
         try:
             whole = await life.engine.skill_cache.resolved(claim, connection.client, pause)
@@ -206,6 +217,10 @@ async def _with_skills(life: TaskLife, claim: Task) -> Task:
                 life.server_ended(status)
                 raise OverError from error
             passing = isinstance(error, SkillError) and error.passing
+            rounds += 1
+            if passing and rounds < SKILL_ROUNDS:  # it answers again: what it could not give it may give now
+                await pause(0, 0.0)
+                continue
             reason = failures.SKILL_BUNDLE_UNAVAILABLE if passing else failures.AGENT_CONFIG
             raise PrepareError(str(error), reason) from error
     if whole is claim:
@@ -235,6 +250,7 @@ async def _extend_lease(life: TaskLife) -> None:
 async def _report_start(life: TaskLife) -> None:
     backoff = Backoff(0.5, 15.0)
     client = life.connection.client
+    refusals = 0
     while True:
         try:
             reach("before_start")
@@ -252,6 +268,10 @@ async def _report_start(life: TaskLife) -> None:
             if status in TERMINAL_STATUSES:
                 life.server_ended(status)
                 raise OverError from error
+            refusals += 1
+            if not error.is_verdict and refusals < STRANGE_REFUSALS:
+                await life.hold_on(error, backoff, "it cannot be started yet")
+                continue
             text = f"start task failed: {error}"
             raise PrepareError(text, failures.classify(text)) from error
         except ServerError as error:

@@ -319,7 +319,7 @@ def _first_reader(family: Family, owner: Owner) -> Reader:
 def _owner(run_dir: Path) -> Owner | None:
     try:
         return msgspec.json.decode((run_dir / "owner.json").read_bytes(), type=Owner)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None
 
 

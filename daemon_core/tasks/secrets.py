@@ -73,7 +73,7 @@ class ClaimFile:
     def _read(self, name: str) -> Task | None:
         try:
             return msgspec.json.decode((self.run_dir / name).read_bytes(), type=Task)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):
             return None
 
     def _write(self, name: str, content: bytes) -> None:

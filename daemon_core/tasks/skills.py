@@ -60,6 +60,10 @@ class SkillError(Exception):
         self.passing = passing
 
 
+Pause = Callable[[int, float], Awaitable[None]]
+"""Waits before another try: is told how many have failed, and the least seconds that the server asks for."""
+
+
 class Resolver(Protocol):
     """The part of a server's client that is needed here."""
 
@@ -111,11 +115,11 @@ class SkillCache:
         self.root = root / CACHE_NAME / "v1"
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
-    async def resolved(self, task: Task, resolver: Resolver, pause: Callable[[int], Awaitable[None]]) -> Task:
+    async def resolved(self, task: Task, resolver: Resolver, pause: Pause) -> Task:
         """The task with whole skills in place of references; the task itself if it has none.
 
         Args:
-            pause: Waits before another try; is told how many have failed.
+            pause: Waits before another try.
 
         Raises:
             SkillError: One is not to be had.
@@ -133,9 +137,7 @@ class SkillCache:
         dressed = msgspec.structs.replace(agent, skills=skills, skill_refs=None)
         return msgspec.structs.replace(task, agent=dressed)
 
-    async def _resolve(
-        self, task: Task, ref: SkillRef, resolver: Resolver, pause: Callable[[int], Awaitable[None]]
-    ) -> Skill:
+    async def _resolve(self, task: Task, ref: SkillRef, resolver: Resolver, pause: Pause) -> Skill:
         called = ref.name or ref.id
         if not (ref.id and ref.source and ref.hash):
             raise SkillError(f"skill {called!r}: the server's reference has no id, source or hash")
@@ -152,29 +154,26 @@ class SkillCache:
                     log.warning("skill %s cannot be kept: %s", called, error)
                 return skill
 
-    async def _fetch(
-        self, task: Task, ref: SkillRef, resolver: Resolver, pause: Callable[[int], Awaitable[None]]
-    ) -> Skill:
+    async def _fetch(self, task: Task, ref: SkillRef, resolver: Resolver, pause: Pause) -> Skill:
         called = ref.name or ref.id
         tries = 0
         while True:
             try:
                 skill = await resolver.resolve_skill(task.runtime_id, task.id, ref)
                 break
-            except TransientError as error:
+            except (TransientError, PermanentError) as error:
+                if isinstance(error, PermanentError) and error.is_verdict:
+                    why: object = error
+                    if error.status == 409 and "not preparing" in error.body.lower():
+                        why = "the server says that the task is not being prepared any more"
+                    raise SkillError(f"skill {called!r} cannot be fetched: {why}") from error
                 tries += 1
                 if tries >= TRIES:
                     text = f"skill {called!r} cannot be fetched: {error}"
                     raise SkillError(text, passing=True) from error
-                await pause(tries)
-            except PermanentError as error:
-                if error.status == 409:
-                    raise SkillError(
-                        f"skill {called!r} cannot be fetched: the server says that the task is not being"
-                        " prepared any more"
-                    ) from error
-                raise SkillError(f"skill {called!r} cannot be fetched: {error}") from error
-        problem = flaw(skill)
+                asked_s = error.retry_after_s if isinstance(error, TransientError) else None
+                await pause(tries, asked_s or 0.0)
+        problem = await asyncio.to_thread(flaw, skill)  # it may be large
         if not problem and (skill.id, skill.source) != (ref.id, ref.source):
             problem = "the server sent another skill"
         if problem:
@@ -244,7 +243,7 @@ def _read(place: Path, ref: SkillRef) -> Skill | None:
         skill = msgspec.json.decode((place / "bundle.json").read_bytes(), type=Skill)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         log.warning("the cached skill %s cannot be read: %s", place, error)
         shutil.rmtree(place, ignore_errors=True)
         return None

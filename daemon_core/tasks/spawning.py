@@ -22,6 +22,7 @@ from daemon_core.protocol import failures
 from daemon_core.tasks import clock, environment, homes, launch, own_mcp, policy, readying, results
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import PrepareError
+from daemon_core.tasks.owned import beside
 from daemon_core.tasks.patience import PASSING
 from daemon_core.tasks.recovery import mark_reported
 from daemon_core.tasks.run import RunEnd
@@ -99,17 +100,10 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
     request, left_out = await _checked_choice(life, launcher, request)
     try:
         plan = family.plan(request)
-        await life.engine.patience.carry(
-            lambda: life.unless_over(asyncio.to_thread(launch.write_files, run_dir, plan))
-        )
     except LaunchError as error:
         raise PrepareError(str(error), error.reason) from error
-    except OSError as error:
-        raise PrepareError(f"the run's files cannot be written: {error}", failures.AGENT_PROCESS) from error
     if plan.dropped_args:
         log.warning("task %s: arguments left out: %s", life.record.task_id, ", ".join(plan.dropped_args))
-    await _warn(life, (*left_out, *plan.warnings))
-    env.update(await homes.lay_out(life, family.name, request, prepared, env))
     run.started_at = clock.now_text()
     run.family = family.name
     reader = family.reader(request)
@@ -117,18 +111,30 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
         reader.hold()
     run.reader = reader.snapshot()
     run.resumed_session = request.resume_session_id
-    await life.update_run(
-        started_at=run.started_at,
-        family=run.family,
-        reader=run.reader,
-        resumed_session=run.resumed_session,
-    )
+    # None of these needs another one, and all are there before anything is started.
+    home = homes.lay_out(life, family.name, request, prepared, env)
+    async with beside(home, f"home of run {run.run_id}") as home_made:
+        try:
+            await life.engine.patience.carry(
+                lambda: life.unless_over(asyncio.to_thread(launch.write_files, run_dir, plan))
+            )
+        except OSError as error:
+            what = f"the run's files cannot be written: {error}"
+            raise PrepareError(what, failures.AGENT_PROCESS) from error
+        await _warn(life, (*left_out, *plan.warnings))
+        await life.update_run(
+            started_at=run.started_at,
+            family=run.family,
+            reader=run.reader,
+            resumed_session=run.resumed_session,
+        )
+        env.update(await home_made)
     if run.resumed_session:
         try:
             await asyncio.to_thread(ClaimFile(run_dir).keep_for_retry)
         except OSError as error:
             log.warning("task %s: no second try if its session is gone: %s", life.record.task_id, error)
-    await _take_baseline(life)
+    await life.ahead.baseline()
     reach("before_spawn")
     fds = (life.lock.fd,) if life.lock is not None and life.lock.fd is not None else ()
     try:
@@ -140,11 +146,14 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
                 cwd=Path(life.record.work_dir),
                 env=launch.run_environment(env, plan),
                 stdin=plan.stdin,
+                # Nobody will ever say anything: on an open pipe some programs would wait for it for ever.
+                close_stdin=plan.stdin is None,
                 merge_stderr=plan.merge_stderr,
                 lock_fds=fds,
                 mark=run.mark,
                 socket_dir=life.engine.socket_dir,
                 owner=_owner(life),
+                standby=await life.ahead.standby(),
             ),
         )
     except SpawnError as error:
@@ -226,22 +235,6 @@ def _owner(life: TaskLife) -> dict[str, object]:
         "created_at": life.run.started_at,
         "mark": life.run.mark,
     }
-
-
-async def _take_baseline(life: TaskLife) -> None:
-    """How the directory is before the run: what the task changes is told from it. Never fails a task."""
-    changes, record = life.engine.changes, life.record
-    if changes is None:
-        return
-    work_dir, own = Path(record.work_dir), not record.directory
-    try:
-        ours = await asyncio.to_thread(life.engine.environments.our_paths, work_dir, user_owned=not own)
-        await asyncio.to_thread(
-            changes.begin, record.key, life.run.run_id, record.work_dir, own=own, ours=ours
-        )
-    except (OSError, ValueError) as error:
-        log.warning("task %s: what it changes will not be known: %s", record.task_id, error)
-    reach("baseline")
 
 
 def may_begin_fresh(life: TaskLife, end: RunEnd) -> bool:

@@ -74,7 +74,8 @@ class Watchdog:
     ) -> None:
         self._reader = reader
         self.limits = limits
-        self._started_wall = started_wall
+        # From here on by the monotonic clock: one that is set is no time that has passed.
+        self._began = time.monotonic() - max(0.0, time.time() - started_wall)
         self._on_warning = on_warning
         self._changed = asyncio.Event()
         self._heard = time.monotonic()
@@ -126,7 +127,7 @@ class Watchdog:
         if budget_s > 0:
             ends.append(max(since + budget_s, self._extended_until))
         if self.limits.run_s > 0:
-            ends.append(time.monotonic() + self._started_wall + self.limits.run_s - time.time())
+            ends.append(self._began + self.limits.run_s)
         return Watching(
             kind=kind,
             budget_s=budget_s,
@@ -162,7 +163,7 @@ class Watchdog:
                     self._warn(True)
                 waits.append(left if self.warned else to_warning)
             if self.limits.run_s > 0:
-                left = self.limits.run_s - (time.time() - self._started_wall)
+                left = self._began + self.limits.run_s - now
                 if left <= 0:
                     return "time_limit"
                 waits.append(left)

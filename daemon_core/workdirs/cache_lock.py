@@ -130,7 +130,7 @@ def _end_orphan(path: Path) -> None:
     """End the command of the holder before, if that is dead itself; returns when the command is gone."""
     try:
         holder = msgspec.json.decode(path.read_bytes(), type=_Holder)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):
         return
     if not holder.command or (holder.pid and _is(holder.pid, holder.started)):
         return

@@ -9,6 +9,7 @@ On disk, below one directory of the profile, a directory a task:
 
     baseline/baseline    how it was; with objects, copies beside it. Removed when the task has ended.
     changes.json         what came of it. Kept as long as the task is.
+    files                how many files that are: for lists, which do not read all of it.
 
 Everything here touches the disk and is called from threads, one call a task at a time.
 """
@@ -22,7 +23,9 @@ import os
 import shutil
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +55,8 @@ FILE_DIFF_BYTES: Final = 256 * 1024
 DIFF_BYTES: Final = 3 * 1024 * 1024
 BEFORE_LIMIT: Final = 1_000
 REPOSITORIES_LIMIT: Final = 20
+COUNTS_LIMIT: Final = 1_000
+"""Counts that are kept in memory."""
 _CLOCK_SLACK_S: Final = 5
 
 
@@ -144,6 +149,7 @@ class ChangeStore:
     def __init__(self, root: Path, *, limits: SnapshotLimits | None = None) -> None:
         self.root = root
         self.limits = limits or SnapshotLimits()
+        self._counts: OrderedDict[str, int] = OrderedDict()
 
     def begin(self, key: str, run_id: str, work_dir: str, *, own: bool, ours: Collection[str] = ()) -> None:
         """Take the baseline before a run is started.
@@ -163,7 +169,9 @@ class ChangeStore:
         if old is not None and old.run_id != run_id and old.work_dir == os.fsencode(work_dir):
             return
         shutil.rmtree(place / "baseline", ignore_errors=True)
+        (place / "files").unlink(missing_ok=True)
         (place / "changes.json").unlink(missing_ok=True)
+        self._counts.pop(key, None)
         store = place / "baseline"
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = _take(os.fsencode(work_dir), run_id, own, store, self.limits)
@@ -187,6 +195,8 @@ class ChangeStore:
         if baseline is not None:
             found = self._compare(place, baseline)
             _write(place / "changes.json", msgspec.json.encode(found))
+            _write(place / "files", b"%d" % found.files_total)
+            self._remember(key, found.files_total)
         shutil.rmtree(place / "baseline", ignore_errors=True)
         with contextlib.suppress(OSError):
             place.rmdir()  # only if nothing is in it
@@ -197,6 +207,24 @@ class ChangeStore:
             return msgspec.json.decode((self._place(key) / "changes.json").read_bytes(), type=Changes)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
+
+    def counted(self, key: str) -> int | None:
+        """How many files an ended task changed, if that was told lately; asks no disk."""
+        return self._counts.get(key)
+
+    def count(self, key: str) -> int | None:
+        """How many files an ended task changed; None where nothing is known of it."""
+        try:
+            found = int((self._place(key) / "files").read_bytes())
+        except (OSError, ValueError):
+            return None
+        self._remember(key, found)
+        return found
+
+    def _remember(self, key: str, count: int) -> None:
+        self._counts[key] = count
+        while len(self._counts) > COUNTS_LIMIT:
+            self._counts.popitem(last=False)
 
     def has_baseline(self, key: str) -> bool:
         """Whether a comparison is possible."""
@@ -227,7 +255,7 @@ class ChangeStore:
     def _baseline(self, place: Path) -> _Baseline | None:
         try:
             return msgspec.msgpack.decode((place / "baseline" / "baseline").read_bytes(), type=_Baseline)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, ValueError):
             return None
 
     def _compare(self, place: Path, baseline: _Baseline) -> Changes:
@@ -283,8 +311,10 @@ def _take(work_dir: bytes, run_id: str, own: bool, store: Path, limits: Snapshot
 def _root(name: bytes, work_tree: WorkTree, store: Path, git: Git, began: float) -> _Root | None:
     label = f"base{hashlib.sha256(name).hexdigest()[:8]}"
     try:
-        state = gitstate.capture(work_tree, store, git, label)
-        known = gitstate.known_commits(work_tree, git)
+        with ThreadPoolExecutor(1) as beside:
+            listing = beside.submit(gitstate.known_commits, work_tree, git)
+            state = gitstate.capture(work_tree, store, git, label)
+            known = listing.result()
         return _Root(
             name=name, work_tree=work_tree, state=state, known=known,
             log_bytes=gitstate.head_log_bytes(work_tree),
@@ -390,6 +420,7 @@ class _Comparison:
         if not os.path.isdir(os.path.join(tree.top, tree.prefix)):
             self._note("not_compared", path=shown_name, why="gone")
             return
+        head = None
         try:
             state = gitstate.capture(tree, self.scratch, self.git, "now")
             files = gitstate.differences(
@@ -399,8 +430,10 @@ class _Comparison:
         except (GitError, OSError) as error:
             self._note("not_compared", path=shown_name, why=str(error)[-200:])
         else:
+            head = state.head
             self._take_files(root.name, files, frozenset(own_changes))
-        self._take_commits(tree, shown_name, root.known, gitstate.heads_visited(tree, root.log_bytes))
+        visited = gitstate.heads_visited(tree, root.log_bytes)
+        self._take_commits(tree, shown_name, root.known, visited, head)
 
     def _new_repository(self, name: bytes, tree: WorkTree) -> None:
         """One that came while the task ran: cloned, checked out or begun by it."""
@@ -421,7 +454,7 @@ class _Comparison:
             return
         self._take_files(name, files, frozenset())
         known = [first] if first else []
-        self._take_commits(tree, shown_name, known, gitstate.heads_visited(tree, 0))
+        self._take_commits(tree, shown_name, known, gitstate.heads_visited(tree, 0), state.head)
 
     def _take_files(self, name: bytes, files: Iterable[GitFile], before: Collection[bytes]) -> None:
         words = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "T": "type_changed"}
@@ -445,10 +478,15 @@ class _Comparison:
             )
 
     def _take_commits(
-        self, tree: WorkTree, shown_name: str, known: Collection[str], visited: Collection[str]
+        self,
+        tree: WorkTree,
+        shown_name: str,
+        known: Collection[str],
+        visited: Collection[str],
+        head: str | None,
     ) -> None:
         try:
-            found, total = gitstate.commits_since(tree, known, visited, self.git)
+            found, total = gitstate.commits_since(tree, known, visited, self.git, head=head)
         except GitError as error:
             log.info("the commits in %s are not told: %s", textdiff.shown(tree.top), error)
             return

@@ -19,6 +19,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,7 @@ REFS_LIMIT: Final = 20_000
 COMMITS_LIMIT: Final = 200
 EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _OUTPUT_LIMIT_BYTES: Final = 64 * 1024 * 1024
+_BRANCHES: Final = b"refs/heads/"
 
 _SETTINGS: Final = {
     "core.fsmonitor": "false",
@@ -256,8 +258,10 @@ def capture(work_tree: WorkTree, store: Path, git: Git, name: str) -> TreeState:
     except OSError as error:
         raise GitError(str(error)) from error
     try:
-        head, branch = head_of(work_tree, git)
-        filters = _filters(work_tree, git)
+        with ThreadPoolExecutor(1) as beside:
+            finding = beside.submit(_filters, work_tree, git)
+            head, branch = head_of(work_tree, git)
+            filters = finding.result()
         said = git.run(
             [
                 "status", "--porcelain=v1", "-z", "--untracked-files=all", "--ignore-submodules=dirty",
@@ -277,10 +281,22 @@ def capture(work_tree: WorkTree, store: Path, git: Git, name: str) -> TreeState:
 def head_of(work_tree: WorkTree, git: Git) -> tuple[str, str]:
     """The present commit and branch, empty where there is none."""
     out = git.run(["rev-parse", "-q", "--verify", "HEAD^{commit}"], work_tree.top, codes=(0, 1, 128))
-    branch = b""
-    with contextlib.suppress(GitError):
-        branch = git.run(["symbolic-ref", "-q", "--short", "HEAD"], work_tree.top, codes=(0, 1))
-    return out.decode().strip(), branch.decode("utf-8", "replace").strip()
+    return out.decode().strip(), _branch(work_tree, git)
+
+
+def _branch(work_tree: WorkTree, git: Git) -> str:
+    """The branch that is checked out, empty where there is none; mostly without a process."""
+    try:
+        with open(os.path.join(work_tree.git_dir, b"HEAD"), "rb") as stream:
+            kind, _, name = stream.read(4096).strip().partition(b" ")
+    except OSError:
+        kind = name = b""
+    if kind == b"ref:" and name.startswith(_BRANCHES) and not name.endswith(b"/.invalid"):
+        return name[len(_BRANCHES) :].decode("utf-8", "replace")
+    with contextlib.suppress(GitError):  # references that are kept in another way, or no branch
+        said = git.run(["symbolic-ref", "-q", "--short", "HEAD"], work_tree.top, codes=(0, 1))
+        return said.decode("utf-8", "replace").strip()
+    return ""
 
 
 def known_commits(work_tree: WorkTree, git: Git) -> list[str]:
@@ -340,15 +356,19 @@ def tree_of(work_tree: WorkTree, commit: str, git: Git) -> str:
 
 
 def commits_since(
-    work_tree: WorkTree, known: Iterable[str], visited: Iterable[str], git: Git
+    work_tree: WorkTree, known: Iterable[str], visited: Iterable[str], git: Git, *, head: str | None = None
 ) -> tuple[list[GitCommit], int]:
     """Commits that HEAD was at or is at, that a branch still has, and that were not there before.
 
     Newest first, at most ``COMMITS_LIMIT`` of them, and how many there are (counted up to ten times that).
+
+    Args:
+        head: The present commit, if the caller knows it.
     """
-    head, _ = head_of(work_tree, git)
+    known = set(known)
+    head = head_of(work_tree, git)[0] if head is None else head
     starts = [*dict.fromkeys([*([head] if head else []), *visited])]
-    if not starts:
+    if known.issuperset(starts):
         return [], 0
     negative = "".join(f"^{commit}\n" for commit in known)
     count = f"--max-count={COMMITS_LIMIT * 10}"

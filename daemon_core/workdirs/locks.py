@@ -187,7 +187,7 @@ class DirectoryLocks:
     def _read_holder(self, key: str) -> str:
         try:
             return msgspec.json.decode(self._path(key).read_bytes(), type=_Holder).task_id
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):
             return "unknown"
 
 

@@ -411,7 +411,7 @@ def _read(manifest: Path) -> _Record | None:
         return msgspec.json.decode(manifest.read_bytes(), type=_Record)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError:
+    except ValueError:  # no JSON, of another shape, or bytes that are no text
         # Written atomically, so this is damage from outside. What it listed cannot be known any more.
         log.error("the manifest %s cannot be read; it is set aside", manifest)
         os.replace(manifest, manifest.with_suffix(".damaged"))

@@ -72,7 +72,8 @@ class HomePlan(msgspec.Struct, frozen=True, kw_only=True):
     """Path in the home → what it leads to."""
     files: dict[str, bytes] = {}
     owned: tuple[str, ...] = ()
-    """Folders that hold nothing but what the plan says: they are made anew."""
+    """Folders that hold nothing but what the plan says, apart from what is hidden in them: that is the
+    program's own (Codex unpacks skills that come with it), and it would only make it again."""
     env: dict[str, str] = {}
     """For the run's environment."""
     private_dir: Path | None = None
@@ -217,7 +218,7 @@ def write_home(plan: HomePlan) -> None:
     """Bring a home to what its plan says (in a thread). Raises ``OSError``."""
     plan.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in plan.owned:
-        _remove(plan.root / name)
+        _clear(plan.root / name)
     for name, target in plan.links.items():
         _link(plan.root / name, target)
     for name, content in plan.files.items():
@@ -257,6 +258,16 @@ def _link(path: Path, target: Path) -> None:
             shutil.copytree(target, path)
         else:
             shutil.copy2(target, path)
+
+
+def _clear(folder: Path) -> None:
+    """Take out of a folder what is not the program's own; anything else of its name goes as a whole."""
+    if folder.is_symlink() or not folder.is_dir():
+        _remove(folder)
+        return
+    for path in folder.iterdir():
+        if path.is_symlink() or not path.name.startswith("."):
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

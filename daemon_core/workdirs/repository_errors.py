@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_USER_INFO: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/@'\"]*@")
+_USER_INFO: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,30}://)[^\s/@'\"]*@")
 _SECRETS: Final = re.compile(
     r"\b(gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{12,}|xox[abp]-[\w-]{10,}|mat_[\w-]{8,})"
 )

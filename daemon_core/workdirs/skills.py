@@ -5,7 +5,7 @@ The rules are the protocol's:
 - A skill's directory is its name in lower case with everything outside ``a-z0-9`` as ``-``; nothing left:
   ``skill``. A directory that is taken gets ``-ostler``, ``-ostler-2``, … up to 64 tries.
 - ``SKILL.md`` begins with YAML front matter that has a ``name``: none → made from name and description;
-  without a name → it is put in; not valid → replaced; valid → untouched.
+  without a name → it is put in; not valid (or not plain: ``plain_yaml``) → replaced; valid → untouched.
 - A supporting file that would be ``SKILL.md`` again is left out, as is one with a path that is not safe, or
   one that another file of the skill is in the way of.
 """
@@ -21,6 +21,7 @@ import msgspec
 
 from daemon_core.protocol.wire import Skill
 from daemon_core.workdirs.manifest import Plan
+from daemon_core.workdirs.plain_yaml import what_is_not_plain
 
 SUFFIX: Final = "ostler"
 TRIES: Final = 64
@@ -131,6 +132,8 @@ def _fields(text: str) -> dict[str, Any] | None:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        if what_is_not_plain(text, loader) is not None:
+            return None
         found = yaml.load(text, Loader=loader)  # the safe one, in C where there is one
     except (yaml.YAMLError, ValueError, RecursionError):
         return None  # ValueError: a date that is none

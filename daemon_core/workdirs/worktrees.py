@@ -329,7 +329,7 @@ def _own_git_dir(path: Path, mirror: Path) -> Path | None:
 def _read(git_dir: Path) -> WorktreeRecord | None:
     try:
         return msgspec.json.decode((git_dir / _RECORD_NAME).read_bytes(), type=WorktreeRecord)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError):
         return None
 
 

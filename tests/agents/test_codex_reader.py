@@ -212,6 +212,7 @@ def test_a_session_is_resumed_without_its_history() -> None:
     [
         ("no rollout found for thread id x", True),
         ("invalid session id: nonsense", True),
+        ("failed to load rollout `/x.jsonl`: empty session file", True),
         ("failed to load configuration", False),
     ],
 )

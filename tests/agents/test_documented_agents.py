@@ -178,9 +178,14 @@ def test_a_session_that_is_gone_is_a_refused_resume(provider: str, stand_in: Sta
         else b""
     )
     stderr = f"Error: Session not found: {SESSION}"
-    driven = stand_in.run(provider, said, code=1, stderr=stderr, resume_session_id=SESSION)
-    assert driven.outcome.resume_refused, driven.outcome
-    assert driven.outcome.session_id == ""
+    # The second in words that nobody here knows.
+    for words in (stderr, f"Oops: {SESSION} does not ring a bell"):
+        driven = stand_in.run(provider, said, code=1, stderr=words, resume_session_id=SESSION)
+        assert driven.outcome.resume_refused, driven.outcome
+        assert driven.outcome.session_id == ""
+    for words in ("Error: 401 unauthorized", "Error: connection refused"):
+        driven = stand_in.run(provider, b"", code=1, stderr=words, resume_session_id=SESSION)
+        assert not driven.outcome.resume_refused, driven.outcome
     fresh = stand_in.run(provider, b"" if provider == "dsh" else said, code=1, stderr=stderr)
     assert not fresh.outcome.resume_refused
 

@@ -298,7 +298,13 @@ def test_the_limit_of_turns_of_qwen_is_told_by_its_exit_code() -> None:
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize(
     ("phrase", "progress", "refused"),
-    [("Session not found", False, True), ("Session not found", True, False), ("no such file", False, False)],
+    [
+        ("Session not found", False, True),
+        ("Session not found", True, False),
+        ("no such file", False, True),  # words that nobody knows
+        ("no such file", True, False),
+        ("connection refused", False, False),
+    ],
 )
 def test_a_resume_is_refused_only_before_the_model_did_anything(
     provider: str, phrase: str, progress: bool, refused: bool

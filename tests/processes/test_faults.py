@@ -153,6 +153,28 @@ async def test_a_vanished_socket_is_made_again(stage: Stage) -> None:
     assert (await again.wait()).code == 0
 
 
+@needs_root
+@pytest.mark.root
+@pytest.mark.parametrize("made", ["directory", "link"])
+async def test_no_socket_is_made_in_a_place_that_somebody_else_has_made(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    monkeypatch.setattr(client, "CONNECT_PATIENCE_S", 0.3)
+    shim = await stage.spawn("cat")
+    folder = Path(shim.info.socket).parent
+    shutil.rmtree(folder)
+    (stage.base / "trap").mkdir()
+    (stage.base / "trap").chmod(0o777 if made == "directory" else 0o700)
+    if made == "directory":
+        (stage.base / "trap").rename(folder)
+    else:
+        folder.symlink_to(stage.base / "trap")
+    os.chown(folder, 65534, 65534, follow_symlinks=False)
+    with pytest.raises(UnreachableError):
+        await shim.status()
+    assert list(folder.iterdir()) == []
+
+
 async def test_without_any_socket_files_are_looked_at(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "CONNECT_PATIENCE_S", 0.1)
     shim = await stage.spawn("sh", "-c", "while :; do echo x; sleep 0.05; done")

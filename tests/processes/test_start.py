@@ -25,6 +25,7 @@ from daemon_core.processes import (
     Shim,
     SpawnError,
     attach,
+    begin_standby,
     read_owner,
     read_state,
     read_stdin_record,
@@ -33,7 +34,7 @@ from daemon_core.processes import (
     spawn,
 )
 
-from .conftest import PYTHON, Stage, is_gone, until
+from .conftest import PYTHON, Stage, is_gone, shims_below, until
 
 
 async def test_run_directory_is_private_and_tells_everything(stage: Stage) -> None:
@@ -95,7 +96,8 @@ async def test_no_secret_is_in_a_command_line(stage: Stage) -> None:
         assert b"s3cret" not in Path(f"/proc/{shim.info.pid}/{name}").read_bytes()
 
 
-async def test_child_gets_exactly_its_own(stage: Stage) -> None:
+@pytest.mark.parametrize("standing_by", [False, True])
+async def test_child_gets_exactly_its_own(stage: Stage, standing_by: bool) -> None:
     code = (
         "import os, json; fds = sorted(map(int, os.listdir('/proc/self/fd')))[:-1];"
         "ignored = [l for l in open('/proc/self/status') if l.startswith('SigIgn')][0].split()[1];"
@@ -103,9 +105,14 @@ async def test_child_gets_exactly_its_own(stage: Stage) -> None:
         " os.umask(0)]))"
     )
     lock = os.open(stage.base / "dirlock", os.O_RDWR | os.O_CREAT)
+    run_dir = stage.base / "runs" / "it"
     shim = await stage.spawn(
-        sys.executable, "-I", "-c", code, env={"A": "ü", "LC_ALL": "C.UTF-8"}, lock_fds=(lock,)
-    )
+        sys.executable, "-I", "-c", code,
+        run_dir=run_dir,
+        env={"A": "ü", "LC_ALL": "C.UTF-8"},
+        lock_fds=(lock,),
+        standby=begin_standby(run_dir) if standing_by else None,
+    )  # fmt: skip
     os.close(lock)
     status = await shim.wait()
     assert status.code == 0, (shim.run_dir / "stderr").read_text()
@@ -229,11 +236,14 @@ async def test_attach_tells_what_was_never_started(stage: Stage) -> None:
     assert isinstance(await attach(run_dir), NeverStarted)
 
 
-async def test_directory_lock_is_held_as_long_as_the_run(stage: Stage) -> None:
+@pytest.mark.parametrize("standing_by", [False, True])
+async def test_directory_lock_is_held_as_long_as_the_run(stage: Stage, standing_by: bool) -> None:
     path = stage.base / "dirlock"
     mine = os.open(path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    shim = await stage.spawn("cat", lock_fds=(mine,))
+    run_dir = stage.base / "runs" / "it"
+    standby = begin_standby(run_dir) if standing_by else None
+    shim = await stage.spawn("cat", run_dir=run_dir, lock_fds=(mine,), standby=standby)
     os.close(mine)
     other = os.open(path, os.O_RDWR)
     with pytest.raises(BlockingIOError):
@@ -312,8 +322,11 @@ async def test_killing_the_one_who_starts_never_starts_twice(stage: Stage) -> No
 async def test_a_cancelled_start_can_be_asked_for_again(stage: Stage) -> None:
     chance = random.Random(3)
     path = stage.base / "dirlock"
-    for _ in range(10):
-        spec = stage.spec("cat", lock_fds=(os.open(path, os.O_RDWR | os.O_CREAT),))
+    for number in range(10):
+        run_dir = stage.base / "runs" / str(number)
+        standby = begin_standby(run_dir) if number % 2 else None
+        lock = os.open(path, os.O_RDWR | os.O_CREAT)
+        spec = stage.spec("cat", run_dir=run_dir, lock_fds=(lock,), standby=standby)
         start = asyncio.ensure_future(spawn(spec))
         await asyncio.sleep(chance.uniform(0, 0.02))
         start.cancel()
@@ -326,8 +339,49 @@ async def test_a_cancelled_start_can_be_asked_for_again(stage: Stage) -> None:
         os.close(spec.lock_fds[0])
 
 
+@pytest.mark.parametrize("ended", ["closed", "killed", "of another run"])
+async def test_a_shim_that_stood_by_in_vain_leaves_nothing_and_costs_nothing(
+    stage: Stage, ended: str
+) -> None:
+    run_dir = stage.base / "runs" / "it"
+    standby = begin_standby(stage.base / "other" if ended == "of another run" else run_dir)
+    assert standby is not None
+    if ended == "closed":
+        standby.close()
+    elif ended == "killed":
+        await until(lambda: shims_below(run_dir))
+        os.kill(shims_below(run_dir)[0], signal.SIGKILL)
+        await until(lambda: not shims_below(run_dir))
+    shim = await stage.spawn("cat", run_dir=run_dir, stdin=b"x", close_stdin=True, standby=standby)
+    assert (await shim.wait()).code == 0
+    assert (run_dir / "stdout").read_bytes() == b"x"
+    standby.close()
+
+
+async def test_a_shim_that_stands_by_goes_with_whoever_has_begun_it(stage: Stage) -> None:
+    code = (
+        "import pathlib, os, signal, sys\n"
+        "from daemon_core.processes import begin_standby\n"
+        "kept = begin_standby(pathlib.Path(sys.argv[1]))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    run_dir = stage.base / "runs" / "it"
+    command = [sys.executable, "-c", code, str(run_dir)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    await until(lambda: not [pid for pid in shims_below(run_dir) if not is_gone(pid)])
+    assert not run_dir.exists()
+
+
 async def test_the_shim_runs_from_byte_code(stage: Stage) -> None:
     assert shim_command()[-1].endswith(".pyc")
     assert shim_command()[1:3] == ["-I", "-S"]
     shim = await stage.spawn(*PYTHON, "print(1)")
     assert (await shim.wait()).code == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b'{"pid": "\xff"}', b"null", b"[]", b'{"pid": 1'])
+def test_records_that_are_damaged_are_as_good_as_none(tmp_path: Path, content: bytes) -> None:
+    for name in ("shim.json", "exit.json", "owner.json"):
+        (tmp_path / name).write_bytes(content)
+    assert read_state(tmp_path).phase is RunPhase.LOST
+    assert read_owner(tmp_path) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import platform
 import struct
@@ -11,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from hypothesis import given
@@ -373,6 +375,38 @@ async def test_the_users_terminal_goes_before_places_and_after_path(machine: Mac
     assert str(theirs) in found.search_path
     machine.script("echo 6.0.0")
     assert (await machine.one(**options)).version == "6.0.0"
+
+
+@pytest.mark.parametrize("text", ["echo 1.9.9", "exit 3", "exec sleep 1000"])
+async def test_a_program_that_cannot_be_used_hides_none_that_can(machine: Machine, text: str) -> None:
+    machine.script(text)
+    good = machine.script("echo x >> $SCRIPTED_AGENT_PROBE_LOG; echo 3.0.0", directory=machine.home / "place")
+    options = {"common_places": ("~/place",), "limit_s": 0.5 if "sleep" in text else 10.0}
+    found = await machine.one(**options)
+    assert (found.status, found.path, found.version) == ("usable", str(good), "3.0.0")
+    assert (await machine.one(**options)).path == str(good)
+    assert machine.probes() == 1  # what is known is not asked again
+    good.unlink()
+    assert (await machine.one(**options)).path == str(machine.bin / "some-agent")
+    assert not (await machine.one(**options)).usable
+
+
+async def test_a_program_that_only_has_the_name_is_told(machine: Machine) -> None:
+    dsh = builtin().get("dsh")
+    assert dsh is not None
+    named = msgspec.structs.replace(AGENT, check=dsh.check)
+    frame = {"v": 1, "type": "probe", "runtime": "dsh", "protocol_version": 1, "more": []}
+    good = f"echo note; echo '{json.dumps(frame)}'"
+    for said, status in (
+        (good.replace('"protocol_version": 1', '"protocol_version": 2'), "broken"),
+        (f"{good}; exit 1", "broken"),
+        ("exec sleep 1000", "broken"),
+        (good, "usable"),
+    ):
+        machine.script(f'case "$*" in --version) echo 2.1.3;; "--profile multica --probe") {said};; esac')
+        (found,) = await machine.look((named,), limit_s=0.5 if "sleep" in said else 10.0)
+        assert (found.status, found.version) == (status, "2.1.3"), said
+        assert found.reason == ("" if status == "usable" else "another_program")
 
 
 async def test_an_interpreter_is_found_where_the_users_terminal_finds_it(machine: Machine) -> None:

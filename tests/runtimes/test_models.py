@@ -369,6 +369,11 @@ def test_tables_and_json() -> None:
     found = model_readers.any_json('note\n[{"provider":"p","model":"m","default":true},"x"]')
     assert found is not None
     assert [(info.id, info.default) for info in found.models] == [("p/m", True), ("x", False)]
+    levels = '{"supported_levels":[{"value":"low","label":"Low"},{"value":"high"},3],"default_level":"low"}'
+    found = model_readers.any_json(f'{{"v":1,"models":[{{"id":"p/m","thinking":{levels}}}]}}')
+    assert found is not None
+    (info,) = found.models
+    assert (info.thinking_levels, info.default_level) == (("low", "high"), "low")
 
 
 def test_options_of_a_session() -> None:

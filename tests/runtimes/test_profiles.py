@@ -40,13 +40,16 @@ def asked(directory: Path, name: str) -> int:
     return len(file.read_text().split()) if file.exists() else 0
 
 
-def resolver(bin_: Path, paths: dict[str, str] | None = None, *, drivable: bool = True) -> ProfileResolver:
+def resolver(
+    bin_: Path, paths: dict[str, str] | None = None, *, drivable: bool = True, beyond: tuple[str, ...] = ()
+) -> ProfileResolver:
     chosen = paths if paths is not None else {}
     return ProfileResolver(
         builtin().get,
         {"PATH": f"{bin_}:/usr/bin:/bin", "HOME": str(bin_.parent)},
         lambda id_: chosen.get(id_, ""),
         lambda _: drivable,
+        beyond=lambda: beyond,
         common_places=(),
     )
 
@@ -99,6 +102,13 @@ async def test_a_command_in_path_is_resolved_and_asked_for_its_version_once(tmp_
     program(bin_, "my-claude", "3.0.0 and more")
     (usable,) = (await found.resolve([profile()])).usable
     assert usable.version == "3.0.0"
+
+
+async def test_a_command_is_found_where_the_users_terminal_finds_it(tmp_path: Path) -> None:
+    path = program(tmp_path / "theirs", "my-claude")
+    found = resolver(tmp_path / "bin", beyond=(str(path.parent),))
+    (usable,) = (await found.resolve([profile()])).usable
+    assert (usable.path, usable.version) == (str(path), "2.3.4")
 
 
 async def test_the_users_own_path_goes_before_the_command(tmp_path: Path) -> None:

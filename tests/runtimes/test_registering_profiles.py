@@ -392,11 +392,15 @@ async def test_a_restart_deregisters_and_registers_one_runtime(server: FakeServe
 
 
 async def test_a_restart_that_fails_is_made_up_for(server: FakeServer, tmp_path: Path) -> None:
-    async with running(World(server, tmp_path, [CLAUDE])) as w:
-        await w.until(lambda: len(w.names()) == 1)
-        server.script("register", html_502())
+    async with running(World(server, tmp_path, [CLAUDE, SHELL])) as w:
+        await w.until(lambda: len(w.names()) == 2)
+        orphans = list(server.orphans)
+        server.always("register", html_502())
         await w.registration.restart(w.id_of("claude"))
-        await w.until(lambda: len(w.names()) == 1)
+        assert len(w.names()) == 1
+        server.heal("register")
+        await w.until(lambda: len(w.names()) == 2)
+        assert server.orphans == orphans
 
 
 # --- lost tasks ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -16,7 +17,16 @@ from daemon_core.connections.health import State
 from daemon_core.connections.timing import Timing
 from daemon_core.runtimes.registration import Identity, Registration, display_name
 from daemon_core.runtimes.schedule import RecoverySchedule
-from tests.support.fake_server import TOKEN, FakeServer, ResetAfter, Says, eventually, html_502, refuse
+from tests.support.fake_server import (
+    TOKEN,
+    FakeServer,
+    ResetAfter,
+    Says,
+    Status,
+    eventually,
+    html_502,
+    refuse,
+)
 
 FAST = Timing(
     sync_s=60,
@@ -214,14 +224,22 @@ async def test_a_registration_whose_answer_is_lost_is_repeated_without_a_double(
         assert len(server.seen("register")) == 3
 
 
-async def test_one_refused_workspace_does_not_keep_another_out(server: FakeServer) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [refuse(409, "runtime profile is disabled: x"), refuse(402, "a seat is missing"), refuse(500, "no")],
+)
+async def test_one_refused_workspace_does_not_keep_another_out(server: FakeServer, refusal: Status) -> None:
     server.add_workspace(id_="w2")
-    server.script("register", refuse(409, "runtime profile is disabled: x"))
+    server.script("register", refusal)
     async with world(server, CLAUDE) as w:
         await w.until(lambda: bool(w.changes))
         assert {r.workspace_id for r in w.registration.runtimes.values()} == {"w2"}
+        await eventually(lambda: w.connection.health.state is State.OK)
+        problems = {id_: state.problem for id_, state in w.registration.workspaces.items()}
+        assert problems == {"w1": json.loads(refusal.body)["error"], "w2": ""}
         w.connection.sync_now()  # without runtimes: registered again at the next sync
         await w.until(lambda: len(w.registration.runtimes) == 2)
+        assert w.registration.workspaces["w1"].problem == ""
         await server.until(lambda: len(server.seen("repos")) == 1)
 
 

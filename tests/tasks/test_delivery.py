@@ -300,15 +300,92 @@ async def test_a_task_that_the_server_lost_is_moot_and_told_once(desk: Desk) -> 
 
 
 async def test_a_complete_that_is_refused_for_good_becomes_a_failure_in_words(desk: Desk) -> None:
-    desk.server.script("complete", refuse(400, "invalid output"))
+    desk.server.always("complete", refuse(400, "invalid output"))
     made = desk.delivery()
     await desk.end(COMPLETE)
     await desk.delivered(made)
     report = desk.server.check_terminal(desk.task.id)
     assert report.kind == "fail"
+    assert len(desk.server.seen("complete")) == delivery_module.REFUSED_TRIES
     assert "complete task failed" in report.body["error"]
     assert "invalid output" in report.body["error"]
     assert (report.body["session_id"], report.body["work_dir"]) == ("s", "/w")
+
+
+@pytest.mark.parametrize("word", [COMPLETE, FAIL], ids=["complete", "fail"])
+async def test_a_server_that_answers_400_to_its_own_trouble_gets_the_last_word_later(
+    desk: Desk, word: tuple[str, Any]
+) -> None:
+    desk.server.script(word[0], *[refuse(400, "failed to end the task")] * 3)
+    made = desk.delivery()
+    await desk.end(word)
+    await desk.delivered(made)
+    report = desk.server.check_terminal(desk.task.id)
+    assert (report.kind, report.body) == (word[0], msgspec.to_builtins(word[1]))
+
+
+STRANGERS = {
+    "a proxy that lost its server": Status(404, "404 page not found", "text/plain"),
+    "a firewall": Status(403, "<html>This page is blocked</html>", "text/html"),
+    "an account that may do nothing": refuse(403, "account disabled"),
+}
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+async def test_what_refuses_everything_is_waited_out(desk: Desk, who: str) -> None:
+    routes = ("messages", "messages_since", "session", "usage", "complete", "status")
+    for route in routes:
+        desk.server.always(route, STRANGERS[who])
+    made = desk.delivery(fresh=False)
+    await desk.say(5)
+    await desk.report(("session", SessionRequest(session_id="s1")))
+    await desk.end(("usage", UsageRequest(usage=[Usage(provider="c", model="m", input_tokens=1)])), COMPLETE)
+    made.ended()
+    await eventually(lambda: len(desk.delays) > 3 * delivery_module.REFUSED_TRIES)
+    assert made.trouble is not None
+    desk.server.heal()
+    await desk.delivered(made)
+    assert desk.server.check(desk.task.id).kind == "complete"
+    assert (desk.numbers(), len(desk.task.usage)) == ([1, 2, 3, 4, 5], 1)
+
+
+@pytest.mark.parametrize("who", ["a proxy that lost its server", "a firewall"])
+async def test_a_stranger_that_refuses_now_and_then_takes_nothing_away(desk: Desk, who: str) -> None:
+    for route in ("messages", "messages_since", "session", "usage", "complete"):
+        desk.server.script(route, *[STRANGERS[who]] * 2)
+    made = desk.delivery(fresh=False)
+    await desk.say(5)
+    await desk.report(("session", SessionRequest(session_id="s1")))
+    await desk.end(("usage", UsageRequest(usage=[Usage(provider="c", model="m", input_tokens=1)])), COMPLETE)
+    await desk.delivered(made)
+    assert desk.server.check(desk.task.id).kind == "complete"
+    assert (desk.numbers(), len(desk.task.usage), desk.task.session_id) == ([1, 2, 3, 4, 5], 1, "s")
+
+
+async def test_a_filter_between_makes_nothing_arrive_twice(desk: Desk) -> None:
+    """The server has taken lines and its answer was lost; then somebody in between refuses all questions."""
+    blocked = STRANGERS["a firewall"]
+    desk.server.script("messages", ResetAfter(), blocked, blocked)
+    desk.server.script("messages_since", blocked, blocked)
+    made = desk.delivery()
+    await desk.say(4)
+    await eventually(lambda: len(desk.task.messages) == 4)
+    await desk.say(4)
+    await desk.end(COMPLETE)
+    await desk.delivered(made)
+    assert desk.server.check(desk.task.id).kind == "complete"
+    assert desk.numbers() == list(range(1, 9))
+
+
+async def test_a_filter_that_dislikes_the_words_of_a_failure_gets_plain_ones(desk: Desk) -> None:
+    blocked = STRANGERS["a firewall"]
+    desk.server.script("fail", *[blocked] * delivery_module.REFUSED_TRIES)
+    made = desk.delivery()
+    await desk.end(FAIL)
+    await desk.delivered(made)
+    body = desk.server.check_terminal(desk.task.id).body
+    assert "refused the text" in body["error"]
+    assert body["failure_reason"] == FAIL[1].failure_reason
 
 
 async def test_a_last_word_that_is_refused_in_any_form_is_moot(

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from daemon_core.tasks.run import StopReason
 from daemon_core.tasks.slots import Slots
 from daemon_core.tasks.watchdog import WatchLimits
 from daemon_core.workdirs import DirectoryLocks
-from tests.support.fake_server import Delay, FakeTask, Hang, HangAfter, ResetAfter, refuse
+from tests.support.fake_server import Delay, FakeTask, Hang, HangAfter, ResetAfter, Status, refuse
 from tests.tasks.world import World
 
 HELLO = {"text": "hello"}
@@ -177,6 +178,31 @@ async def test_a_start_that_is_refused_for_good_fails_in_words(world: World) -> 
         await world.assert_idle()
 
 
+async def test_a_start_that_a_proxy_answers_is_repeated(world: World) -> None:
+    lost = Status(404, "404 page not found", "text/plain")
+    world.server.script("start", lost, refuse(403, "account disabled"))
+    world.server.script("status", lost, refuse(403, "account disabled"))
+    async with world.life():
+        task = world.add(HELLO)
+        await world.finished(task)
+        world.server.check(task.id)
+        assert len(world.server.seen("start")) == 3
+
+
+async def test_a_start_that_is_forbidden_for_good_fails_in_words(world: World) -> None:
+    world.server.always("start", refuse(403, "not for you"))
+    async with world.life():
+        task = world.add(HELLO)
+
+        def failed() -> bool:
+            world.engine.reconcile("srv")  # no pause between two tries is waited out
+            return task.status == "failed"
+
+        await world.until(failed)
+        await world.settled(task)
+        assert "not for you" in world.server.check(task.id).body["error"]
+
+
 @pytest.mark.parametrize("answer", ["runtime not found", "not found"])
 async def test_a_start_that_meets_another_loss_fails_in_words(world: World, answer: str) -> None:
     world.server.script("start", refuse(404, answer))
@@ -271,6 +297,36 @@ async def test_a_server_that_is_stuck_with_one_task_is_not_asked_without_a_pause
         world.engine.reconcile("srv")
         await world.finished(task)
         await pushing
+
+
+@pytest.mark.parametrize("told", ["its shim", "the agent"])
+async def test_a_run_that_went_down_with_the_machine_is_recovered_and_not_the_agents_failure(
+    world: World, told: str
+) -> None:
+    async with world.life():
+        task = world.add(HELLO, waiting(world.base / "never"))
+        life = await world.running(task)
+        await world.until(lambda: task.messages)
+        run_dir, info = life.run_dir, read_state(life.run_dir).info
+        assert info is not None
+    # An orderly shutdown asks everybody, in any order; by then there is no daemon.
+    os.kill(info.pid if told == "its shim" else info.child_pid, signal.SIGTERM)
+    await world.until(lambda: read_state(run_dir).phase is RunPhase.ENDED)
+    if told == "the agent":
+        shim = json.loads((run_dir / "shim.json").read_bytes())
+        (run_dir / "shim.json").write_text(json.dumps({**shim, "boot_id": "an earlier one"}))
+    async with world.life():
+        await world.finished(task, "failed")
+        report = world.server.check(task.id)
+    assert report.body["failure_reason"] == "runtime_recovery"
+    assert report.body["session_id"]
+
+
+async def test_an_agent_that_a_signal_ends_has_failed(world: World) -> None:
+    async with world.life():
+        task = world.add(HELLO, {"die": int(signal.SIGTERM)})
+        await world.finished(task, "failed")
+        assert world.server.check(task.id).body["failure_reason"] == "agent_error.process_failure"
 
 
 async def test_a_task_that_ended_here_and_is_handed_out_anew_begins_anew(world: World) -> None:

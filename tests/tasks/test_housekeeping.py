@@ -37,6 +37,7 @@ class World:
         self.asked: list[str] = []
         self.rules = CleanRules()
         self.lives: dict[str, Any] = {}
+        self.jobs: dict[str, Any] = {}
         self.keeper = cast("Housekeeper", None)
         self.journal = cast("Journal", None)
 
@@ -81,6 +82,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with TestServer(app) as server, ServerClient(str(server.make_url("")), "mul_x") as client:
         engine = SimpleNamespace(
             lives=made.lives,
+            jobs=SimpleNamespace(lives=made.jobs),
             connections={"srv": SimpleNamespace(name="srv", client=client, usable=True)},
             task_directories=TaskDirectories(made.root),
             runs_dir=tmp_path / "runs",
@@ -175,6 +177,22 @@ async def test_a_directory_in_use_is_left_also_if_it_came_into_use_during_the_ro
     assert not world.keeper.remove("/etc")
     await world.keeper.resume()
     assert world.keeper.trash.is_empty()
+
+
+async def test_a_directory_that_a_job_works_in_is_left(world: World) -> None:
+    gone, stripped = world.environment("gone", chat("gone")), world.environment("open", issue("open"))
+    world.answers = {
+        "chat-sessions/gone": (404, {"error": "chat session not found"}),
+        "issues/open": (200, {"status": "in_progress", "updated_at": OLD}),
+    }
+    world.rules = CleanRules(budget_bytes=1)
+    for path in (gone, stripped):  # no run is there any more, the job waits to wake its agent
+        below = path / "workdir" / "node_modules"
+        world.jobs[path.name] = SimpleNamespace(job=SimpleNamespace(cwd=str(below)))
+    assert (await world.keeper.clean()).items == []
+    assert not world.keeper.remove(str(gone / "workdir"))
+    world.jobs.clear()
+    assert {item.path for item in (await world.keeper.clean()).items} == {str(gone), str(stripped)}
 
 
 async def test_metadata_that_a_crash_kept_from_being_written_come_from_the_journal(world: World) -> None:

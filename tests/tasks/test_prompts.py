@@ -200,6 +200,17 @@ def test_a_quick_request_makes_one_issue_with_what_is_given() -> None:
     assert "agent a1" in prompt_of(task(quick_create_prompt="x"), "claude", hub=False)
 
 
+def test_what_was_chosen_beside_a_request_for_an_issue_is_kept_to() -> None:
+    chosen = task(quick_create_prompt="x", quick_create_priority="high", quick_create_due_date="2026-12-24")
+    told = prompt_of(chosen, "claude", hub=False)
+    assert "always `--priority high`" in told
+    assert "always `--due-date 2026-12-24`" in told
+    assert "how urgent" not in told
+    free = prompt_of(task(quick_create_prompt="x"), "claude", hub=False)
+    assert "how urgent" in free
+    assert "--due-date" not in free
+
+
 def test_an_assignment_quotes_the_note_and_says_where_to_begin() -> None:
     told = prompt_of(task(issue_id="i1", handoff_note="Only\nthis"), "claude", hub=False)
     for fact in ("i1", "> Only\n> this", "not a comment", "ostler issue get i1", "--recent 10"):

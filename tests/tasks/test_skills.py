@@ -56,7 +56,7 @@ class Server:
         return answer
 
 
-async def no_pause(failed: int) -> None:
+async def no_pause(failed: int, least_s: float) -> None:
     await asyncio.sleep(0)
 
 
@@ -160,12 +160,37 @@ async def test_no_answer_is_tried_again_and_then_told(tmp_path: Path) -> None:
     assert len(server.asked) == skills.TRIES
 
 
+async def test_a_server_that_asks_for_patience_gets_it(tmp_path: Path) -> None:
+    skill, trouble = bundle(), TransientError("POST", "/x", 429, "slow down")
+    trouble.retry_after_s = 33.0
+    asked: list[float] = []
+
+    async def pause(failed: int, least_s: float) -> None:
+        asked.append(least_s)
+
+    await SkillCache(tmp_path).resolved(task(ref(skill)), Server(trouble, skill), pause)
+    assert asked == [33.0]
+
+
+async def test_what_is_no_word_of_the_servers_is_tried_again(tmp_path: Path) -> None:
+    skill, stranger = bundle(), PermanentError("POST", "/x", 404, "404 page not found")
+    assert await resolve(SkillCache(tmp_path), Server(stranger, skill), ref(skill)) == [skill]
+    with pytest.raises(SkillError, match="404 page not found") as caught:
+        await resolve(SkillCache(tmp_path / "b"), Server(stranger), ref(skill))
+    assert caught.value.passing
+
+
 @pytest.mark.parametrize(
-    ("status", "words"), [(409, "not being prepared any more"), (404, "skill bundle not found")]
+    ("status", "said", "words"),
+    [
+        (409, "task is not preparing", "not being prepared any more"),
+        (409, "the plugin has changed", "the plugin has changed"),
+        (404, "skill bundle not found", "skill bundle not found"),
+    ],
 )
-async def test_a_refusal_is_told(tmp_path: Path, status: int, words: str) -> None:
+async def test_a_refusal_is_told(tmp_path: Path, status: int, said: str, words: str) -> None:
     first, second = bundle(), bundle(skill_id="skill-2")
-    refused = PermanentError("POST", "/x", status, "skill bundle not found")
+    refused = PermanentError("POST", "/x", status, f'{{"error":"{said}"}}')
     with pytest.raises(SkillError, match=words):
         await resolve(SkillCache(tmp_path), Server(first, refused), ref(first), ref(second))
     assert len(list(tmp_path.rglob("bundle.json"))) == 1  # what was fetched stays

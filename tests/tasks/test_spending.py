@@ -254,7 +254,15 @@ def test_the_users_prices_come_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["models = 3", "[models.x]\ninput = -1\noutput = 1", "[models.x]\ninput = 1", "\xff", 'currency = "EUR"'],
+    [
+        "models = 3",
+        "[models.x]\ninput = -1\noutput = 1",
+        "[models.x]\ninput = 1",
+        "\xff",
+        'currency = "EUR"',
+        "x = " + "[" * 20_000,
+    ],
+    ids=["models", "negative", "half", "bytes", "currency", "deep"],
 )
 def test_a_table_with_a_mistake_is_refused(tmp_path: Path, text: str) -> None:
     own = tmp_path / "prices.toml"

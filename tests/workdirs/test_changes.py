@@ -563,6 +563,14 @@ def test_changes_of_a_running_task_and_again_at_its_end(store: ChangeStore, repo
     assert not store.has_baseline(KEY)
     store.finish(KEY)
     assert store.read(KEY) is not None
+    assert store.counted(KEY) == store.count(KEY) == 2
+    later = ChangeStore(store.root)
+    assert later.counted(KEY) is None
+    assert later.count(KEY) == 2
+    assert later.counted(KEY) == 2
+    begin(store, repository, run_id="run-2")
+    assert store.counted(KEY) is None
+    assert store.count(KEY) is None
 
 
 def test_a_second_run_of_the_task_keeps_the_baseline_and_a_repeated_start_takes_a_new_one(

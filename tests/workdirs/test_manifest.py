@@ -336,8 +336,11 @@ def test_a_manifest_is_not_written_over(tmp_path: Path) -> None:
     assert not (root / "b").exists()
 
 
-def test_a_damaged_manifest_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "manifest.json").write_bytes(b"{")
+@pytest.mark.parametrize("content", [b"{", b'{"root": "\xff"}'])
+def test_a_damaged_manifest_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
     assert manifests.roll_back(tmp_path / "manifest.json") is None
     assert (tmp_path / "manifest.damaged").exists()
     assert "cannot be read" in caplog.text

@@ -68,8 +68,15 @@ def test_a_home_is_brought_up_to_date(tmp_path: Path) -> None:
     write_home(codex_home(tmp_path / "env", home, [Skill(id="1", name="Deploy", content="ours")]))
     root = tmp_path / "env" / "codex-home"
     (root / "history.jsonl").write_text("codex wrote it")
+    # Unpacked by the program, which takes as long as all that we do before its start.
+    (root / "skills" / ".system" / "review").mkdir(parents=True)
+    (root / "skills" / "gone").mkdir()
+    (root / "skills" / ".gone").symlink_to(tmp_path / "nowhere")
     (home / "config.toml").write_text('model = "other"')
     write_home(codex_home(tmp_path / "env", home))
+    kept = {path.name for path in (root / "skills").iterdir()}
+    assert kept == {".system", "deploy", "mine"}
+    assert (root / "skills" / ".system" / "review").is_dir()
     assert tomllib.loads((root / "config.toml").read_text())["model"] == "other"
     assert (root / "skills" / "deploy").resolve() == home / "skills" / "deploy"
     assert (root / "history.jsonl").exists()

@@ -59,6 +59,21 @@ def test_front_matter_is_made_completed_or_replaced() -> None:
     assert skills.with_front_matter("---\nno end", "x", "") == "---\nname: x\n---\n\n---\nno end"
 
 
+def test_front_matter_that_would_fill_the_memory_is_replaced() -> None:
+    lines = ["a0: &a0 {x: 1}"]
+    for number in range(40):
+        lines.append(f"a{number + 1}: &a{number + 1} {{<<: [{', '.join([f'*a{number}'] * 9)}]}}")
+    content = "\n".join(["---", "name: x", *lines, "---", "body"])
+    assert skills.with_front_matter(content, "deploy", "") == "---\nname: deploy\n---\n\nbody"
+    assert skills.front_fields(content) == {}
+
+
+@pytest.mark.parametrize("piece", ["- ", "[", "{a: ", "? "])
+def test_front_matter_that_would_take_the_stack_is_replaced(piece: str) -> None:
+    content = f"---\nname: x\nmore:\n  {piece * (60_000 // len(piece))}\n---\nbody"
+    assert skills.with_front_matter(content, "deploy", "") == "---\nname: deploy\n---\n\nbody"
+
+
 @given(st.text(), st.text(), st.text())
 def test_every_main_file_begins_with_front_matter_that_has_a_name(
     content: str, name: str, description: str
