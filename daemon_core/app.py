@@ -31,7 +31,7 @@ from typing import Any
 
 from daemon_core import __version__
 from daemon_core.agents.families import families
-from daemon_core.changeover import GIVEN_VARIABLES, Changeover, Given, take_given
+from daemon_core.changeover import GIVEN_VARIABLES, Changeover, Given, broken_at_once, take_given
 from daemon_core.connections.connection import Connection
 from daemon_core.control.checkout import checkout_route
 from daemon_core.control.delegation_routes import task_delegation_routes
@@ -50,7 +50,7 @@ from daemon_core.control.settings_desk import SettingsDesk
 from daemon_core.control.views import ReloadAnswer
 from daemon_core.hub import Hub, HubChange
 from daemon_core.hub import routes as hub_routes
-from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
+from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
 from daemon_core.jobs.keeper import PERSON_MARK, JobKeeper
 from daemon_core.jobs.notices import Notices
 from daemon_core.jobs.residents.house import House
@@ -73,7 +73,7 @@ from daemon_core.servers import HUB_NAME, Servers
 from daemon_core.settings import file as settings_file
 from daemon_core.settings import identity as identity_file
 from daemon_core.settings import lock as locking
-from daemon_core.settings.directories import Directories, make_private, resolve
+from daemon_core.settings.directories import Directories, make_private, resolve, settle_home
 from daemon_core.settings.errors import SettingsError
 from daemon_core.settings.file import Settings
 from daemon_core.settings.ports import PortInUseError, open_loopback
@@ -127,9 +127,11 @@ ANEW_MIN_S = 10.0
 GLANCE_EVERY_S = 1.0
 """How often somebody who looks at the list of agents makes the daemon see whether they have changed."""
 _M_ARENA_MAX = -8  # malloc.h
-REPORTED_CLI_VERSION = "0.4.24"
+CHECK_DISK = "Check the disk and its permissions, then start again"
+REPORTED_CLI_VERSION = "0.4.23"
 """What servers are told as ``cli_version``: their own gates are on the numbers of their own daemon, and this
-is the newest of them whose features are there."""
+is the newest of them whose features are there. From 0.4.24 on people may ask for work trees of a local
+directory, which are not made here."""
 
 
 class StartError(Exception):
@@ -185,6 +187,8 @@ class Daemon:
             not_ours=lambda mistake: mistake.key in self._not_ours,
         )
         self.delegations: Delegations | None = None
+        self._handed_on_known = asyncio.Event()
+        """Set when what tasks have handed on has been taken up."""
         self.engine: Engine | None = None
         self.housekeeper: Housekeeper | None = None
         self.room = RoomGuard(
@@ -205,6 +209,7 @@ class Daemon:
             self.environ,
             self.book.path_of,
             lambda provider: provider.family in families(),
+            beyond=lambda: self._terminal_path(),
         )
         self.models = ModelsDesk(
             ModelCatalog(directories.cache / "models.json"),
@@ -356,7 +361,8 @@ class Daemon:
             try:
                 await control.start()
             except OSError as error:
-                raise StartError(f"the control socket cannot be made: {error}") from error
+                what = f"the control socket {control.socket_path} cannot be made: {error.strerror or error}"
+                raise StartError(what, CHECK_DISK) from error
             stack.push_async_callback(_limited, control.close, "the control API")
             stack.push_async_callback(_limited, facade.close, "the control API's own tasks")
             stack.push_async_callback(_limited, self.nursery.close, "background work")
@@ -453,10 +459,12 @@ class Daemon:
                 follow_up.notices,
                 self._delegation_rules,
                 on_change=facade.delegation_desk.changed,
+                end_jobs=self.jobs.kill_all,
             )
             engine.may_hand_on = self.delegations.may_hand_on
             await self.delegations.restore()
             facade.delegation_desk.delegations = self.delegations
+        self._handed_on_known.set()
         await follow_up.start()
         await self._open_residents(stack)
         self.nursery.start(self.changeover.prove(engine, journal), "trial")
@@ -493,7 +501,10 @@ class Daemon:
         try:
             journal, hub = await asyncio.gather(Journal.open(directories.journal_file), open_hub())
         except JournalError as error:
-            raise StartError(str(error), "Check the disk and its permissions, then start again") from error
+            raise StartError(str(error), CHECK_DISK) from error
+        except StorageError as error:
+            place, detail = error.params.get("path"), error.params.get("detail")
+            raise StartError(f"the hub's database {place} cannot be opened: {detail}", CHECK_DISK) from error
         stack.push_async_callback(_limited, journal.close, "the journal")
         facade.journal = journal
         journal.on_damage = self.begin_anew
@@ -618,6 +629,12 @@ class Daemon:
         """A job of a conversation has ended, or its agent is to be told something of it."""
         if self.engine is not None and self.engine.follow_up is not None:
             self.engine.follow_up.look(conversation)
+        self._child_changed(conversation)
+
+    def _child_changed(self, conversation: str) -> None:
+        """Where a conversation is one that was handed on, it may be over now."""
+        if self.delegations is not None:
+            self.delegations.conversation_changed(conversation)
 
     async def _end_jobs_of_deleted(self, hub: Hub) -> None:
         """A death between the deletion of a conversation and the end of its jobs is made good. (Not where the
@@ -645,11 +662,14 @@ class Daemon:
             keep_open=lambda: self.settings.jobs.keep_open,
             outstanding=self._outstanding,
             on_held=self.facade.conversation_held,
+            on_given_up=self._child_changed,
         )
 
     async def _outstanding(self, conversation: str) -> int:
         """How much of a conversation goes on that wakes it when it ends."""
         assert self.jobs is not None
+        # A task that was kept open for it is here again before it: it must not take it for over.
+        await self._handed_on_known.wait()
         handed_on = self.delegations.open_of(conversation) if self.delegations is not None else 0
         return handed_on + await self.jobs.outstanding(conversation)
 
@@ -666,14 +686,14 @@ class Daemon:
         if self.delegations is not None:
             await self.delegations.close()
 
-    async def _wake_hub(self, task_id: str, text: str) -> bool:
+    async def _wake_hub(self, task_id: str, text: str) -> bool | None:
         if self.hub is None:
-            return False
+            return None
         try:
             return await self.hub.wake(task_id, text) is not None
         except (NotFoundError, ConflictError, InvalidInputError) as error:
             log.warning("the conversation of task %s cannot be woken: %s", task_id, error)
-            return False
+            return None
 
     def _job_rules(self) -> KeepRules:
         chosen = self.settings.jobs
@@ -877,7 +897,7 @@ class Daemon:
         start = self.book.start_of(connection, runtime_id)
         if start is None:
             return None
-        base = next((each.search_path for each in self.facade.found if each.provider == start.provider), ())
+        base = self._terminal_path(start.provider)
         plain = FoundAgent(
             provider=start.provider,
             name="",
@@ -887,6 +907,12 @@ class Daemon:
         )
         launcher = self._launcher(plain)
         return launcher and dataclasses.replace(launcher, args=(*start.args, *launcher.args))
+
+    def _terminal_path(self, provider: str = "") -> tuple[str, ...]:
+        """Where the user's terminal looks beside the daemon's PATH: as for an agent, if that was found, or
+        for the shell, which always is."""
+        found = {agent.provider: agent.search_path for agent in self.facade.found if agent.path}
+        return found.get(provider) or found.get("shell", ())
 
     def _agent_places(self) -> list[str]:
         own = [place for provider in self.providers for place in provider.places]
@@ -1068,7 +1094,15 @@ def _any_run_alive(runs: Path) -> bool:
         names = [entry.path for entry in os.scandir(runs) if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return False
-    return any(read_state(Path(name)).phase is RunPhase.ALIVE for name in names)
+    return any(_may_be_alive(Path(name)) for name in names)
+
+
+def _may_be_alive(run_dir: Path) -> bool:
+    try:
+        return read_state(run_dir).phase is RunPhase.ALIVE
+    except OSError as error:
+        log.error("run %s cannot be read: %s", run_dir.name, error)
+        return True  # it is not known: one run must not keep the daemon from starting
 
 
 def _user_lock_directory() -> Path:
@@ -1143,7 +1177,10 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
     _spare_memory()
     began = time.monotonic()
     given = take_given(os.environ)
-    environ = {name: value for name, value in environ.items() if name not in GIVEN_VARIABLES}
+    settle_home(os.environ)
+    own = {name: value for name, value in environ.items() if name not in GIVEN_VARIABLES}
+    settle_home(own)
+    environ = own
     parser = argparse.ArgumentParser(prog="ostlerd", description="Ostler's daemon.")
     parser.add_argument("--profile", help="a second, separate daemon with its own settings and tasks")
     parser.add_argument("--foreground", action="store_true", help="log to standard error as well")
@@ -1159,7 +1196,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
     except locking.LockHeldError as error:
         return _say(f"{error}. `ostler daemon status` shows what it does.", EXIT_CONFLICT)
     except OSError as error:
-        return _say(f"the daemon cannot start: {error}.", EXIT_FAILED)
+        return _say(_said_of(error), EXIT_FAILED)
     with lock:
         try:
             # After an update was taken back the file may have settings of the newer version; without a
@@ -1173,9 +1210,11 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
             settings = _load_settings(directories, environ, left_out)
             set_up_logging(directories, settings, foreground=options.foreground)
         except SettingsError as error:
+            broken_at_once(directories, given, str(error))
             return _say(str(error), EXIT_USAGE)
         except OSError as error:
-            return _say(f"the log file cannot be written: {error}.", EXIT_FAILED)
+            what = f"the log file {directories.log_file} cannot be written: {error.strerror or error}"
+            return _say(f"{what}. {CHECK_DISK}.", EXIT_FAILED)
         log.info(
             "Ostler %s starts (pid %d, Python %s, profile %s)",
             __version__, os.getpid(), platform.python_version(), directories.profile,
@@ -1193,7 +1232,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
         except BaseException as error:  # the boundary of the process: whatever it is, the log has it
             log.critical("the daemon ends because of an error", exc_info=error)
             changeover.broken(f"{type(error).__name__}: {error}")
-            return _say(f"the daemon ends because of an error: {error!r}. The log has more.", EXIT_FAILED)
+            return _say(_said_of(error), EXIT_FAILED)
         if changeover.failed:
             return _say(f"this version does not work on this machine: {changeover.reason}.", EXIT_FAILED)
         if daemon.gives_way or (daemon.anew and time.monotonic() - began > ANEW_MIN_S):
@@ -1206,6 +1245,17 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
             logging.shutdown()
             os.execv(sys.executable, _own_command(arguments))
     return EXIT_FAILED if daemon.anew else 0
+
+
+def _said_of(error: BaseException) -> str:
+    """An error in a sentence for whoever started the daemon: of a file, which one and what to do."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, OSError):
+        place = error.filename2 or error.filename  # of a rename the one that was to be replaced
+        if isinstance(place, str | bytes):
+            return f"{os.fsdecode(place)}: {error.strerror}. {CHECK_DISK}."
+    return f"the daemon ends because of an error: {error!r}. The log has more."
 
 
 def _own_command(arguments: list[str]) -> list[str]:

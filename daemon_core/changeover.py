@@ -17,7 +17,7 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import NamedTuple
 
-from daemon_core.control.client import ControlClient
+from daemon_core.control.client import ControlClient, DaemonUnreachableError
 from daemon_core.control.views import DaemonStatus
 from daemon_core.journal import Journal
 from daemon_core.processes.client import RunSpec, keep_open, spawn
@@ -55,6 +55,13 @@ def take_given(environ: MutableMapping[str, str]) -> Given:
         except OSError:
             lease = ""
     return Given(trial_id, int(lease) if lease.isdigit() else -1)
+
+
+def broken_at_once(directories: Directories, given: Given, text: str) -> None:
+    """This process cannot even begin; where it is on trial, that is why (blocks)."""
+    if given.trial_id:
+        store = Store(directories.app)
+        OnTrial(store, given.trial_id, reopen=lambda: None, decided=lambda state: None).fail(text)
 
 
 class Changeover:
@@ -138,10 +145,10 @@ class Changeover:
         if self.trial is not None and self.trial.is_open:
             await self.trial.prove(
                 [
-                    Check("its journal can be written and read", lambda: _journal_works(journal)),
-                    Check("the tasks that run are taken up again", lambda: _all_taken_up(engine)),
-                    Check("it answers on its own socket", lambda: _answers(self._directories)),
-                    Check("it can start programs", lambda: _starts_programs(self._directories)),
+                    Check("writing and reading its journal", lambda: _journal_works(journal)),
+                    Check("taking up the tasks that run", lambda: _all_taken_up(engine), once=True),
+                    Check("asking itself over its own socket", lambda: _answers(self._directories)),
+                    Check("starting a program", lambda: _starts_programs(self._directories), once=True),
                 ]
             )
 
@@ -201,7 +208,11 @@ async def _all_taken_up(engine: Engine) -> None:
 
 async def _answers(directories: Directories) -> None:
     client = ControlClient(directories.control_socket, ANSWER_S)
-    status = await asyncio.to_thread(client.call, DaemonStatus, "GET", "/v1/status")
+    try:
+        status = await asyncio.to_thread(client.call, DaemonStatus, "GET", "/v1/status")
+    except DaemonUnreachableError as error:
+        why = f"no answer within {ANSWER_S:g} s" if error.why == "timeout" else error.why
+        raise RuntimeError(why) from error
     if status.pid != os.getpid():
         raise RuntimeError(f"another process (pid {status.pid}) answers")
 

@@ -29,7 +29,7 @@ from daemon_core.updates.policy import Rules
 from daemon_core.updates.trust import Trust
 from daemon_core.updates.updater import Updater
 
-_MACHINES: Final = {"AMD64": "x86_64", "arm64": "aarch64"}
+_MACHINES: Final = {"AMD64": "x86_64", "aarch64": "arm64"}
 
 
 def platform_name() -> str:

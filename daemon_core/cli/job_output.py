@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -11,6 +12,7 @@ from daemon_core.cli.show import safe
 
 _HELD_CHARS: Final = 256
 """A control sequence is shorter; what looks like the beginning of a longer one is none."""
+_BEGUN: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*|[ -/]*)")
 
 
 class Printer:
@@ -82,4 +84,4 @@ def _lines(text: str) -> str:
 
 def _whole(text: str) -> bool:
     """Whether text that begins with a control character is more than the beginning of a sequence."""
-    return text[0] == "\x1b" and len(safe(text)) > 0
+    return text[0] == "\x1b" and _BEGUN.fullmatch(text) is None

@@ -17,6 +17,7 @@ from daemon_core.settings import installed, lock
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
 
     from daemon_core.cli.session import Session
     from daemon_core.settings.directories import Directories
@@ -25,6 +26,7 @@ START_LIMIT_S: Final = 45.0
 STOP_LIMIT_S: Final = 45.0
 _LOOK_S: Final = 0.03
 _ERROR_TAIL_BYTES: Final = 4096
+_LEAST_ROOM_BYTES: Final = 64 * 1024
 # What a run has in its environment; a daemon that is started from inside one must not pass it on.
 _RUN_VARIABLES: Final = (
     "OSTLER_TASK_ID",
@@ -85,7 +87,8 @@ def start(session: Session, limit_s: float = START_LIMIT_S) -> tuple[DaemonStatu
 
     directories = session.directories
     directories.ensure()
-    load(directories.config_file, os.environ)
+    # What only another version knows is left out by the daemon, which says so.
+    load(directories.config_file, os.environ, unknown=lambda mistake: True)
     deadline = time.monotonic() + limit_s
     was_running = lock.held(directories.lock_file)
     child = None if was_running else _spawn(directories)
@@ -146,9 +149,22 @@ def _failed(directories: Directories, code: int) -> CliError:
         raw = b""
     said = [line.strip() for line in raw.decode("utf-8", "replace").splitlines() if line.strip()]
     how = f"ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
+    if not said and _is_full(directories.state):
+        message = f"The daemon did not start: the disk of {directories.state} is full"
+        return CliError("start_failed", message, "Make some room, then start it again", EXIT_FAILED)
     message = f"The daemon did not start: {said[-1]}" if said else f"The daemon did not start: it {how}"
     exit_code = code if code in (EXIT_USAGE, EXIT_CONFLICT) else EXIT_FAILED
     return CliError("start_failed", message, f"All it said is in {directories.start_error_file}", exit_code)
+
+
+def _is_full(directory: Path) -> bool:
+    """Whether there was no room even for saying so."""
+    import shutil
+
+    try:
+        return shutil.disk_usage(directory).free < _LEAST_ROOM_BYTES
+    except OSError:
+        return False
 
 
 def stop(

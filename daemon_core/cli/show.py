@@ -8,10 +8,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 _LEAST_PREFIX: Final = 8
-# Control characters but tab and line feed, and the sequences that move a terminal's cursor or change its
-# title.
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m\Z")
+# Control characters but tab and line feed, and the sequences that move a terminal's cursor, change its title
+# or its character set, or reset it.
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_COLOUR_CHARS: Final = 64
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]")
 
 
@@ -25,7 +28,11 @@ def safe(text: str, *, colours: bool = False) -> str:
     plain = _ESCAPES.sub(
         lambda m: m[0] if colours and _COLOUR.match(m[0]) else "", text.replace("\r\n", "\n")
     )
-    return _CONTROLS.sub(lambda m: m[0] if colours and m[0] == "\x1b" else "", plain)
+    # What is left of escapes are those of colours, and pieces of what was cut.
+    return _CONTROLS.sub(
+        lambda m: m[0] if colours and _COLOUR.match(plain[m.start() : m.start() + _COLOUR_CHARS]) else "",
+        plain,
+    )
 
 
 def one_line(text: str, limit: int) -> str:
@@ -104,7 +111,7 @@ def prefixes(ids: Sequence[str]) -> dict[str, str]:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Aligned columns. The last one is cut at the terminal's edge rather than wrapped."""
-    lines = [list(head), *(list(row) for row in rows)]
+    lines = [list(head), *([safe(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     rest = max(20, width() - sum(widths) - 2 * len(widths))
     shown = []
@@ -116,6 +123,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
     """Name and value a line, aligned; empty values are left out."""
-    given = [(name, value) for name, value in pairs if value]
+    given = [(name, safe(value)) for name, value in pairs if value]
     size = max((len(name) for name, _ in given), default=0)
     return "\n".join(f"{name.ljust(size)}  {value}" for name, value in given)

@@ -94,7 +94,7 @@ _REASONS: Final[dict[str, Callable[[_Params], str]]] = {
     "lost": lambda p: "it was broken off",
     # On trial.
     "crashed": lambda p: f"it crashed{_detail(p)}",
-    "hung": lambda p: f"it did not come up in time{_detail(p)}",
+    "hung": lambda p: f"it did not answer{_detail(p)}",
     "unhealthy": lambda p: f"it found that it does not work here{_detail(p)}",
     "starts": lambda p: f"it was started too often{_detail(p)}",
     "files": lambda p: f"its files are damaged{_detail(p)}",

@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 COPY_BYTES = 1024 * 1024
@@ -77,6 +77,13 @@ class Files:
             if sys.platform != "win32":
                 os.fchmod(out.fileno(), mode)
 
+    def touch(self, path: str) -> None:
+        """Set the time of a file, which is made if need be. It has no content and is not synced."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | _CLOEXEC, 0o600))
+
     def link(self, text: str, path: str) -> None:
         """A symbolic link."""
         os.symlink(text, path)
@@ -102,6 +109,10 @@ class Files:
         """Give a directory a name that nothing has."""
         os.rename(old, new)
 
+    def settle_in(self, old: str, new: str) -> None:
+        """``rename``, patiently: a file in it that somebody holds keeps a directory where it is."""
+        self._patiently(lambda: self.rename(old, new))
+
     def unlink(self, path: str) -> None:
         os.unlink(path)
 
@@ -119,7 +130,7 @@ class Files:
         try:
             self.create(temporary, data)
             self.sync(temporary)
-            self._patiently(temporary, path)
+            self._patiently(lambda: self.replace(temporary, path))
         except OSError:
             try:
                 self.unlink(temporary)
@@ -140,12 +151,12 @@ class Files:
             self.remove_tree(os.path.join(path, name))
         self.remove_directory(path)
 
-    def _patiently(self, old: str, new: str) -> None:
+    def _patiently(self, step: Callable[[], None]) -> None:
         deadline = time.monotonic() + self.locked_patience_s
         pause_s = 0.01
         while True:
             try:
-                self.replace(old, new)
+                step()
                 return
             except OSError as error:
                 if error.errno not in _LOCKED or time.monotonic() >= deadline:

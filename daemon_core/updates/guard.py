@@ -14,16 +14,28 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+from collections.abc import Mapping
 
 from daemon_core.updates import pointer as deciding
 from daemon_core.updates.files import is_free
 from daemon_core.updates.pointer import Pointer, Trial
 from daemon_core.updates.versions import Installation, Store, app_directory, lock_file
 
+_SYNCHRONIZE = 0x100000
+_NO_SUCH_PROCESS = 87
 LOOK_S = 0.25
 """How often the pointer is looked at, for the minute or so of a trial."""
+LONGEST_LOOK_S = 1.0
+"""A look that took longer counts for so much: the machine slept, or had no time for us either."""
+MISSED_BEATS = 8
+"""A version that has not shown for so many times in a row that it lives does not."""
+SYSTEMD_REVIVE_S = 10.0
+"""How long is waited for systemd to start its service again: a daemon that it did not start would not be the
+service's."""
 KILL_LIMIT_S = 5.0
+LET_GO_S = 2.0
 LEAVE_S = 15.0
 """How long a process whose trial is over may take to go."""
 WRITE_LIMIT_S = 10.0
@@ -42,22 +54,29 @@ class Process:
                 self._handle = os.pidfd_open(pid)
             except OSError:
                 pass  # gone, or an old kernel: looked at by its start instead
+        self._gone = started_at(pid) != started  # the handle is of another one, or of none
 
     def is_alive(self) -> bool:
-        return started_at(self.pid) == self.started
+        """Whether anything of it is left: while one of its threads is, its files are still open."""
+        if self._gone:
+            return False
+        return not self._poll(0.0) if self._handle >= 0 else started_at(self.pid) == self.started
 
     def wait(self, limit_s: float) -> bool:
         """Wait for its end; whether it has ended."""
         if not self.is_alive():
             return True
         if self._handle >= 0:
-            import select
-
-            poll = select.poll()
-            poll.register(self._handle, select.POLLIN)
-            return bool(poll.poll(limit_s * 1000))
+            return self._poll(limit_s)
         time.sleep(limit_s)
         return not self.is_alive()
+
+    def _poll(self, limit_s: float) -> bool:
+        import select
+
+        poll = select.poll()
+        poll.register(self._handle, select.POLLIN)
+        return bool(poll.poll(limit_s * 1000))
 
     def kill(self) -> bool:
         """End it at once; whether it has ended."""
@@ -67,7 +86,7 @@ class Process:
             if self._handle >= 0 and hasattr(signal, "pidfd_send_signal"):
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
             else:
-                os.kill(self.pid, signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
+                os.kill(self.pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
         except ProcessLookupError:
             return True
         except OSError:
@@ -90,6 +109,17 @@ def started_at(pid: int) -> str:
         except OSError:
             return ""
         return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    if sys.platform == "win32":  # where signal 0 is Ctrl+C
+        import _winapi
+
+        try:
+            handle = _winapi.OpenProcess(_SYNCHRONIZE, False, pid)
+        except OSError as error:
+            return "" if error.winerror == _NO_SUCH_PROCESS else "?"
+        try:
+            return "" if _winapi.WaitForSingleObject(handle, 0) == _winapi.WAIT_OBJECT_0 else "?"
+        finally:
+            _winapi.CloseHandle(handle)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -97,6 +127,33 @@ def started_at(pid: int) -> str:
     except OSError:
         pass
     return "?"
+
+
+class _Patience:
+    """How long things have taken, and when that is too long."""
+
+    def __init__(self) -> None:
+        self._looked_at = time.monotonic()
+        self._now_s = 0.0
+        self.healthy_at_s: float | None = None
+        self._beat = 0
+        self._beat_at_s = 0.0
+
+    def over(self, trial: Trial, beat: int) -> str:
+        """What has not come in time; empty: nothing yet."""
+        at = time.monotonic()
+        self._now_s += min(at - self._looked_at, LONGEST_LOOK_S)
+        self._looked_at = at
+        if trial.healthy and self.healthy_at_s is None:
+            self.healthy_at_s = self._now_s
+        if beat != self._beat or not trial.healthy:
+            self._beat, self._beat_at_s = beat, self._now_s
+        if self.healthy_at_s is None:
+            return "it did not come up in time" if self._now_s > trial.healthy_s else ""
+        if trial.beat_s and self._now_s - self._beat_at_s > trial.beat_s * MISSED_BEATS:
+            return "it came up and then hung"
+        late = self._now_s - self.healthy_at_s > trial.settle_s + trial.slack_s
+        return "it came up and then did not go on" if late else ""
 
 
 class Guard:
@@ -123,24 +180,17 @@ class Guard:
 
     def watch(self) -> bool:
         """Until it is decided; whether a daemon may have to be started."""
-        began = time.monotonic()
-        healthy_at: float | None = None
-        while (trial := self.trial()) is not None and not trial.stopped:
-            if trial.healthy and healthy_at is None:
-                healthy_at = time.monotonic()
-            if healthy_at is None:
-                late = time.monotonic() - began > trial.healthy_s
-            else:
-                late = time.monotonic() - healthy_at > trial.settle_s + trial.slack_s
+        patience = _Patience()
+        while (trial := self.trial()) is not None:
+            late = patience.over(trial, self.store.beaten_at())
             ended = self.process.wait(0.0 if late else LOOK_S)
-            if not ended and not late:
-                continue
             if ended:
-                detail = "it ended after it had come up" if healthy_at else "it ended before it had come up"
-                decided = self._decide(deciding.CRASHED, detail)
+                when = "before it had come up" if patience.healthy_at_s is None else "after it had come up"
+                decided = self._decide(deciding.CRASHED, f"it ended {when}")
+            elif late:
+                decided = self._decide(deciding.HUNG, late)
             else:
-                detail = "it came up and then did not go on" if healthy_at else "it did not come up in time"
-                decided = self._decide(deciding.HUNG, detail)
+                continue
             if decided is not None:
                 return decided
         return self._over()
@@ -154,22 +204,32 @@ class Guard:
             time.sleep(LOOK_S / 2)
         return False
 
+    def _let_go(self) -> None:
+        """A program that the daemon was just about to start has its lock for a moment longer."""
+        deadline = time.monotonic() + LET_GO_S
+        while not is_free(self.daemon_lock) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
     def trial(self) -> Trial | None:
+        """The trial, for as long as it is about our process. Of two starts at once one stays, and the mark
+        may be that of the other one: a guard whose process lives goes on."""
         found = self.store.stored()
         trial = found.trial if found is not None else None
-        ours = trial is not None and (trial.id, trial.start) == (self.trial_id, self.start)
-        return trial if ours else None
+        if trial is None or trial.id != self.trial_id or trial.stopped:
+            return None
+        return trial if trial.start == self.start or self.process.is_alive() else None
 
     def _decide(self, reason: str, detail: str) -> bool | None:
         """Go back; whether a daemon may have to be started. None: it has been decided otherwise."""
         deadline = time.monotonic() + self.write_limit_s
         while True:
             try:
+                if not self.process.is_alive():
+                    self._let_go()
                 with self.store.locked():
-                    trial = self.trial()
-                    if trial is None or trial.stopped:
+                    if self.trial() is None:
                         return None
-                    if self.process.wait(0.0) and not is_free(self.daemon_lock):
+                    if not self.process.is_alive() and not is_free(self.daemon_lock):
                         return False  # another start of this trial runs; it has a guard of its own
                     self.process.kill()
                     found = self.store.stored() or Pointer()
@@ -208,7 +268,14 @@ def main(arguments: list[str], environ: dict[str, str]) -> int:
     daemon_lock = lock_file(environ, profile_of(rest, environ))
     process = Process(int(pid), began)
     guard = Guard(store, process, daemon_lock, trial_id=trial_id, start=start, version=version)
-    trial = guard.trial()
-    if not guard.watch() or not guard.revive(trial.revive_s if trial is not None else Trial("", "").revive_s):
+    limit_s = revive_limit_s(guard.trial(), int(pid), environ)
+    if not guard.watch() or not guard.revive(limit_s):
         return 0
     return launch("ostlerd", rest, environ)
+
+
+def revive_limit_s(trial: Trial | None, pid: int, environ: Mapping[str, str]) -> float:
+    """How long the daemon ``pid`` may be missed before it is started from here."""
+    limit_s = (trial or Trial("", "")).revive_s
+    of_systemd = environ.get("SYSTEMD_EXEC_PID") == str(pid)
+    return max(limit_s, SYSTEMD_REVIVE_S) if of_systemd else limit_s

@@ -47,12 +47,13 @@ def find(environ: Mapping[str, str], url: str = "") -> Place:
     if not os.path.exists(installation.launcher):
         return Place(why_not=Problem(code="launcher_gone", params={"path": installation.launcher}))
     about = installation.about()
-    root = Path(installation.root) / ROOT
-    if not root.is_file():
-        return Place(why_not=Problem(code="no_trust", params={"path": str(root)}))
+    # The address first: one that was made here without any has no root either, and is none the worse for it.
     given = url or about.get("url")
     if not isinstance(given, str) or not _is_address(given):
         return Place(why_not=Problem(code="no_address", params={"url": str(given or "")}))
+    root = Path(installation.root) / ROOT
+    if not root.is_file():
+        return Place(why_not=Problem(code="no_trust", params={"path": str(root)}))
     targets = about.get("targets_url")
     hosts = about.get("other_hosts")
     return Place(

@@ -69,6 +69,8 @@ class Trial(NamedTuple):
     """How much later than due the commit may come."""
     revive_s: float = 3.0
     """How long the guard waits for somebody else to start a daemon again."""
+    beat_s: float = 0.0
+    """From when it is healthy the start shows at least so often that it lives; 0: it does not."""
     began_at: str = ""
 
 
@@ -262,7 +264,7 @@ def started(pointer: Pointer, profile: str, start: str, boot_id: str) -> tuple[P
         detail = f"it was started {trial.starts} times without coming up"
         return reverted(pointer, STARTS, detail), None
     trial = trial._replace(
-        starts=trial.starts + 1, start=start, boot_id=boot_id, healthy=False, stopped=False
+        starts=trial.starts + 1, start=start, boot_id=boot_id, healthy=False, stopped=False, beat_s=0.0
     )
     return pointer._replace(trial=trial), trial
 
@@ -272,10 +274,10 @@ def tried(pointer: Pointer, trial: Trial) -> Pointer:
     return pointer._replace(trial=trial)
 
 
-def healthy(pointer: Pointer) -> Pointer:
-    """What is on trial has shown that it works."""
+def healthy(pointer: Pointer, beat_s: float = 0.0) -> Pointer:
+    """What is on trial has shown that it works, and goes on to show that it lives every ``beat_s``."""
     assert pointer.trial is not None
-    return pointer._replace(trial=pointer.trial._replace(healthy=True))
+    return pointer._replace(trial=pointer.trial._replace(healthy=True, beat_s=beat_s))
 
 
 def stopped(pointer: Pointer) -> Pointer:

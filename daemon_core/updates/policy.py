@@ -5,7 +5,7 @@
   else asks for anything by itself.
 - What is fetched is applied at a quiet moment: no task has run for a while. That is waited for up to a limit;
   afterwards it is applied all the same, since runs go on over a restart. It is not applied by itself where
-  the user has switched that off, or wants to hear of it later.
+  the user has switched that off, or wants to hear of it later, or where it has failed before.
 - Told: ready, once for a version, unless it is applied within minutes anyway.
 """
 
@@ -116,7 +116,8 @@ def decide(book: Book, rules: Rules, moment: Moment, timing: Timing) -> Decision
     if stage in AWAY:
         limit_s = LIMITS_S[stage]
         assert limit_s is not None
-        rest_s = left_s(state.since, limit_s, moment.now)
+        # A clock that is set meanwhile ends nothing: this process waits its own time, too.
+        rest_s = max(left_s(state.since, limit_s, moment.now), limit_s - moment.alive_s)
         return Decision(None, min(rest_s, NEVER_S)) if rest_s > 0 else Decision(Do.SETTLE)
     if stage in HERE:
         here = _with_version_here(book, rules, moment, timing)
@@ -149,11 +150,12 @@ def _with_version_here(book: Book, rules: Rules, moment: Moment, timing: Timing)
     later_s = reminded_s(book, moment.now)
     if later_s <= 0 and book.remind_version == state.target and book.remind_at is not None:
         return Decision(Do.REMIND)
-    automatic = rules.automatic and later_s <= 0
+    automatic = rules.automatic and later_s <= 0 and not state.failed_before
     if automatic != (state.stage is Stage.WAITING):
         return Decision(Do.ARM if automatic else Do.DISARM)
     ready_for_s = timing.announce_s - left_s(state.ready_since, timing.announce_s, moment.now)
-    if later_s <= 0 and not moment.announced and (not automatic or ready_for_s >= timing.announce_s):
+    announced = moment.announced or state.failed_before
+    if later_s <= 0 and not announced and (not automatic or ready_for_s >= timing.announce_s):
         return Decision(Do.ANNOUNCE)
     if not automatic:
         return Decision(None, later_s or NEVER_S)

@@ -160,6 +160,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         whole: It is here whole, and may be put in place.
         at_once: The user (or a server) wants it without waiting for a quiet moment.
         back: It is the version before, which the user wants again.
+        failed_before: It was tried on this machine; somebody asked what there is, and only they may want it.
         attempts: How often it did not work.
         next_try_at: Not before then; None: at once.
         ready_since: When it was first here whole: from then on the wait for a quiet moment counts.
@@ -173,6 +174,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False
     at_once: bool = False
     back: bool = False
+    failed_before: bool = False
     asked_by: str = ""
     attempts: int = 0
     next_try_at: str | None = None
@@ -230,7 +232,7 @@ def step(state: State, event: Event, now: str, *, problem: Problem | None = None
             return state
 
 
-def found(state: State, offer: Offer, now: str) -> State:
+def found(state: State, offer: Offer, now: str, *, failed_before: bool = False) -> State:
     """``FOUND``, with what it is. What was known of another version is forgotten; what did not work with this
     one counts on, unless it was mended."""
     same = (
@@ -245,6 +247,7 @@ def found(state: State, offer: Offer, now: str) -> State:
         target=offer.version,
         whole=False,
         back=False,
+        failed_before=failed_before,
         attempts=state.attempts if same else 0,
         next_try_at=state.next_try_at if same else None,
         problem=state.problem if same else None,
@@ -279,14 +282,21 @@ def recovered(state: State, facts: Facts, now: str) -> State:
     if state.stage is Stage.CHECKING:
         if state.whole:
             return _still_here(step(state, Event.KEPT, now), facts, now)
-        return step(state, Event.PUT_OFF if state.offer is not None else Event.NOTHING, now)
+        # After a commit the offer is that of what runs.
+        return _still_newer(
+            step(state, Event.PUT_OFF if state.offer is not None else Event.NOTHING, now), facts, now
+        )
     if state.stage is Stage.DOWNLOADING:
         # What is here of it is kept, so a death costs nothing and counts for nothing.
-        return msgspec.structs.replace(
-            step(state, Event.PUT_OFF, now), attempts=state.attempts, next_try_at=None
-        )
+        put_off = step(state, Event.PUT_OFF, now)
+        put_off = msgspec.structs.replace(put_off, attempts=state.attempts, next_try_at=None)
+        return _still_newer(put_off, facts, now)
     if state.stage in HERE:
         return _still_here(state, facts, now)
+    return _still_newer(state, facts, now)
+
+
+def _still_newer(state: State, facts: Facts, now: str) -> State:
     if state.stage is Stage.AVAILABLE and state.target in (facts.running, facts.proven):
         return step(state, Event.GONE, now)
     return state

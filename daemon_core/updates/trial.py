@@ -2,8 +2,9 @@
 
 Healthy is what this version can do on this machine: whatever checks it is given, one after the other. No
 server and no network is part of it. Until then it claims nothing (the barrier is held from before the first
-connection); a while later, if it still runs, it commits. What fails is written down with a reason and ends
-this process; the guard and the launcher see to the version before.
+connection). For a while after that it shows that it lives (``Store.beat``), then what could have stopped
+working has to work once more, and it commits. What fails is written down with a reason and ends this
+process; the guard and the launcher see to the version before.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 """How soon a mark that could not be written is tried again."""
+BEAT_S = 2.0
+"""How often a healthy version shows that it lives."""
+AGAIN_SHARE = 0.8
+"""What the checks before the commit may take of the time in which it has to come."""
 
 
 class Check(NamedTuple):
     """Something that has to work."""
 
     name: str
-    """In plain words, for the reason of a failure: "its runs are taken up again"."""
+    """In plain words, for the reason of a failure, which follows: "taking up the tasks that run"."""
     passes: Callable[[], Awaitable[None]]
     """Raises, or takes too long, where it does not."""
+    once: bool = False
+    """It is not asked again before the commit."""
 
 
 class TrialState(enum.Enum):
@@ -78,12 +85,15 @@ class OnTrial:
         """All of it. Returns when it is decided."""
         try:
             trial = await asyncio.to_thread(self._trial)
-            await self._check(trial, checks)
-            await self._mark(deciding.healthy, trial.healthy_s)
+            await self._check(trial.healthy_s, checks)
+            beat_s = BEAT_S if await asyncio.to_thread(self._beat) else 0.0
+            await self._mark(lambda pointer: deciding.healthy(pointer, beat_s), trial.healthy_s)
             self.state = TrialState.SETTLING
             log.info("version %s works on this machine; it is kept in %.0f s", trial.version, trial.settle_s)
             self._reopen()
-            await asyncio.sleep(trial.settle_s)
+            await self._settle(trial.settle_s)
+            again = [check for check in checks if not check.once]
+            await self._check(trial.slack_s * AGAIN_SHARE, again)
             await self._mark(deciding.committed, trial.healthy_s)
             log.info("version %s is kept", trial.version)
             self._end(TrialState.COMMITTED)
@@ -127,15 +137,31 @@ class OnTrial:
             raise TrialGoneError(self.trial_id)
         return found.trial
 
-    async def _check(self, trial: Trial, checks: Sequence[Check]) -> None:
+    async def _settle(self, for_s: float) -> None:
+        """Go on for a while, and show it."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + for_s
+        while (left_s := until - loop.time()) > 0:
+            await asyncio.sleep(min(left_s, BEAT_S))
+            await asyncio.to_thread(self._beat)
+
+    def _beat(self) -> bool:
+        try:
+            self.store.beat()
+        except OSError as error:
+            log.warning("that this version lives cannot be shown: %s", error)
+            return False
+        return True
+
+    async def _check(self, limit_s: float, checks: Sequence[Check]) -> None:
         name = ""
         try:
-            async with asyncio.timeout(trial.healthy_s):
+            async with asyncio.timeout(limit_s):
                 for check in checks:
                     name = check.name
                     await check.passes()
         except TimeoutError as error:
-            raise _FailedError(f"{name}: not in {trial.healthy_s:g} s") from error
+            raise _FailedError(f"{name}: not in {limit_s:g} s") from error
         except Exception as error:  # whatever it is, the version does not work
             log.exception("a check of the version on trial failed")
             raise _FailedError(f"{name}: {str(error) or type(error).__name__}") from error

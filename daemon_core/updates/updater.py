@@ -28,7 +28,7 @@ from daemon_core.updates.errors import UpdateError
 from daemon_core.updates.fetching import Fetcher
 from daemon_core.updates.history import Book, Notice, ServerWish
 from daemon_core.updates.ledger import Ledger, Listener
-from daemon_core.updates.offers import Checked, Problem, ProblemError, problem_of
+from daemon_core.updates.offers import Checked, Offer, Problem, ProblemError, problem_of
 from daemon_core.updates.places import Place
 from daemon_core.updates.policy import Do, Moment, Rules, Timing
 from daemon_core.updates.stages import HERE, RESULTS, Event, Facts, Stage, State
@@ -42,6 +42,8 @@ _NO_MORE: Final = frozenset(
 )
 """Refusals of the switch that stay as they are."""
 _BUSY_STAGES: Final = stages.AWAY | {Stage.DOWNLOADING}
+_NO_SOURCE: Final = frozenset({"no_trust", "no_address"})
+"""Where nothing newer can be had; what is here already can be gone back to."""
 
 
 class Switching(Protocol):
@@ -182,7 +184,8 @@ class Updater:
         while True:
             self._tell_if_blocked()
             decision = policy.Decision(None)
-            if self.place.source is not None or self.book.state.stage in stages.AWAY:
+            state = self.book.state
+            if self.place.source is not None or state.stage in stages.AWAY or state.back:
                 decision = policy.decide(self.book, self._last_rules, self._moment(), self._timing)
             if decision.do is not None:
                 await self._do(decision.do)
@@ -457,16 +460,20 @@ class Updater:
             elif facts.whole:
                 await self._ledger.step(Event.KEPT)
             elif offer is not None:
-                await self._ledger.enter(stages.found(self.book.state, offer, self._ledger.text()))
+                await self._ledger.enter(self._found(offer, facts))
             else:
                 await self._ledger.step(Event.NOTHING)
         elif offer is not None:
-            state = stages.found(self.book.state, offer, self._ledger.text())
+            state = self._found(offer, facts)
             by = before.asked_by if before.at_once else "automatic"
             await self._ledger.enter(msgspec.structs.replace(state, asked_by=by))
         else:
             await self._ledger.step(Event.NOTHING)
         await self._clean()
+
+    def _found(self, offer: Offer, facts: Facts) -> State:
+        failed_before = offer.version in facts.bad
+        return stages.found(self.book.state, offer, self._ledger.text(), failed_before=failed_before)
 
     async def _fetch(self) -> None:
         source, offer = self.place.source, self.book.state.offer
@@ -632,7 +639,9 @@ class Updater:
 
     async def rollback(self) -> None:
         """Go back to the version before. Returns when it is on its way. Raises ``WishError``."""
-        self._possible()
+        why_not = self.place.why_not
+        if why_not is not None and why_not.code not in _NO_SOURCE:
+            raise WishError("off", why_not)
         stage = self.book.state.stage
         if stage in _BUSY_STAGES or stage is Stage.CHECKING:
             raise WishError("conflict", stage=stage.value)

@@ -6,6 +6,7 @@ versions/.new-<random>/   one that is being made: renamed when it is whole and s
 leases/<name>             held (shared) by every process that runs from it, runs' supervisors included
 current.json              the pointer (``pointer``); ``current.copy.json`` is what was written last but for a
                           power cut, for the day on which the pointer cannot be read
+trial.beat                its time shows that a healthy version on trial lives
 switch.lock               held by whoever changes any of this
 ```
 
@@ -64,6 +65,7 @@ PAYLOAD = "payload.json"
 MANIFEST = "manifest.json"
 POINTER = "current.json"
 POINTER_COPY = "current.copy.json"
+BEAT = "trial.beat"
 NEW = ".new-"
 LOCK_PATIENCE_S = 10.0
 FORMAT = 1
@@ -209,6 +211,15 @@ class Store:
 
         return self.change(decide, patience_s)
 
+    def beat(self) -> None:
+        """The version on trial lives. Raises ``OSError``: that cannot be shown."""
+        self.files.touch(os.path.join(self.app_dir, BEAT))
+
+    def beaten_at(self) -> int:
+        """Another number after each ``beat``."""
+        facts = self.files.facts(os.path.join(self.app_dir, BEAT))
+        return facts.st_mtime_ns if facts is not None else 0
+
     # --- bad versions ----------------------------------------------------------------------------
 
     def bad(self, version: str) -> Bad | None:
@@ -279,7 +290,7 @@ class Store:
                     return False
                 if not self._remove(version):
                     raise OSError(errno.EBUSY, "a damaged version is in use", target)
-            self.files.rename(path, target)
+            self.files.settle_in(path, target)
             self.files.sync_directory(self.versions_dir)
         return True
 

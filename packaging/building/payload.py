@@ -60,7 +60,7 @@ def build(*, fresh: bool = False) -> Path:
 
 def _build(out: Path) -> None:
     work = out.with_name(f".work-{out.name}")
-    for directory in (work, out):
+    for directory in (*out.parent.glob(".work-*"), out):  # also what builds that were broken off have left
         shutil.rmtree(directory, ignore_errors=True)
     _run_bundler(work)
     payload, launcher = work / "dist" / "payload", work / "dist" / "launcher"

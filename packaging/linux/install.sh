@@ -30,6 +30,11 @@ oldest=$(printf '%s\n%s\n' "$glibc" "@GLIBC@" | sort -V | head -n 1)
 [ "$oldest" = "@GLIBC@" ] || fail "Ostler needs the GNU C library @GLIBC@ or newer; here is $glibc"
 [ "$(id -u)" != 0 ] || echo "install.sh: note: this installs for root alone, into $prefix" >&2
 
+for program in ostler ostlerd ostler-desktop; do
+    link=$prefix/bin/$program
+    if [ -e "$link" ] && [ ! -L "$link" ]; then fail "$link is there and not Ostler's; nothing was installed"; fi
+done
+
 # Beside the final place, then two renames: whoever starts Ostler meanwhile finds the old one or the new one.
 place=$prefix/lib/ostler
 new=$prefix/lib/.ostler-new-$$
@@ -44,7 +49,6 @@ rm -rf "$old"
 
 for program in ostler ostlerd ostler-desktop; do
     link=$prefix/bin/$program
-    if [ -e "$link" ] && [ ! -L "$link" ]; then fail "$link is there and not Ostler's; it was left alone"; fi
     ln -sf ../lib/ostler/launcher/ostler "$link"
 done
 
@@ -68,4 +72,4 @@ case :$PATH: in
         echo "$prefix/bin is not in your search path. Add it, or start Ostler with $prefix/bin/ostler-desktop"
         ;;
 esac
-echo "To remove it: sh $place/uninstall.sh"
+echo "To remove it: sh '$place/uninstall.sh'"

@@ -15,6 +15,7 @@ for option; do
     esac
 done
 fail() { echo "uninstall.sh: $*" >&2; exit 1; }
+@STOP@
 [ -n "${HOME:-}" ] || fail "HOME is not set"
 place=$(cd "$(dirname "$0")" && pwd -P)
 [ -x "$place/launcher/ostler" ] && [ -f "$place/install.json" ] || fail "$place is no installed Ostler"
@@ -22,7 +23,12 @@ prefix=$(dirname "$(dirname "$place")")
 
 config=${XDG_CONFIG_HOME:-$HOME/.config}
 if [ -n "${OSTLER_HOME:-}" ]; then
-    places=$OSTLER_HOME
+    # Not the directory itself: there may be more in it than Ostler's.
+    places="$OSTLER_HOME/config
+$OSTLER_HOME/data
+$OSTLER_HOME/state
+$OSTLER_HOME/cache
+$OSTLER_HOME/run"
     states=$OSTLER_HOME/state
 else
     states=${XDG_STATE_HOME:-$HOME/.local/state}/ostler
@@ -32,32 +38,11 @@ $states
 ${XDG_CACHE_HOME:-$HOME/.cache}/ostler"
 fi
 
-# The service, if somebody uses it; then whatever else runs from here. All are asked, none is killed: a daemon
-# closes its books first, and needs none of these files for that.
+# The service, if somebody uses it; then whatever else runs from here.
 if command -v systemctl >/dev/null 2>&1; then
     systemctl --user disable --now ostler.service >/dev/null 2>&1 || true
 fi
-asked=
-for process in /proc/[0-9]*; do
-    [ -O "$process" ] || continue
-    program=$(readlink "$process/exe" 2>/dev/null) || continue
-    case ${program% (deleted)} in */ostlerd | */ostler-desktop) ;; *) continue ;; esac
-    launcher=$(tr '\0' '\n' <"$process/environ" 2>/dev/null | sed -n 's/^OSTLER_LAUNCHER=//p')
-    [ "$launcher" = "$place/launcher" ] || continue
-    if kill -TERM "${process#/proc/}" 2>/dev/null; then asked="$asked ${process#/proc/}"; fi
-done
-tries=0
-while [ -n "$asked" ] && [ $tries -lt 300 ]; do
-    left=
-    for pid in $asked; do
-        if kill -0 "$pid" 2>/dev/null && ! grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null; then
-            left="$left $pid"
-        fi
-    done
-    asked=$left
-    [ -z "$asked" ] || sleep 0.1
-    tries=$((tries + 1))
-done
+ask_to_end "$place" 300
 [ -z "$asked" ] || echo "uninstall.sh: these take long to stop and were left to themselves:$asked" >&2
 
 # Entries at login that start this one.
@@ -83,14 +68,17 @@ echo "Ostler was removed from $place."
 # Whoever supervises a run holds a lock on its directory.
 running=no
 for lock in "$states"/runs/*/lock "$states"/jobs/*/lock "$states"/residents/*/*/lock \
-    "$states"/profiles/*/runs/*/lock "$states"/profiles/*/jobs/*/lock; do
+    "$states"/profiles/*/runs/*/lock "$states"/profiles/*/jobs/*/lock \
+    "$states"/profiles/*/residents/*/*/lock; do
     [ -f "$lock" ] || continue
     if ! flock -n "$lock" true 2>/dev/null; then running=yes; fi
 done
 there=
-for directory in $(printf '%s\n' "$places" | tr '\n' ' '); do
+while IFS= read -r directory; do
     [ ! -e "$directory" ] || there="$there $directory"
-done
+done <<END
+$places
+END
 if [ -z "$there" ]; then exit 0; fi
 if [ "$running" = yes ]; then
     echo "Tasks are still running, so your data stays:$there"
@@ -107,6 +95,7 @@ if [ "$data" = ask ]; then
 fi
 if [ "$data" = remove ]; then
     printf '%s\n' "$places" | while IFS= read -r directory; do rm -rf "$directory"; done
+    [ -z "${OSTLER_HOME:-}" ] || rmdir "$OSTLER_HOME" 2>/dev/null || true
     echo "Your data was deleted:$there"
 else
     echo "Your data was left:$there"

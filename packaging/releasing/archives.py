@@ -52,8 +52,11 @@ def delta_name(before: str, version: str, platform: str) -> str:
     return f"ostler-{before}-to-{version}-{platform}.delta"
 
 
-def pack(payload: Path, out_dir: Path) -> Path:
+def pack(payload: Path, out_dir: Path, *, fast: bool = False) -> Path:
     """Make the full package of a payload directory.
+
+    Args:
+        fast: A large one, quickly.
 
     Raises:
         ReleaseError: The directory is no finished payload.
@@ -65,7 +68,10 @@ def pack(payload: Path, out_dir: Path) -> Path:
     out = out_dir / archive_name(about["version"], about["platform"])
     out_dir.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.part")
-    with lzma.open(partial, "wb", preset=PRESET) as packed, tarfile.open(fileobj=packed, mode="w|") as tar:
+    with (
+        lzma.open(partial, "wb", preset=0 if fast else PRESET) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as tar,
+    ):
         for path, entry in {**entries, MANIFEST: Entry(manifest.stat().st_size)}.items():
             info = tarfile.TarInfo(f"{top}/{path}")
             if entry.link is not None:

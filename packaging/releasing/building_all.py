@@ -26,12 +26,13 @@ class Updates:
 
 
 def build(
-    out: Path, updates: Updates, *, version: str = "", say: Say, dry_run: bool = False
+    out: Path, updates: Updates, *, version: str = "", say: Say, dry_run: bool = False, fast: bool = False
 ) -> tuple[list[Path], list[str]]:
     """Build payload, launcher, full package and installers of this source.
 
     Args:
         version: Release this build under another version than the source says; empty: as the source says.
+        fast: Large and quick, for trying out.
 
     Returns:
         The files, and for each kind that could not be made here what it is and what it needs.
@@ -63,13 +64,13 @@ def build(
             channel=updates.channel,
             root=updates.root if updates.url else None,
         )
-        made, could_not = making.make_all(source, out, say=say)
+        made, could_not = making.make_all(source, out, fast=fast, say=say)
     except (RuntimeError, subprocess.SubprocessError, FileNotFoundError) as error:
         raise ReleaseError(f"the build failed: {error}") from error
     if not updates.url:
         could_not.append("updates of these installers: they were told no --url")
     say("packing the full package")
-    return [*made, archives.pack(directory, out)], could_not
+    return [*made, archives.pack(directory, out, fast=fast)], could_not
 
 
 def pack_signed(directory: Path, out: Path) -> Path:

@@ -149,15 +149,16 @@ def init(
 )
 @click.option("--targets-url", default="", help="Where the files are, if not in targets/ beside it.")
 @click.option("--channel", default="stable", show_default=True)
+@click.option("--fast", is_flag=True, help="Large and quick, for trying out.")
 @click.pass_obj
-def build(tool: Tool, out: Path, version: str, url: str, targets_url: str, channel: str) -> None:
+def build(tool: Tool, out: Path, version: str, url: str, targets_url: str, channel: str, fast: bool) -> None:
     """Build the version of this source: the full package and every installer that this machine can make."""
     from releasing import building_all
 
     root = tool.repository.metadata / "root.json"
     updates = building_all.Updates(url, targets_url, channel, root)
     made, could_not = building_all.build(
-        out.absolute(), updates, version=version, say=tool.say, dry_run=tool.dry_run
+        out.absolute(), updates, version=version, say=tool.say, dry_run=tool.dry_run, fast=fast
     )
     for path in made:
         tool.say(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB" if path.is_file() else path.name)

@@ -145,8 +145,10 @@ def test_an_update_while_tasks_run_costs_nothing(installed: InstalledHome, tmp_p
 VARIANTS = {
     "crash": ("crashed", PATIENCE_S),
     "crash_later": ("crashed", PATIENCE_S),
+    "no_settings": ("unhealthy", PATIENCE_S),
     "no_journal": ("unhealthy", PATIENCE_S),
     "no_shim": ("unhealthy", PATIENCE_S),
+    "hang_later": ("hung", PATIENCE_S),
     "hang": ("hung", 1.0),
 }
 """How a version is broken, what it is marked with then, and how long it may take to come up."""

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,9 +94,11 @@ async def test_the_deb_is_used_by_somebody_who_is_not_root(installed_deb: DebPac
             assert len(user.processes("ostlerd")) == 1, "the daemon that was there was taken"
             assert not [line for line in _environment(desktop.pid) if line.startswith("QT_PLUGIN_PATH")]
 
+            elsewhere = str(user.home / "another place")
+            await asyncio.to_thread(partial(user.run, "ostler", "daemon", "start", OSTLER_HOME=elsewhere))
             said = await asyncio.to_thread(installed_deb.remove)
             assert "tasks that are running go on" in said, "it says what remains"
-            wait_until(lambda: not user.processes("ostlerd"), "the daemon to end")
+            wait_until(lambda: not user.processes("ostlerd"), "both daemons to end")
             await asyncio.to_thread(desktop.wait, 30)
             assert desktop.returncode == 0, (user.home / "desktop.out").read_text()
         host.bus.disconnect()
@@ -176,6 +179,16 @@ def test_without_a_terminal_the_data_stays_unless_it_is_told_otherwise(
     ostler = installed_tarball.program()
     user.run(ostler, "daemon", "start")
     assert "Your data was left" in installed_tarball.uninstall()
+    assert (user.state / "journal.db").exists()
+
+    installed_tarball.install()
+    home = user.home / "my things"
+    user.run(ostler, "daemon", "start", OSTLER_HOME=str(home))
+    user.run("touch", home / "mine")
+    script = installed_tarball.place / "uninstall.sh"
+    said = user.run("sh", script, "--remove-data", OSTLER_HOME=str(home))
+    assert f"Your data was deleted: {home}/config {home}/data" in said
+    assert [path.name for path in home.iterdir()] == ["mine"], "what else is there is not Ostler's"
     assert (user.state / "journal.db").exists()
 
     installed_tarball.install()

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from building import contents, elf, manifest, stamping
-from building.installers import icons, layout, linux, macos, windows
+from building.installers import icons, layout, linux, macos, repacking, windows
 from daemon_core.updates.versions import is_whole
 from releasing import archives
-from tests.packaging.conftest import Made, Stamp
+from tests.packaging.conftest import Made, Stamp, needs_root
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("dpkg")]
 
@@ -175,6 +175,67 @@ def test_the_arch_package_holds_what_it_should(bundle: layout.Source, installers
     assert f"pkgver = {bundle.version}-1" in about
 
 
+@pytest.fixture
+def small(tmp_path: Path) -> layout.Source:
+    """A stand-in for a payload, so that packages are made as small as for a release in no time."""
+    return _stand_in(tmp_path, "linux-x86_64")
+
+
+@pytest.mark.parametrize("kind", linux.KINDS)
+def test_a_package_for_release_is_smaller_and_the_same(
+    kind: str, small: layout.Source, tmp_path: Path
+) -> None:
+    quick = linux.package(small, kind, tmp_path / "quick", fast=True)
+    made = linux.package(small, kind, tmp_path / "made")
+    assert made.stat().st_size < quick.stat().st_size
+    if kind == "deb":
+        for question in ("--info", "--contents"):
+            asked = [
+                subprocess.run(["dpkg-deb", question, path], capture_output=True, text=True, check=True)
+                for path in (quick, made)
+            ]
+            told = [[line for line in each.stdout.splitlines() if " size " not in line] for each in asked]
+            assert told[0] == told[1]
+    elif kind == "rpm":
+        assert _listed("rpm2cpio", quick) == _listed("rpm2cpio", made)
+    else:
+        assert made.name.endswith(".pkg.tar.xz")
+        assert _bsdtar("-tf", quick) == _bsdtar("-tf", made)
+        assert _bsdtar("-xOf", quick, ".PKGINFO") == _bsdtar("-xOf", made, ".PKGINFO")
+        assert ".MTREE" in _bsdtar("-tf", made).split()
+
+
+@needs_root
+@pytest.mark.root
+def test_rpm_finds_its_package_whole_and_takes_all_of_it_away_again(
+    small: layout.Source, tmp_path: Path
+) -> None:
+    made = linux.package(small, "rpm", tmp_path / "out")
+    root = tmp_path / "system"
+    root.mkdir()
+
+    def rpm(*arguments: str | Path) -> str:
+        done = subprocess.run(["rpm", *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    checked = rpm("--checksig", "--verbose", made)
+    assert len(re.findall(r"digest: OK$", checked, re.MULTILINE)) >= 3, checked
+    rpm("--root", root, "--nodeps", "--noscripts", "--install", made)
+    rpm("--root", root, "--nodeps", "--verify", "ostler")
+    assert (root / "usr/lib/ostler/payload" / small.version / "ostlerd").exists()
+    rpm("--root", root, "--noscripts", "--erase", "ostler")
+    assert not [path for path in (root / "usr").rglob("*") if "ostler" in path.name]
+
+
+def test_what_an_rpm_is_not_is_not_packed_anew(tmp_path: Path) -> None:
+    other = tmp_path / "other.rpm"
+    other.write_bytes(bytes(500))
+    with pytest.raises(ValueError, match="no header"):
+        repacking.repack(other, "rpm", "linux-x86_64")
+    assert other.read_bytes() == bytes(500)
+
+
 def _bsdtar(*arguments: str | Path) -> str:
     return subprocess.run(["bsdtar", *arguments], capture_output=True, text=True, check=True).stdout
 
@@ -225,7 +286,8 @@ def test_the_files_for_desktops_and_systemd_are_what_these_expect(tmp_path: Path
     unit = (data / "ostler.service").read_text()
     assert {"KillMode=process", "Restart=on-failure", "OOMPolicy=continue"} <= set(unit.splitlines())
     for script in data.glob("*.sh"):
-        checked = script.read_text().replace("@IF_REMOVED@", "true")
+        checked = linux._script(script.name).replace("@IF_REMOVED@", "true")
+        assert not re.search(r"^@", checked, re.MULTILINE), script
         subprocess.run(["sh", "-n"], input=checked.encode(), check=True)
 
 
@@ -248,17 +310,19 @@ def test_the_icon_is_drawn_in_every_form(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def foreign(bundle: layout.Source, tmp_path: Path) -> layout.Source:
+def foreign(tmp_path: Path) -> layout.Source:
     """A small stand-in for a payload and a launcher of another system."""
-    payload, launcher = tmp_path / "payload", tmp_path / "launcher"
-    for directory, names in (
-        (payload, ("ostler.exe", "ostlerd.exe")),
-        (launcher, ("ostler.exe", "ostler-desktop.exe")),
-    ):
+    return _stand_in(tmp_path, "windows-x86_64", ".exe")
+
+
+def _stand_in(place: Path, platform: str, ending: str = "") -> layout.Source:
+    payload, launcher = place / "payload", place / "launcher"
+    for directory, names in ((payload, ("ostler", "ostlerd")), (launcher, ("ostler", "ostler-desktop"))):
         (directory / "_internal").mkdir(parents=True)
-        for name in (*names, "_internal/python.dll"):
-            (directory / name).write_bytes(b"stand-in")
-    manifest.write_payload(payload, {"version": "1.2.3", "platform": "windows-x86_64"})
+        for name in (*(f"{name}{ending}" for name in names), "_internal/python.dll"):
+            (directory / name).write_bytes(b"stand-in " * 500)
+            (directory / name).chmod(0o755)
+    manifest.write_payload(payload, {"version": "1.2.3", "platform": platform})
     manifest.write_manifest(payload)
     return layout.Source(payload, launcher)
 
@@ -284,10 +348,17 @@ def test_the_bundle_for_macos_is_laid_out(foreign: layout.Source, tmp_path: Path
         assert plistlib.load(file)
 
 
-def test_what_cannot_be_made_here_is_said(bundle: layout.Source, installers: Made) -> None:
-    assert len(installers.files) == len(installers.said) == 4
-    assert [line for line in installers.could_not if "Windows" in line]
-    assert [line for line in installers.could_not if "Mac" in line]
+def test_a_release_is_built_and_what_cannot_be_made_here_is_said(
+    bundle: layout.Source, installers: Made, tmp_path: Path
+) -> None:
+    made = {line.partition(":")[0] for line in installers.said if line.endswith(" MB")}
+    assert made == {path.name for path in installers.files}
+    not_made = [line for line in installers.said if line.startswith("not made here: ")]
+    assert len(not_made) == 3
+    for what in ("Windows", "Mac", "updates"):
+        assert [line for line in not_made if what in line], what
+    package = archives.opened(installers.of(f"{bundle.version}-{bundle.platform}.tar.xz"), tmp_path)
+    assert (package.version, package.platform) == (bundle.version, bundle.platform)
     with tarfile.open(installers.of("-setup.tar")) as tar:
         names = tar.getnames()
     assert f"ostler-{bundle.version}/install.sh" in names

@@ -65,7 +65,7 @@ class Story:
         payload = await asyncio.to_thread(self.stamped, version, broken, LATE_S)
         if broken is not None:
             payload = await asyncio.to_thread(_lean, payload)
-        await asyncio.to_thread(archives.pack, payload, self.releases.dist)
+        await asyncio.to_thread(partial(archives.pack, payload, self.releases.dist, fast=True))
         found = list(self.releases.dist.glob(f"*-{version}-*"))
         notes = {"en": [f"What is new in {version}."]}
         offer = partial(publishing.publish, self.releases.repository(), self.releases.ring(), version)
@@ -158,8 +158,7 @@ def model() -> Iterator[ModelServer]:
 
 
 @pytest.fixture
-def releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Releases:
-    monkeypatch.setattr(archives, "PRESET", 0)  # what is quick to make is as good here
+def releases(tmp_path: Path) -> Releases:
     return Releases(tmp_path / "releases").init()
 
 

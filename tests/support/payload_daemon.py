@@ -28,6 +28,7 @@ def main(version: str, variant: str) -> None:
         time.sleep(3600)
     from daemon_core import app
     from daemon_core.journal import Journal, JournalError
+    from daemon_core.settings.errors import SettingsError
     from daemon_core.updates.errors import UpdateError
 
     class PayloadDaemon(app.Daemon):
@@ -57,6 +58,12 @@ def main(version: str, variant: str) -> None:
                 wanted.with_suffix(".refused").write_text(error.code)
 
     app.Daemon = PayloadDaemon  # type: ignore[misc]
+    if variant == "no_settings":
+
+        def not_mine(*_: object) -> None:
+            raise SettingsError("this version does not take daemon.slots = 8")
+
+        app._load_settings = not_mine  # type: ignore[assignment]
     if variant == "no_journal":
 
         async def refuse(*_: object, **__: object) -> None:
@@ -67,14 +74,17 @@ def main(version: str, variant: str) -> None:
         from daemon_core.processes import client
 
         client.shim_command = lambda: ["/bin/false"]
-    if variant == "crash_later" and os.environ.get("OSTLER_TRIAL"):
+    if variant in ("crash_later", "hang_later") and os.environ.get("OSTLER_TRIAL"):
         from daemon_core.updates import trial
 
         reopened = trial.OnTrial._mark
+        trial.BEAT_S = 0.1
 
         async def die(self: trial.OnTrial, *arguments: object) -> None:
             await reopened(self, *arguments)  # type: ignore[arg-type]
             await asyncio.sleep(0.2)
+            if variant == "hang_later":
+                time.sleep(3600)
             os._exit(9)
 
         trial.OnTrial._mark = die  # type: ignore[method-assign,assignment]

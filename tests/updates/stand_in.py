@@ -45,11 +45,14 @@ def main(version: str, behaviour: str, log: str, arguments: list[str]) -> int:
             store.of_trial(trial_id, deciding.stopped)
             return 0
         if behaviour != "hang":
-            store.of_trial(trial_id, deciding.healthy)
+            if behaviour == "silent":
+                store.beat()
+            beat_s = 0.05 if behaviour == "silent" else 0.0
+            store.of_trial(trial_id, lambda pointer: deciding.healthy(pointer, beat_s))
             if behaviour == "crash_later":
                 time.sleep(0.3)
                 return 1
-            if behaviour != "stuck":
+            if behaviour not in ("stuck", "silent"):
                 time.sleep(found.trial.settle_s)
                 store.of_trial(trial_id, deciding.committed)
     signal.pause()

@@ -153,6 +153,7 @@ BROKEN: dict[str, tuple[str, Callable[[World], dict[str, str] | None]]] = {
     "crash_later": (deciding.CRASHED, lambda world: None),
     "hang": (deciding.HUNG, lambda world: None),
     "stuck": (deciding.HUNG, lambda world: None),
+    "silent": (deciding.HUNG, lambda world: None),
     "unhealthy": (deciding.UNHEALTHY, lambda world: None),
     "missing library": (deciding.CRASHED, lambda world: {"ostlerd": "#!/bin/sh\nexit 127\n"}),
     "no program": (deciding.FILES, lambda world: {"ostlerd": "#!/nowhere/interpreter\n"}),
@@ -163,7 +164,8 @@ BROKEN: dict[str, tuple[str, Callable[[World], dict[str, str] | None]]] = {
 def test_a_version_that_does_not_work_gives_way_to_the_one_before(world: World, how: str) -> None:
     reason, programs = BROKEN[how]
     world.put(how, programs(world))
-    world.begin()
+    # One that has come up and does not show any more that it lives is not waited for until it is to be kept.
+    world.begin(settle_s=3600.0 if how == "silent" else 0.3)
     world.start()
     wait_until(world.old_runs_again, f"the old version after: {how}")
     wait_until(lambda: not world.guards(), "the guard to end")
@@ -249,6 +251,59 @@ def test_a_second_daemon_during_a_trial_is_no_failure_of_it(world: World) -> Non
     assert world.start().wait() == 6, "one runs already"
     wait_until(lambda: world.pointer().version == NEW, "the commit")
     assert world.pointer().bad == {}
+
+
+def test_of_two_starts_at_once_the_one_that_stays_is_guarded(world: World) -> None:
+    """The desktop, say, starts a daemon before the one that was on its way has its lock."""
+    world.put("hang")
+    world.begin(healthy_s=5.0)
+    place = Path(world.daemon_lock)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    first = world.start()
+    wait_until(lambda: not is_free(world.daemon_lock), "the daemon's lock")
+    # As the second start leaves it: counted, with its own mark, and gone since the lock is taken.
+    world.store.of_trial("t1", lambda pointer: deciding.started(pointer, "default", "second", "")[0])
+    wait_until(world.old_runs_again, "the old version")
+    assert first.wait() == -signal.SIGKILL
+    assert world.pointer().bad[NEW].reason == deciding.HUNG
+
+
+def test_what_systemd_starts_again_is_left_to_it() -> None:
+    """Its unit waits for five seconds; a daemon that the guard starts would not be the unit's."""
+    trial = Trial(version=NEW, id="t", revive_s=0.2)
+    assert guarding.revive_limit_s(trial, 7, {"SYSTEMD_EXEC_PID": "7"}) > 5.0
+    assert guarding.revive_limit_s(trial, 7, {"SYSTEMD_EXEC_PID": "8"}) == 0.2
+    assert guarding.revive_limit_s(None, 7, {}) == Trial("", "").revive_s
+
+
+def test_a_process_of_which_a_thread_is_left_has_not_ended(tmp_path: Path) -> None:
+    """Its first thread is a zombie then, to the process list, and its files are still open."""
+    code = (
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(600,)).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        process = guarding.Process(child.pid, guarding.started_at(child.pid))
+        stat = Path(f"/proc/{child.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", "its first thread to end")
+        assert process.is_alive()
+        assert process.kill()
+        assert not process.is_alive()
+    finally:
+        child.kill()
+        child.wait()
+    later = guarding.Process(os.getpid(), "another start")
+    assert not later.is_alive(), "never another one that has its pid"
+
+
+def test_time_that_the_machine_slept_is_nobodys_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 0.25, 7200.0, 7200.25, 7200.5])
+    monkeypatch.setattr("daemon_core.updates.guard.time.monotonic", lambda: next(times))
+    patience = guarding._Patience()
+    trial = Trial(version=NEW, id="t", healthy_s=3.0)
+    assert [patience.over(trial, 0) for _ in range(4)] == ["", "", "", ""]
 
 
 def test_another_profiles_daemon_takes_no_part(world: World) -> None:

@@ -80,6 +80,13 @@ def test_the_users_switches() -> None:
     assert next_step(State(), Rules(check=False), check_in_s=-1, wanted=True).do is Do.CHECK
 
 
+def test_what_has_failed_before_waits_for_a_word() -> None:
+    failed = msgspec.structs.replace(READY, stage=Stage.STAGED, failed_before=True)
+    assert next_step(failed, quiet_for_s=HOUR_S, announced=False).do is None
+    assert next_step(failed, after_s=48 * HOUR_S, check_in_s=1e6, announced=False).do is None
+    assert next_step(msgspec.structs.replace(failed, at_once=True)).do is Do.SWITCH
+
+
 def test_it_is_announced_unless_it_is_applied_within_minutes() -> None:
     assert next_step(READY, announced=False) == Decision(None, TIMING.announce_s)
     assert next_step(READY, announced=False, after_s=TIMING.announce_s).do is Do.ANNOUNCE
@@ -98,6 +105,7 @@ def test_what_takes_too_long_is_looked_into() -> None:
     assert next_step(away) == Decision(None, 300)
     assert next_step(away, after_s=301).do is Do.SETTLE
     assert next_step(away, after_s=-1e9) == Decision(None, 300)  # a clock that was set back
+    assert next_step(away, after_s=1e9, alive_s=10) == Decision(None, 290)  # and one that was set years ahead
 
 
 def test_a_clock_that_is_set_ends_a_wait_or_begins_it_anew() -> None:

@@ -247,6 +247,12 @@ def test_a_version_that_an_installer_brought_is_no_offer_any_more() -> None:
     assert recovered(state, Facts(running="1.1", proven="1.1", whole=True), AT).stage is Stage.IDLE
 
 
+def test_a_death_in_the_first_check_after_an_update_does_not_bring_it_once_more() -> None:
+    done = State(stage=Stage.COMMITTED, target="1.1", offer=offer("1.1"), started_from="1.0")
+    checking = step(done, Event.CHECK, AT)
+    assert recovered(checking, Facts(running="1.1", proven="1.1"), AT).stage is Stage.IDLE
+
+
 def test_a_book_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
     file = BookFile(tmp_path / "update.json")
     for damaged in (b"\0\0\0", b'{"format": 99}', b'{"state": {"stage": "flying"}}'):

@@ -6,6 +6,7 @@ trial), and everything can go on.
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -172,6 +173,37 @@ def test_what_has_returned_survives_a_power_cut(name: str, disk: Path) -> None:
     before = machine.store().stored()
     files.cut()
     assert machine.store().stored() == before
+
+
+@pytest.mark.parametrize("name", ["write_trial", "put"])
+def test_a_file_that_a_scanner_holds_for_a_moment_is_waited_for(
+    name: str, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system refuses to replace what somebody has open, or to rename a directory with it."""
+    machine = prepared(disk, name)
+    files = FaultyFiles()
+    monkeypatch.setattr(files, "locked_patience_s", 30.0)
+    held = {"replace": 3, "rename": 3}
+
+    def refusing(step: str) -> Callable[[str, str], None]:
+        really = getattr(FaultyFiles, step)
+
+        def refuse(old: str, new: str) -> None:
+            held[step] -= 1
+            if held[step] >= 0:
+                raise PermissionError(errno.EACCES, "used by another process", new)
+            really(files, old, new)
+
+        return refuse
+
+    for step in held:
+        monkeypatch.setattr(files, step, refusing(step))
+    STEPS[name][1](machine, machine.store(files))
+    assert min(held.values()) < 0, "it was refused and tried again"
+    stored = machine.store().stored()
+    assert stored is not None
+    assert machine.store().is_complete(NEXT)
+    assert (stored.trial is not None) == (name == "write_trial")
 
 
 def test_a_start_that_cannot_be_counted_is_no_start_of_the_trial(disk: Path) -> None:

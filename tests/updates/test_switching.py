@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -267,6 +268,56 @@ async def test_what_works_is_committed(world: World) -> None:
     assert (pointer.version, pointer.previous, pointer.trial) == (NEW, OLD, None)
     proof.on_trial.stop()
     assert world.store.pointer() == pointer
+
+
+async def test_what_breaks_after_it_was_found_healthy_is_not_kept(world: World) -> None:
+    proof = Proof(world, settle_s=0.05)
+    asked = 0
+
+    async def once() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise ValueError("no answer")
+
+    await proof.on_trial.prove([Check("it answers", once)])
+    assert (proof.opened, proof.decided) == (1, [TrialState.FAILED])
+    bad = world.store.bad(NEW)
+    assert bad is not None
+    assert (bad.reason, bad.detail) == (deciding.UNHEALTHY, "it answers: no answer")
+
+
+async def test_a_healthy_version_shows_that_it_lives(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proving, "BEAT_S", 0.01)
+    proof = Proof(world, settle_s=3600.0)
+    async with asyncio.TaskGroup() as group:
+        proving_it = group.create_task(proof.on_trial.prove([]))
+        await until(lambda: (trial := world.store.pointer().trial) is not None and trial.beat_s == 0.01)
+        for _ in range(3):
+            before = world.store.beaten_at()
+            await until(lambda before=before: world.store.beaten_at() != before)  # type: ignore[misc]
+        proving_it.cancel()
+
+
+async def test_where_that_cannot_be_shown_nobody_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = Proof(world)
+
+    def refused(path: str) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(proof.on_trial.store.files, "touch", refused)
+    beats: list[float] = []
+
+    async def look() -> None:
+        trial = world.store.pointer().trial
+        assert trial is not None
+        beats.append(trial.beat_s if trial.healthy else -1.0)
+
+    await proof.on_trial.prove([Check("its beat", look)])
+    assert proof.decided == [TrialState.COMMITTED]
+    assert beats == [-1.0, 0.0]
 
 
 @pytest.mark.parametrize(("check", "said"), [(breaks, "no such table"), (hangs, "not in 0.05 s")])

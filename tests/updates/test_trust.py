@@ -213,6 +213,76 @@ async def test_a_targets_file_under_a_newer_number_is_refused(asker: Asker, repo
     assert await asker.code() == "old_metadata"
 
 
+async def test_a_newer_snapshot_brings_no_older_targets_and_leaves_none_out(
+    asker: Asker, repo: SignedRepository
+) -> None:
+    repo.publish()
+    assert await asker.version() == "1.1.0"
+    for spoil in ("older", "none"):
+        if spoil == "older":
+            repo.snapshot.meta["targets.json"].version -= 1
+        else:
+            del repo.snapshot.meta["targets.json"]
+        repo.snapshot.version += 1
+        repo.timestamp.version += 1
+        repo.timestamp.snapshot_meta.version += 1
+        repo.write("snapshot", repo.snapshot, repo.metadata_dir / f"{repo.snapshot.version}.snapshot.json")
+        repo.write("timestamp", repo.timestamp, repo.metadata_dir / "timestamp.json")
+        assert await asker.code() in ("old_metadata", "untrusted"), spoil
+
+
+async def test_one_role_is_not_taken_for_another(asker: Asker, repo: SignedRepository) -> None:
+    """Files under each other's names, each rightly signed."""
+    place = repo.metadata_dir
+    right = (place / "timestamp.json").read_bytes()
+    for other in (f"{repo.snapshot.version}.snapshot.json", f"{repo.targets.version}.targets.json"):
+        (place / "timestamp.json").write_bytes((place / other).read_bytes())
+        assert await asker.code() == "untrusted"
+    (place / "timestamp.json").write_bytes(right)
+    assert await asker.version() == "1.1.0"
+
+
+async def test_numbers_that_a_thief_has_driven_up_are_forgotten_with_his_key(
+    asker: Asker, repo: SignedRepository
+) -> None:
+    """A fast-forward attack: it would keep everything that comes later from being new enough."""
+    own = repo.timestamp.version, repo.snapshot.version
+    repo.timestamp.version = repo.snapshot.version = 2**31
+    repo.publish()
+    assert await asker.version() == "1.1.0"
+    repo.timestamp.version, repo.snapshot.version = own
+    repo.publish()
+    assert await asker.code() == "old_metadata"
+    repo.root.version += 1
+    for role in ("timestamp", "snapshot"):
+        new = CryptoSigner.generate_ed25519()
+        repo.root.revoke_key(repo.keys[role][0].public_key.keyid, role)
+        repo.root.add_key(new.public_key, role)
+        repo.keys[role] = [new]
+    repo.write("root", repo.root, repo.metadata_dir / "2.root.json")
+    repo.publish()
+    assert await asker.version() == "1.1.0"
+
+
+async def test_the_chain_of_roots_has_no_gap_and_does_not_go_back(
+    asker: Asker, repo: SignedRepository
+) -> None:
+    assert await asker.version() == "1.1.0"
+    for said in (1, 3):  # in the file that is the second by its name
+        repo.root.version = said
+        repo.write("root", repo.root, repo.metadata_dir / "2.root.json")
+        assert await asker.code() in ("old_metadata", "untrusted")
+    strangers = [CryptoSigner.generate_ed25519() for _ in range(2)]
+    repo.root.version = 2
+    for old, new in zip(repo.keys["root"], strangers, strict=True):
+        repo.root.revoke_key(old.public_key.keyid, "root")
+        repo.root.add_key(new.public_key, "root")
+    repo.write("root", repo.root, repo.metadata_dir / "2.root.json", signers=strangers)
+    assert await asker.code() == "untrusted", "new keys vouch for themselves alone"
+    repo.write("root", repo.root, repo.metadata_dir / "2.root.json", [*repo.keys["root"], *strangers])
+    assert await asker.version() == "1.1.0"
+
+
 async def test_a_new_root_needs_its_threshold(asker: Asker, repo: SignedRepository) -> None:
     repo.root.version = 2
     repo.write("root", repo.root, repo.metadata_dir / "2.root.json", signers=repo.keys["root"][:1])

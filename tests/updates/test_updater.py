@@ -15,6 +15,7 @@ import pytest
 
 from daemon_core.updates import staging
 from daemon_core.updates.history import ServerWish
+from daemon_core.updates.offers import Problem
 from daemon_core.updates.stages import HERE, Stage
 from daemon_core.updates.updater import WishError
 from releasing import deltas
@@ -145,6 +146,22 @@ async def test_the_user_may_try_a_failed_version_again(world: World) -> None:
     assert pointer_of(world).bad == {}
 
 
+async def test_who_asks_what_there_is_does_not_ask_for_what_has_failed(world: World) -> None:
+    world.publish("1.1.0")
+    second = await next_process(await world.start())
+    await second.fail()
+    await second.die()
+    third = await world.start()
+    await third.updater.told("rolled_back", "1.1.0")
+    await third.updater.check()
+    await third.until_stage(Stage.STAGED)
+    assert (third.book.state.target, third.stage, third.book.notices) == ("1.1.0", Stage.STAGED, [])
+    assert [line.result for line in third.book.history] == ["rolled_back"]
+    await third.updater.apply()
+    fourth = await next_process(third)
+    assert fourth.version == "1.1.0"
+
+
 async def test_back_to_the_version_before(world: World) -> None:
     world.publish("1.1.0")
     first = await world.start()
@@ -166,6 +183,27 @@ async def test_back_to_the_version_before(world: World) -> None:
     await third.updater.check()
     await third.until_stage(Stage.AVAILABLE, *HERE, Stage.DOWNLOADING)  # somebody asked: it is offered
     assert third.book.state.target == "1.1.0"
+
+
+async def test_the_way_back_needs_no_address(world: World) -> None:
+    world.publish("1.1.0")
+    second = await next_process(await world.start())
+    await second.prove()
+    await second.until_stage(Stage.COMMITTED)
+    await second.die()
+    world.write_install(url="")
+    third = await world.start()
+    assert third.updater.place.why_not is not None
+    await third.updater.rollback()
+    fourth = await next_process(third)
+    assert fourth.version == "1.0.0"
+    await fourth.prove()
+    await fourth.until_stage(Stage.COMMITTED)
+    (world.place / "lib" / "owned-by-package-manager").touch()
+    fourth.updater.look()
+    await fourth.until(lambda: fourth.updater.place.why_not == Problem(code="package_manager"))
+    with pytest.raises(WishError, match="off"):
+        await fourth.updater.rollback()
 
 
 async def test_no_network_is_no_noise(world: World) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from daemon_core.cli.session import Session
 
 LOG_LINES: Final = 4_000
+DESKTOP_LINES: Final = 2_000
 TIMELINE_LINES: Final = 200_000
 LISTED: Final = 2_000
 DATABASE_WAIT_S: Final = 2.0
@@ -74,6 +75,7 @@ def parts(session: Session) -> list[Part]:
         part("files.txt", "Names and sizes of Ostler's own files", _files),
         part("daemon.log", f"The last {LOG_LINES} lines of the daemon's log", _log),
         part("start-error.log", "What a daemon said that could not start", _start_error),
+        part("desktop.log", f"The last {DESKTOP_LINES} lines of the desktop's log", _desktop_log),
     ]
 
 
@@ -304,6 +306,17 @@ def _log(session: Session) -> str:
     from daemon_core.control.logtail import tail
 
     lines = tail(session.directories.log_file, LOG_LINES)
+    return "".join(line.decode("utf-8", "replace") + "\n" for line in lines)
+
+
+def _desktop_log(session: Session) -> str:
+    """With what it died of, if it has not been started since."""
+    from daemon_core.control.logtail import tail
+
+    path = session.directories.desktop_log_file
+    lines: list[bytes] = []
+    for each in (path, path.with_name("desktop-crash.log")):
+        lines += tail(each, DESKTOP_LINES)
     return "".join(line.decode("utf-8", "replace") + "\n" for line in lines)
 
 

@@ -16,7 +16,7 @@ LEAST_KNOWN: Final = 8
 """A shorter value is no credential, and taking it out everywhere would make nonsense."""
 
 _SECRET_NAME: Final = (
-    r"[\w.-]*(?:token|secret|passwd|password|passphrase|api[_-]?key|apikey|access[_-]?key|private[_-]?key"
+    r"[\w.-]{0,100}(?:token|secret|passwd|password|passphrase|api[_-]?key|apikey|access[_-]?key|private[_-]?key"
     r"|credential|authorization|auth[_-]?key|cookie|session[_-]?key|signature)s?"
 )
 _NAMED: Final = re.compile(rf"(?i)^{_SECRET_NAME}$|^(key|auth|pin|pw)$")
@@ -38,7 +38,7 @@ _SHAPES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
         re.compile(r"(?i)\b(bearer|basic|digest|token)(\s+)(?=\S*[\d._~+/=-])[\w.~+/=-]{6,}"),
         rf"\1\2{REMOVED}",
     ),
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@?#'\"]*@"), rf"\1{REMOVED}@"),
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/@?#'\"]*@"), rf"\1{REMOVED}@"),
     (
         re.compile(
             r"\b(?:mat|mul|mdt|mcp|mpt)_[A-Za-z0-9]{8,}"

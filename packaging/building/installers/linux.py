@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from building import places
-from building.installers import icons, layout
+from building.installers import icons, layout, repacking
 
 KINDS: Final = ("deb", "rpm", "archlinux")
 DATA: Final = places.PACKAGING / "linux"
@@ -94,9 +94,7 @@ def package(source: layout.Source, kind: str, out: Path, *, fast: bool = False) 
         config = work / "nfpm.yaml"  # which is a superset of JSON
         config.write_text(json.dumps(_config(source, kind, root, work, fast=fast)))
         _run_nfpm(config, kind, target)
-        if kind == "deb" and not fast:
-            _pack_deb(target)
-    return target
+    return target if fast else repacking.repack(target, kind, source.platform)
 
 
 def _file_name(source: layout.Source, kind: str) -> str:
@@ -176,8 +174,16 @@ def _fill(template: Path, target: Path, source: layout.Source, **values: str) ->
 
 
 def _filled(template: Path, source: layout.Source, **values: str) -> str:
+    return _with_values(template.read_text(), source, **values)
+
+
+def _script(name: str) -> str:
+    """A script of these packages with what it shares with others."""
+    return (DATA / name).read_text().replace("@STOP@\n", (DATA / "stop.sh").read_text())
+
+
+def _with_values(text: str, source: layout.Source, **values: str) -> str:
     date = datetime.fromtimestamp(places.source_time(), UTC).date().isoformat()
-    text = template.read_text()
     for name, value in {"VERSION": source.version, "DATE": date, **values}.items():
         text = text.replace(f"@{name}@", value)
     return text
@@ -190,7 +196,7 @@ def _config(source: layout.Source, kind: str, root: Path, work: Path, *, fast: b
     scripts = {}
     for name, condition in (("preremove", _IF_REMOVED[kind]), ("postremove", _IF_GONE[kind])):
         script = work / f"{name}.sh"
-        script.write_text((DATA / f"{name}.sh").read_text().replace("@IF_REMOVED@", condition))
+        script.write_text(_script(f"{name}.sh").replace("@IF_REMOVED@", condition))
         script.chmod(0o755)
         scripts[name] = str(script)
     contents: list[dict[str, Any]] = [
@@ -206,6 +212,13 @@ def _config(source: layout.Source, kind: str, root: Path, work: Path, *, fast: b
         }
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.is_symlink()
+    ]
+    # RPM takes away only those directories that belong to the package.
+    contents += [
+        {"dst": f"/{path.relative_to(root)}", "type": "dir", "file_info": {"mode": 0o755}}
+        for own in (root / "usr/lib/ostler", root / "usr/share/doc/ostler")
+        for path in (own, *sorted(own.rglob("*")))
+        if path.is_dir() and not path.is_symlink()
     ]
     return {
         "name": "ostler",
@@ -281,29 +294,6 @@ def _run_nfpm(config: Path, kind: str, target: Path) -> None:
         raise RuntimeError(f"nfpm: {done.stdout}{done.stderr}")
 
 
-def _pack_deb(path: Path) -> None:
-    """Compress the files in a package. nfpm's own compression makes them a quarter larger than this one."""
-    data = path.read_bytes()
-    at = len(_AR_MAGIC)
-    out = [_AR_MAGIC]
-    while at < len(data):
-        head = data[at : at + _AR_HEAD_BYTES]
-        name, size = head[:16].decode().rstrip(" /"), int(head[48:58])
-        body = data[at + _AR_HEAD_BYTES : at + _AR_HEAD_BYTES + size]
-        at += _AR_HEAD_BYTES + size + size % 2
-        if name == "data.tar":
-            name, body = "data.tar.xz", lzma.compress(body, preset=6)
-        head = name.encode().ljust(16) + head[16:48] + str(len(body)).encode().ljust(10) + head[58:]
-        out += [head, body, b"\n" * (len(body) % 2)]
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(b"".join(out))
-    partial.replace(path)
-
-
-_AR_MAGIC: Final = b"!<arch>\n"
-_AR_HEAD_BYTES: Final = 60
-
-
 # --- the archive -----------------------------------------------------------------------------------
 
 
@@ -322,7 +312,9 @@ def tarball(source: layout.Source, out: Path, *, fast: bool = False) -> Path:
         _user_files(source, root, Path(name))
         partial = Path(name) / target.name
         with (
-            open(partial, "wb") if fast else lzma.open(partial, "wb", preset=6) as packed,
+            open(partial, "wb")
+            if fast
+            else lzma.open(partial, "wb", filters=repacking.filters(source.platform)) as packed,
             tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
         ):
             for path in [root, *sorted(root.rglob("*"))]:
@@ -343,7 +335,8 @@ def _user_files(source: layout.Source, root: Path, work: Path) -> None:
         shutil.copyfile(path, target)
     for name in ("install.sh", "uninstall.sh"):
         script = root / ("lib" if name == "uninstall.sh" else ".") / name
-        script.write_text(_filled(DATA / name, source, GLIBC=needed(source)[1], PLATFORM=source.platform))
+        values = {"GLIBC": needed(source)[1], "PLATFORM": source.platform}
+        script.write_text(_with_values(_script(name), source, **values))
         script.chmod(0o755)
     shutil.copyfile(places.SOURCE / "LICENSE", root / "LICENSE")
 
