@@ -36,8 +36,11 @@ class TryAgain(Request, frozen=True, kw_only=True):
 
 
 class WorkspaceView(View, frozen=True, kw_only=True):
+    """``problem``: why its server does not take the runtimes of this machine; empty: it does."""
+
     id: str
     name: str = ""
+    problem: str = ""
 
 
 class CredentialView(View, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from daemon_core.hub import ConflictError, Hub, HubError, HubTask, NewTask
 from daemon_core.hub.delegating import Child
 from daemon_core.jobs.conversations import conversation_of
 from daemon_core.journal import TaskRecord
+from daemon_core.tasks import policy
 from daemon_core.tasks.barrier import BarrierUpError
 from daemon_core.tasks.delegation import HUB, ChildProgress, Delegations
 from daemon_core.tasks.delegation_store import DelegationRow
@@ -228,11 +229,27 @@ class DelegationDesk:
                 directory=wanted.directory,
                 repo=repo,
                 ref=ref,
+                permissions=await self._permissions(life, wanted.agent, runtime),
             )
         )
         if new.directory is not None and engine.directory_locks.holder_of(Path(new.directory)) is not None:
             raise ControlError("directory_taken", {"path": new.directory})
         return new
+
+    async def _permissions(self, life: TaskLife, agent: str, runtime: str) -> str:
+        """What the parent was told to ask for, its child asks for as well; "" where the child's own policy is
+        no laxer, or nobody said anything about this parent in particular."""
+        engine, hub = self._host.engine, self._host.hub
+        told = (
+            life.claim.agent.permissions if life.claim is not None and life.claim.agent is not None else None
+        )
+        if engine is None or hub is None or not life.connection.timing.loopback or told not in policy.MODES:
+            return ""
+        named = await hub.get_agent(agent) if agent else None
+        own = (named.permissions if named is not None else None) or engine.permissions(
+            named.provider if named is not None else runtime
+        )
+        return told if policy.MODES.index(told) > policy.MODES.index(own) else ""
 
     async def _repository(self, life: TaskLife) -> tuple[str, str]:
         """The repository that a child gets a work tree of, and from where on; two empty texts for none."""

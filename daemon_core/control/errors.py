@@ -48,7 +48,7 @@ STATUS: Final[dict[str, int]] = {
     "no_such_route": 404,  # method, path
     "too_large": 413,  # limit_bytes
     "not_ready": 503,  # the daemon is starting or stopping
-    "internal": 500,  # the log has the rest
+    "internal": 500,  # detail: what a disk or a database said, if it was that; the log has the rest
 }
 """Every code with its HTTP status; behind it the names of its parameters."""
 

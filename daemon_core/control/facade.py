@@ -23,6 +23,7 @@ from daemon_core.connections.health import State
 from daemon_core.control import task_views
 from daemon_core.control.agent_views import agent_view, changes_of, spec_of
 from daemon_core.control.backend import PREFIX_LEAST, TranscriptPage, resolve_id
+from daemon_core.control.changed_desk import ChangedDesk
 from daemon_core.control.changes import ChangeLog
 from daemon_core.control.connection_routes import ConnectionHost
 from daemon_core.control.delegation_desk import DelegationDesk
@@ -183,9 +184,8 @@ class Facade:
         self.models: ModelsDesk | None = None
         self.requests: RequestsDesk | None = RequestsDesk(self)
         self.spend_desk = SpendDesk(self._spending_changed, self._publish_task)
-        self.history: HistoryDesk | None = HistoryDesk(
-            self, self._row, self._row_of_record, self.spend_desk.rows
-        )
+        self.changed = ChangedDesk(self)
+        self.history: HistoryDesk | None = HistoryDesk(self, self._row, self._row_of_record, self._told)
         self.delegation_desk = DelegationDesk(self)
         self.delegation_desk.publish = self._publish_delegation
         self.job_desk: JobDesk | None = JobDesk(self.changes)
@@ -432,8 +432,12 @@ class Facade:
         if self.host is None:
             raise ControlError("not_ready")
         runs = self.engine.active_runs() if self.engine else 0
+        jobs = self.engine.jobs.going() if self.engine and self.engine.jobs else 0
         answer = StopAnswer(
-            runs_alive=0 if request.runs else runs, runs_ended=runs if request.runs else 0, pid=os.getpid()
+            runs_alive=0 if request.runs else runs,
+            runs_ended=runs if request.runs else 0,
+            jobs_alive=jobs,
+            pid=os.getpid(),
         )
         self.host.request_stop(end_runs=request.runs, restart=request.restart)
         return answer
@@ -612,11 +616,15 @@ class Facade:
         engine, journal = self._ready(starting=True)
         for task_id in task_ids:
             for record in await journal.tasks_by_id(task_id):
+                # An agent on an issue has its jobs under the issue's name. (Once more when its run is over:
+                # it may have started another one.)
+                await self._end_jobs(engine, record)
                 while True:
                     with self._listening(task_id) as changed:
                         if record.key not in engine.lives and record.key not in engine.deliveries:
                             break
                         await changed
+                await self._end_jobs(engine, record)
                 for run in await journal.runs(record.key):
                     await asyncio.to_thread(engine.remove_run, run.run_id)
                 if self.follow_up is not None:
@@ -629,6 +637,13 @@ class Facade:
             await self.housekeeper.empty_trash()
         if own and engine.repositories is not None:
             await engine.repositories.repositories.prune(gone_only=True)
+
+    async def _end_jobs(self, engine: Engine, record: TaskRecord) -> None:
+        """End the jobs of a deleted conversation; returns when nothing of them is in its directory."""
+        if engine.jobs is not None:
+            conversation = conversation_of(record)
+            await engine.jobs.end_conversation(conversation)
+            await engine.jobs.settled(conversation)
 
     async def list_tasks(self, include_all: bool) -> list[TaskRow]:
         _, journal = self._ready()
@@ -644,7 +659,11 @@ class Facade:
             if record.connection != "hub" and record.task_id not in known
         ]
         rows.sort(key=lambda row: row.created_at, reverse=True)
-        return await self.spend_desk.rows(rows)
+        return await self._told(rows)
+
+    async def _told(self, rows: list[TaskRow]) -> list[TaskRow]:
+        """Rows with what is kept elsewhere: their costs, and how many files they changed."""
+        return await self.changed.rows(await self.spend_desk.rows(rows))
 
     async def get_task(self, task_id: str) -> TaskView:
         self._ready()
@@ -821,14 +840,14 @@ class Facade:
 
     def _row(self, task: HubTask) -> TaskRow:
         row = task_views.row(task, self._last_action(task.id), self._waiting_of(task, None))
-        row = self.spend_desk.row(live_row(row, self._life(task.id)))
+        row = self.changed.row(self.spend_desk.row(live_row(row, self._life(task.id))))
         return self.delegation_desk.row(row, task.parent_key, task.depth)
 
     def _row_of_record(self, record: TaskRecord) -> TaskRow:
         life = self._life(record.task_id, record.connection)
         last_action = self._last_action(record.task_id, record.connection)
         row = self.spend_desk.row(live_row(task_views.row_of_record(record, last_action), life))
-        return self.delegation_desk.row(row, None, 0)
+        return self.delegation_desk.row(self.changed.row(row), None, 0)
 
     async def _view(self, task: HubTask, record: TaskRecord | None) -> TaskView:
         runs = await self._runs(record) if record is not None else []

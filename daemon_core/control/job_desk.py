@@ -73,9 +73,13 @@ class JobDesk:
         """Start a job for a task, or for a person (None).
 
         Raises:
-            ControlError: invalid_input; directory_*; barrier_up; conflict (job_id_taken); not_ready.
+            ControlError: invalid_input; directory_*; barrier_up; conflict (job_id_taken, task_ended);
+                not_ready.
         """
         keeper = self._ready()
+        if life is not None and life.over.is_set():
+            # It is being ended: what it still begins would outlive the wish to end it.
+            raise ControlError("conflict", {"what": "task_ended", "id": life.record.task_id})
         _check(wanted)
         time_limit_s = self.time_limit_s() if wanted.time_limit is None else wanted.time_limit
         if life is None:

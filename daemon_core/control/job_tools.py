@@ -47,7 +47,8 @@ _RUN: Final = _schema(
     },
     wake={
         "type": "boolean",
-        "description": "Whether you are called again when it ends (true if left out).",
+        "description": "Whether you are called again when it ends (true if left out); false for a server that"
+        " stays up.",
     },
 )
 _OUTPUT: Final = _schema(
@@ -81,6 +82,7 @@ _REFUSALS: Final = {
     "directory_outside": "the directory is not inside the task's directory",
     "directory_not_found": "the directory does not exist",
     "job_ended": "the job has ended",
+    "task_ended": "your task is being ended",
     "job_input_closed": "the job takes no more input",
     "job_unreachable": "the job does not answer at present; try again",
 }

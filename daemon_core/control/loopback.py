@@ -43,7 +43,9 @@ def make_token(path: Path) -> str:
 def own_user(request: web.Request, token: str) -> bool:
     """Whether this user's own program asks, by the token or by the kernel's table of connections."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+    given = given.strip()
+    # Bytes of a header that are no text come as surrogates, which cannot be encoded.
+    if scheme.lower() == "bearer" and hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
         return True
     if request.transport is None:
         return False

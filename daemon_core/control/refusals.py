@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from daemon_core.control.errors import ControlError
-from daemon_core.hub import ConflictError, HubError, InvalidInputError, NotFoundError
+from daemon_core.hub import ConflictError, HubError, InvalidInputError, NotFoundError, StorageError
 
 T = TypeVar("T")
 
@@ -42,5 +42,7 @@ def refusal_of(error: HubError) -> ControlError:
         case InvalidInputError():
             field = str(params.get("field", error.code.partition("_")[0]))
             return ControlError("invalid_input", {"field": field, "why": error.code, **params})
+        case StorageError(code="storage_failed"):
+            return ControlError("internal", {"detail": f"{params.get('path')}: {params.get('detail')}"})
         case _:
             return ControlError("internal")

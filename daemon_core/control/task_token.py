@@ -32,5 +32,6 @@ def has_token(life: TaskLife, token: str) -> bool:
     return (
         life.record.state != "ended"
         and own.startswith("mat_")
-        and hmac.compare_digest(own.encode(), token.encode())
+        # Bytes of a header that are no text come as surrogates, which cannot be encoded.
+        and hmac.compare_digest(own.encode(), token.encode("utf-8", "replace"))
     )

@@ -150,10 +150,12 @@ class Stop(Request, frozen=True, kw_only=True):
 
 
 class StopAnswer(View, frozen=True, kw_only=True):
-    """``runs_alive``: runs that go on without the daemon. ``runs_ended``: those that are being ended."""
+    """``runs_alive``: runs that go on without the daemon. ``runs_ended``: those that are being ended.
+    ``jobs_alive``: jobs that go on without it; a stop ends none."""
 
     runs_alive: int = 0
     runs_ended: int = 0
+    jobs_alive: int = 0
     pid: int = 0
 
 
@@ -381,6 +383,8 @@ class TaskRow(View, frozen=True, kw_only=True):
     cost_how: str = ""
     """stated by the agent, priced by a list, partial (at least so much), unknown; empty: nothing
     was used that is told."""
+    changed_files: int | None = None
+    """How many files it changed; null while it goes on, and where that is not known."""
 
 
 class TaskView(View, frozen=True, kw_only=True):

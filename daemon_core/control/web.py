@@ -11,9 +11,12 @@ from aiohttp.typedefs import Handler, Middleware
 
 from daemon_core.control.errors import STATUS, ControlError
 from daemon_core.control.peers import foreign
+from daemon_core.journal import JournalError
 
 BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
 """A prompt of 1 MB may be six times that in JSON; nothing else comes near."""
+
+_LOGGED_CHARS: Final = 200
 
 log = logging.getLogger("ostler.control")
 _Body = TypeVar("_Body")
@@ -64,6 +67,12 @@ def flag(request: web.Request, name: str) -> bool:
     return request.query.get(name, "").lower() in ("1", "true", "yes")
 
 
+def asked_of(request: web.Request) -> str:
+    """What was asked for, as a log takes it: as it came, since decoded it may have lines of its own."""
+    shown = "".join(char if char.isprintable() else "?" for char in request.raw_path[:_LOGGED_CHARS])
+    return f"{request.method} {shown}"
+
+
 def guard(hosts: frozenset[str]) -> Middleware:
     """A middleware that refuses what a web page may have sent: before anything else looks at the request."""
 
@@ -71,7 +80,7 @@ def guard(hosts: frozenset[str]) -> Middleware:
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         why = foreign(request.headers, hosts)
         if why is not None:
-            log.warning("refused a request with a foreign %s: %s %s", why, request.method, request.path)
+            log.warning("refused a request with a foreign %s: %s", why, asked_of(request))
             return refusal(ControlError("refused_peer", {"why": why}))
         return await handler(request)
 
@@ -96,7 +105,10 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.transport is not None and not request.transport.is_closing():
             raise
         return web.Response(status=408)  # the client went away: nobody hears this
+    except JournalError as error:
+        log.error("a request failed: %s: %s", asked_of(request), error)
+        return refusal(ControlError("internal", {"detail": str(error)}))
     # The boundary of a request: one that goes wrong must not take the daemon along.
     except Exception:
-        log.exception("a request failed: %s %s", request.method, request.path)
+        log.exception("a request failed: %s", asked_of(request))
         return refusal(ControlError("internal", {}, STATUS["internal"]))

@@ -23,7 +23,8 @@ from daemon_core.hub.service import Scope
 from daemon_core.hub.store import Tx
 from daemon_core.hub.views import HubTask
 
-_MENTION: Final = re.compile(r"\[[^\]\n]*\]\(mention://([a-z]+)/([^)\s]+)\)")
+# Bounded everywhere: of a text that an agent wrote, no piece may be looked at more than a few hundred times.
+_MENTION: Final = re.compile(r"\[[^\[\]\n]{0,500}\]\(mention://([a-z]{1,40})/([^()\[\]\s]{1,200})\)")
 QUICK_CREATE_VERSION: Final = (0, 2, 21)
 """Daemons before this do not know the kind."""
 _DESCRIBED: Final = re.compile(r"v?\d+\.\d+\.\d+-\d+-g[0-9a-f]+.*")

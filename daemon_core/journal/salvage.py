@@ -54,7 +54,7 @@ def copy_readable(damaged: Path, fresh: sqlite3.Connection) -> dict[str, int]:
     copied: dict[str, int] = {}
     fresh.execute("BEGIN IMMEDIATE")
     try:
-        source = sqlite3.connect(f"file:{damaged}?mode=ro", uri=True)
+        source = sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)
         # Makes SQLite read on in a file that is shorter than its header says.
         source.execute("PRAGMA writable_schema = ON")
     except sqlite3.Error:

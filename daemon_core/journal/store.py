@@ -485,7 +485,8 @@ class Journal:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
-            raise JournalError(f"the journal {self.path} cannot be opened: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise JournalError(f"the journal {self.path} cannot be opened: {why}") from error
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             # Survives the death of the process; a power cut may cost the last moments, never consistency.

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -102,6 +102,11 @@ class Directories:
         return self.log_dir / "daemon.log"
 
     @property
+    def desktop_log_file(self) -> Path:
+        """The desktop's own; what it died of is in ``desktop-crash.log`` beside it until its next start."""
+        return self.log_dir / "desktop.log"
+
+    @property
     def start_error_file(self) -> Path:
         """What a daemon started by ``ostler daemon start`` wrote to standard error."""
         return self.log_dir / "start-error.log"
@@ -165,9 +170,11 @@ class Directories:
         """Make all five directories, 0700. A place for the socket below ``/tmp`` is the server's to make.
 
         Raises:
-            SettingsError: One belongs to another user, is no directory, or cannot be made.
+            SettingsError: One belongs to another user, is no directory, or cannot be made; or its path is no
+                text that could be written into a database.
         """
         for directory in (self.config, self.data, self.state, self.cache, self.run, self.log_dir):
+            _check_text(directory)
             make_private(directory)
 
 
@@ -185,6 +192,13 @@ def resolve(environ: Mapping[str, str], profile: str | None = None) -> Directori
     if name != DEFAULT_PROFILE:
         kinds = {kind: path / "profiles" / name for kind, path in kinds.items()}
     return Directories(**kinds, profile=name)
+
+
+def settle_home(environ: MutableMapping[str, str]) -> None:
+    """Make ``OSTLER_HOME`` absolute: what is started from here has another working directory."""
+    home = environ.get("OSTLER_HOME", "")
+    if home:
+        environ["OSTLER_HOME"] = os.path.abspath(os.path.expanduser(home))
 
 
 def check_profile(name: str, source: str) -> None:
@@ -243,6 +257,16 @@ def _short_temporary() -> str:
     import tempfile
 
     return tempfile.gettempdir()
+
+
+def _check_text(directory: Path) -> None:
+    try:
+        os.fspath(directory).encode()
+    except UnicodeEncodeError as error:
+        raise SettingsError(
+            f"the path {os.fspath(directory).encode('utf-8', 'backslashreplace').decode()} is not UTF-8 text",
+            hint="Set OSTLER_HOME to another directory",
+        ) from error
 
 
 def make_private(directory: Path) -> None:

@@ -860,6 +860,8 @@ _POSITION = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 def _tree(text: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
+    except RecursionError as error:
+        raise SettingsError("this is not valid TOML: nested too deeply", file=path, line=1) from error
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         position = _POSITION.search(message)

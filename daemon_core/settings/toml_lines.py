@@ -33,7 +33,7 @@ def line_of(text: str, name: str) -> int | None:
 def _path_in(line: str) -> list[str]:
     try:
         tree: Any = tomllib.loads(line)
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return []
     found = []
     while isinstance(tree, dict | list) and tree:

@@ -190,3 +190,9 @@ def test_a_preview_writes_nothing_and_a_place_that_cannot_be_written_is_said(
     done = run(planted, "--output", str(tmp_path / "missing" / "x.zip"))
     assert done.returncode == 1
     assert "--output" in done.stderr
+
+
+@pytest.mark.parametrize("piece", ["A1a-", "a.", "a", "password_"])
+def test_a_word_without_an_end_takes_no_time(piece: str) -> None:
+    text = piece * (40_000 // len(piece))
+    assert Redactor().text(text)

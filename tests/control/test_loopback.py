@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import yarl
 from aiohttp import web
 
 from daemon_core.control import peers
@@ -75,6 +76,16 @@ async def test_mounted_routes_are_behind_the_same_guard(url: str) -> None:
                     assert (await response.json())["error"]["code"] == "refused_peer"
 
 
+async def test_a_request_writes_no_lines_of_its_own_into_the_log(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = yarl.URL(f"{url}/x%0A2026-01-01%20CRITICAL%20forged", encoded=True)
+    async with aiohttp.ClientSession() as http, http.get(path, headers={"Host": "evil.example"}) as response:
+        assert response.status == 403
+    (record,) = [each for each in caplog.records if each.name == "ostler.control"]
+    assert record.getMessage().endswith("GET /x%0A2026-01-01%20CRITICAL%20forged")
+
+
 async def test_without_the_kernels_word_the_token_decides(
     url: str, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +95,15 @@ async def test_without_the_kernels_word_the_token_decides(
             headers = {"Authorization": f"Bearer {given}"}
             async with http.get(f"{url}/health", headers=headers) as response:
                 assert response.status == status, given
+    port = int(url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    bare = (
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer \xff\r\nConnection: close\r\n\r\n"
+    )
+    writer.write(bare)  # bytes that are no text
+    assert (await reader.read()).startswith(b"HTTP/1.1 403 ")
+    writer.close()
+    await writer.wait_closed()
 
 
 @pytest.mark.root

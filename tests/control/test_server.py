@@ -17,9 +17,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from daemon_core.cli import words
+from daemon_core.control.refusals import refusal_of
 from daemon_core.control.routes import ROUTES
 from daemon_core.control.server import ControlServer
 from daemon_core.control.views import TranscriptLine
+from daemon_core.hub import StorageError
+from daemon_core.journal import JournalError
 from tests.control.memory_backend import MemoryBackend
 from tests.settings.another_user import open_place
 
@@ -243,6 +247,26 @@ async def test_a_fault_of_the_backend_is_answered_without_its_text(
         assert await refused(response) == (500, "internal", {})
         assert "secret" not in await response.text()
     assert "a request failed: GET /v1/status" in caplog.text
+
+
+@pytest.mark.parametrize("which", ["journal", "hub"])
+async def test_what_a_disk_says_is_told(
+    http: aiohttp.ClientSession, backend: MemoryBackend, which: str
+) -> None:
+    said = "/here.db: database or disk is full"
+
+    async def full() -> Any:
+        if which == "journal":
+            raise JournalError(said, full=True)
+        failed = StorageError("storage_failed", path="/here.db", detail="database or disk is full")
+        raise refusal_of(failed) from failed
+
+    backend.status = full  # type: ignore[method-assign]
+    async with http.get("/v1/status") as response:
+        assert await refused(response) == (500, "internal", {"detail": said})
+    told = words.refusal("internal", {"detail": said})
+    assert told.message == f"The daemon could not do this: {said}"
+    assert told.hint == "Check the disk and its permissions"
 
 
 async def test_agents_are_added_changed_and_removed(http: aiohttp.ClientSession) -> None:

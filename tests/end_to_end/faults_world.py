@@ -51,11 +51,18 @@ class FaultsWorld(ServersWorld):
         return f"echo + {mark} >> {self.log}; {said}; sleep {seconds}; echo - {mark} >> {self.log}"
 
     def add_logged(
-        self, server: FakeServer, runtime_id: str, mark: str, seconds: float = 0.0, lines: int = 3
+        self,
+        server: FakeServer,
+        runtime_id: str,
+        mark: str,
+        seconds: float = 0.0,
+        lines: int = 3,
+        *,
+        hint: bool = True,
     ) -> FakeTask:
         """A task of a server for the shell that runs :meth:`command`."""
         said = self.command(mark, seconds, lines)
-        return server.add_task(runtime_id, chat_session_id=f"chat-{mark}", chat_message=said)
+        return server.add_task(runtime_id, hint=hint, chat_session_id=f"chat-{mark}", chat_message=said)
 
     def check_log(self, slots: int) -> set[str]:
         """Promise P5, and no task begun twice; gives the marks of those that have begun."""

@@ -139,6 +139,16 @@ def test_what_cannot_begin_is_refused_at_once_and_takes_nothing(
     assert home.wait(home.add("echo free", "shell"))["status"] == "completed"
 
 
+def test_a_child_is_not_laxer_than_its_parent_was_told_to_be(make_home: MakeHome) -> None:
+    home = make_home()
+    home.start()
+    parent = home.add(handing_on(home, script({"text": "done"}), "--wait"), permissions="ask")
+    assert home.wait(parent)["status"] == "completed"
+    child = the_child(home, parent)
+    query = "SELECT permissions FROM conversation WHERE id = (SELECT conversation_id FROM task WHERE id = ?)"
+    assert home.hub(query, child) == [("ask",)]
+
+
 def test_a_child_may_not_hand_on_unless_that_is_set(make_home: MakeHome) -> None:
     home = make_home(OSTLER_DAEMON_SLOTS="1")
     home.start()

@@ -63,6 +63,8 @@ async def test_a_task_is_kept_open_and_hears_of_the_end(
     await world.login(server)
     task = await add(world, server, f"while [ ! -e {go} ]; do sleep 0.05; done; echo worked at last")
     await aside(lambda: wait_until(lambda: children(world), "the child"))
+    await aside(world.home.kill)
+    await world.start()
     go.touch()
     await world.ended(server, task)
     assert task.status == "completed"

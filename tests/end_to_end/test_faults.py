@@ -49,6 +49,8 @@ FAULTS: dict[str, Fault] = {
     "500 after": faults.Instead(500, '{"error":"failed to answer"}', "application/json", acted=True),
     "502": faults.Instead(502, faults.BAD_GATEWAY),
     "502 after": faults.Instead(502, faults.BAD_GATEWAY, acted=True),
+    "a proxy that lost the server": faults.Instead(404, "404 page not found", "text/plain"),
+    "a firewall": faults.Instead(403, "<html>This request was blocked</html>"),
     "portal": faults.Instead(200, "<html>sign in to the hotel's network</html>"),
     "elsewhere": faults.Instead(302, "", headers=(("Location", "https://hotel.invalid/"),)),
     "half a JSON": faults.HalfJson(),
@@ -147,13 +149,24 @@ async def test_every_call_of_a_task_survives_every_fault(
     await world.every_state_has_a_reason()
 
 
-async def test_claims_survive_every_fault(world: FaultsWorld, server: FakeServer, proxy: FaultProxy) -> None:
+LOST_CLAIMS = (
+    "answer cut", "reset after", "twice", "500 after", "half a JSON", "wrong types", "black hole after",
+    "502", "429",
+)  # fmt: skip
+"""For claims of many runtimes at once, which are as other claims but for these."""
+
+
+@pytest.mark.parametrize("route", ["claim", "claim_many"])
+async def test_claims_survive_every_fault(
+    world: FaultsWorld, server: FakeServer, proxy: FaultProxy, route: str
+) -> None:
+    server.later = route == "claim_many"
     name, runtime = await signed_in(world, server, proxy)
-    coming = iter(FAULTS.values())
-    proxy.plan = lambda asked: next(coming, PASS) if asked.route == "claim" else PASS
-    tasks = [world.add_logged(server, runtime, f"t{number}") for number in range(30)]
+    coming = [FAULTS[kind] for kind in LOST_CLAIMS] if server.later else list(FAULTS.values())
+    proxy.plan = lambda asked: coming.pop(0) if asked.route == route and coming else PASS
+    tasks = [world.add_logged(server, runtime, f"t{number}", hint=not server.later) for number in range(30)]
     await all_ended(server, tasks)
-    await server.until(lambda: next(coming, None) is None, PATIENCE_S)
+    await server.until(lambda: not coming, PATIENCE_S)
     await world.at_rest()
     check_served(server, tasks)
     # One that the daemon could not read was failed in words; all others were done.
@@ -270,6 +283,7 @@ async def test_a_half_open_websocket_is_noticed_and_replaced(
         ("black hole", "timeout"),
         ("502", "http_status"),
         ("429", "http_status"),
+        ("a proxy that lost the server", "not_the_server"),
         ("portal", "not_the_server"),
         ("elsewhere", "not_the_server"),
         ("half a JSON", "unreadable"),
@@ -302,6 +316,8 @@ async def test_an_outage_has_its_reason_and_ends_by_itself(
     assert conditions["server_unreachable"]["action"]
     said = await world.ostler("daemon", "status")
     assert name in said.out
+    if reason == "not_the_server":
+        assert "something else answers in its place" in said.out + said.err
     go.touch()  # it ends while nobody can be told
     await aside(lambda: wait_until(lambda: in_state("ended"), "the task to end here"))
     # Where only answers are spoilt, the server has heard of it and the daemon does not know that.

@@ -618,7 +618,7 @@ def test_a_stopped_daemon_leaves_jobs_alone_and_takes_none(home: OstlerHome) -> 
     home.start()
     ident = run(home, "sleep 600")
     pid = job(home, ident)["pid"]
-    home.stop()
+    assert home.stop()["jobs_alive"] == 1
     os.kill(pid, 0)
     ostler(home, "job", "run", "--", "true", expect=3)
     home.start()

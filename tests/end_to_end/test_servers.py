@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import stat
@@ -114,11 +115,17 @@ async def test_a_result_waits_for_the_next_sign_in_and_is_delivered_once(
     server.drop_sockets()
     out = await world.wait_status(name_of(server), "signed_out")
     assert (out["reason"], out["reason_params"]["reason"]) == ("signed_out", "token_refused")
-    assert out["next_try_at"] is None
+    assert out["next_try_at"] is not None  # one question now and then
     condition = next(
         each for each in (await aside(world.home.status))["conditions"] if each["code"] == "signed_out"
     )
     assert condition["action"] == "sign_in"
+    server.tokens = {TOKEN}  # a server that was wrong about it: somebody who asks again is heard
+    assert (await world.ostler("connections", "--retry")).code == 0
+    await world.wait_status(name_of(server), "connected")
+    server.tokens = {OTHER}
+    server.drop_sockets()
+    await world.wait_status(name_of(server), "signed_out")
     rows = await aside(lambda: world.home.call("GET", "/v1/runtimes"))
     shown = {(row["status"], row["reason"]) for row in rows if row["connection"] == name_of(server)}
     assert shown == {("offline", "signed_out")}
@@ -185,13 +192,24 @@ async def test_a_forced_sign_out_ends_runs_and_reports_what_the_server_takes(
     await world.start()
     await world.login(server)
     await world.login(second)
-    alive, deaf = await world.add(server, "sleep 600"), await world.add(second, "sleep 600")
-    await server.until(lambda: alive.status == "running", 40)
+    alive = await world.add(server, "trap 'echo told' INT TERM; echo up; while :; do sleep 1; done")
+    deaf = await world.add(second, "sleep 600")
+    await server.until(lambda: bool(alive.messages), 40)
     await second.until(lambda: deaf.status == "running", 40)
     assert (await world.ostler("logout", "--server", server.url)).code == 6
-    said = await world.ostler("logout", "--server", name_of(server), "--force", "--json")
+    async with asyncio.TaskGroup() as group:
+        leaving = group.create_task(world.ostler("logout", "--server", name_of(server), "--force", "--json"))
+        await server.until(lambda: any("told" in line["content"] for line in alive.messages), 40)
+        # While that takes its time, nothing more is claimed from there, whatever happens at other servers.
+        late = await world.add(server, "echo late")
+        more = second.add_workspace("More")
+        second.push("daemon:workspaces_changed", {})
+        await second.until(lambda: any(each.workspace_id == more for each in second.runtimes.values()), 40)
+        assert not leaving.done()
+    said = leaving.result()
     assert (said.code, said.document["given_up"]) == (0, 0)
     assert server.check(alive.id).kind == "fail"
+    assert (late.status, late.claims) == ("queued", 0)
     await second.stop()
     said = await world.ostler("logout", "--server", name_of(second), "--force", "--json")
     assert (said.code, said.document["given_up"]) == (0, 1)
@@ -430,7 +448,17 @@ async def test_a_workspace_that_joins_and_one_that_leaves(world: ServersWorld, s
     await world.start()
     await world.login(server)
     await world.runtime(server)
+    server.script("register", refuse(402, "a seat is missing"))
     more = server.add_workspace("More")
+    server.push("daemon:workspaces_changed", {})
+
+    def refused() -> bool:
+        found = world.home.call("GET", "/v1/connections")[1]["workspaces"]
+        return {"id": more, "name": "More", "problem": "a seat is missing"} in found
+
+    await aside(lambda: wait_until(refused, "the refusal to be known"))
+    shown = await world.ostler("connections")
+    assert "does not take this machine's agents in More: a seat is missing" in shown.err
     server.push("daemon:workspaces_changed", {})
     await server.until(lambda: any(each.workspace_id == more for each in server.runtimes.values()), 40)
     task = await world.add(server, "sleep 1; echo stays")

@@ -129,7 +129,7 @@ class Soak:
             server.end_task(task.id)
 
     async def lose_answers(self, server: FakeServer) -> None:
-        for route in ("claim", "start", "messages", "complete"):
+        for route in ("claim", "claim_many", "start", "messages", "complete"):
             server.script(route, ResetAfter())
 
     # --- the end --------------------------------------------------------------------------------------
@@ -205,6 +205,7 @@ async def test_many_runtimes_at_several_servers_for_a_while(tmp_path: Path) -> N
         for count in WORKSPACES:
             server = await stack.enter_async_context(FakeServer())
             server.redeliver_s = 2.0
+            server.later = count == max(WORKSPACES)
             for number in range(count):
                 server.add_workspace(f"Team {number}")
             servers.append(server)

@@ -121,7 +121,8 @@ def test_a_stop_leaves_runs_alive_and_says_how_many(home: OstlerHome, tmp_path: 
     task = home.add(script({"wait_for": str(go)}, {"text": "after"}))
     home.wait(task, "running")
     agent = home.shim(task)["child_pid"]
-    assert home.stop() == {"runs_alive": 1, "runs_ended": 0, "pid": home.daemon.pid if home.daemon else 0}
+    pid = home.daemon.pid if home.daemon else 0
+    assert home.stop() == {"runs_alive": 1, "runs_ended": 0, "jobs_alive": 0, "pid": pid}
     os.kill(agent, 0)
     go.touch()
     home.start()

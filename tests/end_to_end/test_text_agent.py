@@ -1,5 +1,6 @@
 """An agent that prints plain text, of which its session is known only from a log that it leaves: a stand-in
-for Antigravity, whose arguments and log are as others describe them."""
+for Antigravity, whose arguments and log are as others describe them. Its prompt is an argument, and it reads
+its standard input to the end all the same, as programs do that take more of the prompt from there."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ while [ $# -gt 0 ]; do
   if [ "$1" = --log-file ]; then echo "I0101 server.go:7] conversation={SESSION} ready" > "$2"; fi
   shift
 done
+cat > "$HOME/said"
 echo "I begin."
 while [ -e "$HOME/wait" ]; do sleep 0.05; done
 echo "It is done."
@@ -41,6 +43,8 @@ def test_a_text_agent_survives_the_daemon_and_goes_on_in_its_session(home: Ostle
     home.start()
     task = home.add("Do it", "antigravity")
     wait_until(lambda: len(home.transcript(task)) == 1, "the first line")
+    shim = Path(f"/proc/{home.shim(task)['pid']}/cmdline").read_bytes()
+    assert shim.endswith(b"\0--standby\0")  # it was begun before the task might start
     home.kill()
     wait.unlink()
     home.start()
@@ -50,6 +54,7 @@ def test_a_text_agent_survives_the_daemon_and_goes_on_in_its_session(home: Ostle
     home.wait_delivered(task)
     check_transcript(home, task, "I begin.\nIt is done.\n")
     assert "--conversation" not in args.read_text()
+    assert (home.user_home / "said").read_bytes() == b""
     reply = home.call("POST", f"/v1/tasks/{task}/reply", {"prompt": "And more"})
     assert home.wait(reply["id"])["status"] == "completed"
     given = args.read_text().splitlines()

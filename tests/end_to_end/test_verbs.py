@@ -96,10 +96,13 @@ ostler attachment download "$id" --output back.bin > /dev/null
 cmp data.bin back.bin && echo same
 ostler attachment download "$id" --output back.bin 2> refused && exit 1
 cat refused
+name=$(printf '檔%.0s' $(seq 83)).bin; cp data.bin "$name"  # as long as names can be
+id=$(ostler attachment upload "$name")
+cmp data.bin "$(ostler attachment download "$id")" && echo same
 ls -a | grep -c part || true
 """,
     )
-    assert said.splitlines()[0] == "same"
+    assert said.splitlines()[0] == said.splitlines()[-2] == "same"
     assert "is there already" in said
     assert said.strip().endswith("0")
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from daemon_core.hub import AgentSpec, ConflictError, Limits, NewTask
+from daemon_core.hub import AgentSpec, ConflictError, Limits, NewTask, dispatch
 from tests.hub.world import NOWHERE, World
 
 DAY_S = 24 * 3600
@@ -283,3 +283,9 @@ async def test_files_go_with_what_they_belong_to(world: World) -> None:
     await world.call("DELETE", f"/api/issues/{made['id']}")
     assert (await world.get(f"/api/attachments/{file['id']}")).status == 404
     assert (await world.call("DELETE", f"/api/attachments/{NOWHERE}")).status == 404
+
+
+@pytest.mark.parametrize("piece", ["[", "[](mention://a/", "[@x](mention://agent/"])
+def test_a_text_of_beginnings_of_mentions_takes_no_time(piece: str) -> None:
+    assert dispatch.mentions(piece * (300_000 // len(piece))) == []
+    assert dispatch.mentions(piece * 9 + "[@Bob](mention://agent/ID)") == [("agent", "id")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,11 @@ def test_a_link_in_the_private_place_is_not_followed(tmp_path: Path) -> None:
             make_private(place)
     finally:
         place.unlink()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such name")
+def test_a_home_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    home = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        resolve({"OSTLER_HOME": home}).ensure()
+    assert list(tmp_path.iterdir()) == []

@@ -130,6 +130,7 @@ def test_all_kinds_are_read() -> None:
         ("[daemon]\nslots = 1\nslots = 2", 3, "", "not valid TOML"),
         ("[daemon\n", 1, "", "not valid TOML"),
         ('[daemon]\nname = "x', 2, "", "not valid TOML"),
+        ("x = " + "[" * 20_000, 1, "", "nested too deeply"),
     ],
 )
 def test_a_mistake_is_told_with_line_key_and_what_to_write(text: str, line: int, key: str, said: str) -> None:

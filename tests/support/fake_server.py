@@ -246,7 +246,8 @@ ROUTES: Final = {
     "fail": ("POST", "/api/daemon/tasks/{tid}/fail"),
     "cancel_ack": ("POST", "/api/daemon/tasks/{tid}/cancel-ack"),
 }
-"""Route names for :meth:`FakeServer.script`; also ``ws``, the websocket's handshake."""
+"""Route names for :meth:`FakeServer.script`; also ``ws``, the websocket's handshake, and ``claim_many`` of a
+later server."""
 
 
 class FakeServer:
@@ -290,8 +291,8 @@ class FakeServer:
         self.asked_own_list: list[dict[str, str]] = []
         """Headers of the requests for the list that only later servers have; not among ``requests``."""
         self.later = False
-        """A later server, which has the daemon's own list of workspaces, with an ETag, and waits to hear that
-        the run of a cancelled task is over; without: a 404."""
+        """A later server, which has the daemon's own list of workspaces, with an ETag, can be asked for tasks
+        of many runtimes at once, and waits to hear that the run of a cancelled task is over; without: 404."""
         self._scripts: dict[str, deque[Fault]] = defaultdict(deque)
         self._always: dict[str, Fault] = {}
         self._runner: web.AppRunner | None = None
@@ -329,6 +330,7 @@ class FakeServer:
             app.router.add_route(method, path, self._handle(name, getattr(self, f"_{name}")))
         app.router.add_get("/api/daemon/ws", self._websocket)
         app.router.add_get("/api/daemon/workspaces", self._own_workspaces)
+        app.router.add_post("/api/daemon/tasks/claim", self._claim_many)
         self._over = asyncio.Event()
         self._runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self._runner.setup()
@@ -367,7 +369,7 @@ class FakeServer:
             self._scripts.pop(route, None)
 
     def _known(self, route: str) -> None:
-        if route != "ws" and route not in ROUTES:
+        if route not in ("ws", "claim_many") and route not in ROUTES:
             raise ValueError(f"no route is called {route}")
 
     # --- what tests do to it -------------------------------------------------------------------------
@@ -763,10 +765,31 @@ class FakeServer:
             answer["feature_flags"] = self.feature_flags
         return answer
 
+    async def _claim_many(self, request: web.Request) -> web.StreamResponse:
+        if not self.later:
+            return web.Response(status=404, text="404 page not found")
+        return await self._handle("claim_many", self._claim_of_many)(request)
+
+    def _claim_of_many(self, request: Recorded) -> Answer:
+        body = request.body
+        if not body.get("daemon_id"):
+            return 400, {"error": "daemon_id is required"}
+        found: list[Json] = []
+        for runtime_id in body["runtime_ids"]:
+            while runtime_id in self.runtimes and len(found) < min(body["max_tasks"], 32):
+                task = self._next_task(runtime_id)
+                if task is None:
+                    break
+                found.append(task)
+        return 200, {"tasks": found}
+
     def _claim(self, request: Recorded) -> Answer:
         runtime_id = request.parameters["rid"]
         if runtime_id not in self.runtimes:
             return 404, {"error": "runtime not found"}
+        return 200, {"task": self._next_task(runtime_id)}
+
+    def _next_task(self, runtime_id: str) -> Json | None:
         mine = [task for task in self.tasks.values() if task.runtime_id == runtime_id]
         for task in mine:
             late = self.redeliver_s and time.monotonic() - task.touched_at > self.redeliver_s
@@ -776,12 +799,12 @@ class FakeServer:
         else:
             queued = [task for task in mine if task.status == "queued"]
             if not queued:
-                return 200, {"task": None}
+                return None
             task = queued[0]
             self._move(task, "dispatched")
         task.claims += 1
         task.touched_at = time.monotonic()
-        return 200, {"task": task.claimed()}
+        return task.claimed()
 
     def _lease(self, request: Recorded) -> Answer:
         task = self.tasks.get(request.parameters["tid"])

@@ -39,6 +39,7 @@ _ROUTES: Final = (
     (r"GET /api/daemon/ws\b", "ws"),
     (r"POST /api/daemon/(register|deregister|heartbeat)$", ""),
     (r"POST /api/daemon/runtimes/[^/]+/tasks/(claim)$", ""),
+    (r"POST /api/daemon/tasks/claim$", "claim_many"),
     (r"POST /api/daemon/runtimes/[^/]+/(recover-orphans)$", ""),
     (r"POST /api/daemon/runtimes/[^/]+/tasks/[^/]+/prepare-(lease)$", ""),
     (r"POST /api/daemon/runtimes/[^/]+/tasks/[^/]+/(skill)-bundles/resolve$", ""),

@@ -134,3 +134,8 @@ def test_scrubbing() -> None:
         scrubbed(said)
         == "fatal: unable to access 'https://host/x/': Authorization: Basic [removed] [removed]"
     )
+
+
+def test_what_git_says_is_looked_through_in_no_time() -> None:
+    assert scrubbed("a" * 65_536)
+    assert scrubbed("https://me:secret@host/x") == "https://host/x"
