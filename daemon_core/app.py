@@ -58,6 +58,7 @@ from daemon_core.jobs.retention import KeepRules
 from daemon_core.jobs.store import JobStore
 from daemon_core.journal import Journal, JournalError
 from daemon_core.processes.state import RunPhase, read_state
+from daemon_core.protocol import first_use
 from daemon_core.runtimes import providers
 from daemon_core.runtimes.actions import DISK_AT_ONCE, ModelAnswer, RuntimeActions
 from daemon_core.runtimes.book import RuntimeBook
@@ -1221,6 +1222,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
         )  # fmt: skip
         for mistake in not_ours:
             log.warning("left out: %s", mistake)
+        first_use.prepare()
         daemon = Daemon(directories, settings, environ, given, not_ours)
         changeover = daemon.changeover
         try:
