@@ -103,6 +103,12 @@ class AboutPane(QScrollArea):
         self.verticalScrollBar().setValue(place)
 
     def _add_lists(self, column: QVBoxLayout, task: TaskView) -> None:
+        if task.plan:
+            self._heading(column, _("Plan"))
+            for step in task.plan:
+                shape, colour, said = _step(step.status, self._colours)
+                going = step.status == "in_progress"
+                self._entry(column, (shape, colour), step.text, said, None, strong=going)
         if len(self._turns) > 1:
             self._heading(column, _("This conversation"))
             for number, turn in enumerate(self._turns, 1):
@@ -137,7 +143,14 @@ class AboutPane(QScrollArea):
         column.addWidget(told)
 
     def _entry(
-        self, column: QVBoxLayout, glyph: tuple[str, str], text: str, detail: str, command: Command | None
+        self,
+        column: QVBoxLayout,
+        glyph: tuple[str, str],
+        text: str,
+        detail: str,
+        command: Command | None,
+        *,
+        strong: bool = True,
     ) -> None:
         mark = GlyphLabel()
         mark.show_glyph(*glyph, detail)
@@ -149,7 +162,7 @@ class AboutPane(QScrollArea):
         row.setSpacing(tokens.GRID)
         row.addWidget(mark)
         if command is None:
-            row.addWidget(Elided(text, strong=True), 3)
+            row.addWidget(Elided(text, strong=strong), 3)
         else:
             link = quiet_button(plain(text), lambda: self.wanted.emit(command))
             link.setAccessibleName(text)
@@ -197,6 +210,20 @@ def _facts(task: TaskView) -> list[tuple[str, str, bool]]:
     ]
     found += [(_("Note"), condition_text(notice), False) for notice in task.notices]
     return [fact for fact in found if fact[1]]
+
+
+def _step(status: str, colours: Colours) -> tuple[str, str, str]:
+    """(glyph, colour, word) for a step of an agent's plan."""
+    return {
+        "completed": ("circle-check", colours.done, _("done")),
+        "in_progress": ("circle-dot", colours.running, _("in progress")),
+    }.get(status, ("circle", colours.neutral, _("to do")))
+
+
+def plan_text(task: TaskView) -> str:
+    """How far a task is by its agent's own plan; empty where it has none."""
+    done = sum(step.status == "completed" for step in task.plan)
+    return _("{done} of {all} steps", done=done, all=len(task.plan)) if task.plan else ""
 
 
 def turn_sentence(turn: TurnView) -> str:

@@ -6,7 +6,15 @@ from typing import Final
 
 from PySide6.QtCore import QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QHideEvent, QKeyEvent, QKeySequence, QResizeEvent, QShortcut, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QPushButton, QStackedWidget, QTabBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QHBoxLayout,
+    QPushButton,
+    QSizePolicy,
+    QStackedWidget,
+    QTabBar,
+    QVBoxLayout,
+    QWidget,
+)
 
 from daemon_core.control.errors import ControlError
 from daemon_core.control.turn_views import TurnView
@@ -18,7 +26,7 @@ from desktop.daemon.stats import StatsFeed
 from desktop.models.state import ACTIVE, ENDED, DesktopState
 from desktop.text import _, n_
 from desktop.theme import glyphs, tokens
-from desktop.windows.about import AboutPane
+from desktop.windows.about import AboutPane, plan_text
 from desktop.windows.bits import (
     Elided,
     GlyphButton,
@@ -119,6 +127,8 @@ class TaskPage(QWidget):
         self.tabs = QTabBar()
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)
+        self.tabs.setUsesScrollButtons(False)
+        self.tabs.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.tabs.setAccessibleName(_("Parts of the task"))
         for name in (_("Transcript"), _("Changes"), _("About")):
             self.tabs.addTab(name)
@@ -129,6 +139,9 @@ class TaskPage(QWidget):
         self.beside = quiet_button("", lambda: self.tabs.setCurrentIndex(ABOUT))
         self.beside.setProperty("quiet", True)
         self.beside.setIconSize(QSize(glyphs.SMALL, glyphs.SMALL))
+        # Where there is little room this is cut off, not the names of the tabs.
+        self.beside.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+        self.beside.setMinimumWidth(tokens.ROW)
         self.beside.hide()
         tabs.addWidget(self.beside)
         self.errors = QPushButton(n_("{n} error", "{n} errors", 0))
@@ -312,7 +325,8 @@ class TaskPage(QWidget):
         self.line.show_series(self._stats.series("task", self._id) if running else None)
 
     def _show_beside(self) -> None:
-        """What goes on beside it: jobs that its conversation has started, and tasks that it has handed on."""
+        """How far its plan is, and what goes on beside it: jobs that its conversation has started, and tasks
+        that it has handed on."""
         task = self._task
         if task is None:
             return
@@ -320,12 +334,14 @@ class TaskPage(QWidget):
         self.about.show_jobs(jobs)
         going = sum(job.ended_at is None for job in jobs)
         children = sum(not child.over for child in task.children)
+        plan = plan_text(task) if task.status in ACTIVE else ""
         parts = [
+            plan,
             n_("{n} job is running", "{n} jobs are running", going) if going else "",
-            n_("{n} task was handed on", "{n} tasks were handed on", children) if children else "",
+            n_("{n} handed on", "{n} handed on", children) if children else "",
         ]
         _say(self.beside, " · ".join(part for part in parts if part))
-        self.beside.setVisible(bool(going or children))
+        self.beside.setVisible(bool(plan or going or children))
 
     def _show_facts(self) -> None:
         task = self._task

@@ -15,6 +15,7 @@ from daemon_core.control.views import (
     DelegationView,
     FileChangeView,
     JobView,
+    PlanEntryView,
     RequestView,
     ResidentView,
     RuntimeView,
@@ -135,6 +136,14 @@ def question() -> RequestView:
                        options=["SQLite", "Postgres in a container"])  # fmt: skip
 
 
+def plan() -> list[PlanEntryView]:
+    return [
+        PlanEntryView(text="Find where the wanted page is lost", status="completed"),
+        PlanEntryView(text="Hand it on as `next`, and refuse addresses of other sites", status="in_progress"),
+        PlanEntryView(text="Test both ways of signing in"),
+    ]
+
+
 def asking_view(*requests: RequestView) -> TaskView:
     base = asking()
     return TaskView(
@@ -145,7 +154,7 @@ def asking_view(*requests: RequestView) -> TaskView:
         session_id="0a4be1c0-51f2-4c14-9d52-7a2f3f1e9b11", server="hub",
         usage=[Usage(provider="claude", model="opus", input_tokens=41_200, output_tokens=9_800,
                      cache_read_tokens=310_000)],
-        runs=[RunView(id="r", status="running", pid=41233, started_at=base.started_at)],
+        runs=[RunView(id="r", status="running", pid=41233, started_at=base.started_at)], plan=plan(),
     )  # fmt: skip
 
 

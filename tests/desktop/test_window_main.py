@@ -27,6 +27,7 @@ from desktop.models.state import LinkPhase, Supervision
 from desktop.text import LANGUAGES, choose_language
 from desktop.theme import tokens
 from desktop.theme.palette import body_font, sized
+from desktop.windows.bits import GlyphLabel
 from desktop.windows.changes import ChangesPane
 from desktop.windows.diff_view import DiffView
 from desktop.windows.history import HistoryPage
@@ -283,6 +284,10 @@ def test_a_task_shows_what_it_asks_and_goes_back(qtbot: QtBot, desk: Desk, windo
     page.show_task(canned.asking_view(canned.permission()))
     assert page.requests.isVisible()
     assert window.windowTitle() == "Fix login redirect · Ostler"
+    assert "1 of 3 steps" in page.beside.text()
+    page.beside.click()
+    steps = [mark for mark in page.about.findChildren(GlyphLabel) if mark.accessibleName()]
+    assert [mark.accessibleName() for mark in steps][:3] == ["done", "in progress", "to do"]
     page.tabs.setCurrentIndex(CHANGES)
     press(window, Qt.Key.Key_F, CTRL)
     assert page.tabs.currentIndex() == TRANSCRIPT
