@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -15,15 +17,24 @@ _ICNS: Final = {b"icp4": 16, b"icp5": 32, b"ic07": 128, b"ic08": 256, b"ic09": 5
 
 def draw(out: Path) -> None:
     """Write ``hicolor/<size>/apps/ostler.png``, ``hicolor/scalable/apps/ostler.svg``, ``ostler.ico`` and
-    ``ostler.icns`` below a directory."""
-    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    ``ostler.icns`` below a directory.
+
+    In a process of its own: a process has one Qt application at most, and the caller's may be another kind.
+    """
+    packaging = Path(__file__).resolve().parents[2]
+    ours = os.pathsep.join((str(packaging), str(packaging.parent)))
+    environ = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "PYTHONPATH": ours}
+    subprocess.run([sys.executable, "-m", __name__, str(out)], check=True, env=environ)
+
+
+def _draw(out: Path) -> None:
     from PySide6.QtCore import QRectF, QSize
     from PySide6.QtGui import QColor, QGuiApplication, QPainter
     from PySide6.QtSvg import QSvgGenerator
 
     from desktop.theme import mark
 
-    _app = QGuiApplication.instance() or QGuiApplication(["icons"])
+    _app = QGuiApplication(["icons"])
     ground, colour = map(QColor, mark.APP_COLOURS)
     theme = out / "hicolor"
     for size in PNG_SIZES:
@@ -66,3 +77,7 @@ def _ico(images: list[tuple[int, bytes]]) -> bytes:
 def _icns(images: list[tuple[bytes, bytes]]) -> bytes:
     body = b"".join(kind + struct.pack(">I", len(data) + 8) + data for kind, data in images)
     return b"icns" + struct.pack(">I", len(body) + 8) + body
+
+
+if __name__ == "__main__":
+    _draw(Path(sys.argv[1]))
