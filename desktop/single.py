@@ -15,6 +15,7 @@ from typing import Final
 from PySide6.QtCore import QLockFile, QObject, QTimer, Signal
 from PySide6.QtNetwork import QLocalServer, QLocalSocket
 
+from daemon_core.control import pipes
 from daemon_core.settings.directories import Directories
 
 log = logging.getLogger("ostler.desktop")
@@ -42,7 +43,7 @@ class SingleInstance(QObject):
 
     def __init__(self, directories: Directories, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._name = str(directories.checked_socket().with_name("desktop.sock"))
+        self._name = pipes.address(directories.checked_socket().with_name("desktop.sock"))
         self._lock = QLockFile(str(directories.state / "desktop.lock"))
         self._lock.setStaleLockTime(0)
         self._server = QLocalServer(self)

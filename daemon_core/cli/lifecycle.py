@@ -127,7 +127,7 @@ def _spawn(directories: Directories) -> subprocess.Popen[bytes]:
             stderr=errors,
             cwd=installed.working_directory(),
             env=environment(),
-            start_new_session=True,
+            **installed.apart(),
         )
     finally:
         os.close(errors)

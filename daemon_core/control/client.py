@@ -1,5 +1,5 @@
-"""The control API from outside, for short programs: synchronous, on a plain socket, nothing but msgspec
-beside it.
+"""The control API from outside, for short programs: synchronous, on a plain socket (on Windows on a named
+pipe), nothing but msgspec beside it.
 
 A call is one connection. It raises ``DaemonUnreachableError`` where no answer came and ``ControlError`` where
 the answer is a refusal. A stream that ends early is told apart from one that is complete (chunked encoding
@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from daemon_core.control import pipes
 from daemon_core.control.errors import ControlError
 
 TIMEOUT_S: Final = 5.0
@@ -102,7 +103,7 @@ class ControlClient:
             if rest:
                 yield rest
 
-    def _send(self, method: str, path: str, body: Any, timeout_s: float | None) -> socket.socket:
+    def _send(self, method: str, path: str, body: Any, timeout_s: float | None) -> pipes.Connection:
         content = msgspec.json.encode(body) if body is not None else b""
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: ostler\r\nConnection: close\r\n"
@@ -119,9 +120,11 @@ class ControlClient:
             pass
         return connection
 
-    def _connect(self, timeout_s: float) -> socket.socket:
+    def _connect(self, timeout_s: float) -> pipes.Connection:
         if sys.platform == "win32":
-            raise DaemonUnreachableError("absent", "no named pipe in this version")
+            from daemon_core.control.pipes_windows import SystemCalls
+
+            return through_pipe(pipes.address(self.socket_path), timeout_s, SystemCalls())
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(timeout_s)
         try:
@@ -136,7 +139,7 @@ class ControlClient:
             raise DaemonUnreachableError("foreign")
         return connection
 
-    def _receive(self, connection: socket.socket) -> tuple[int, Iterator[bytes]]:
+    def _receive(self, connection: pipes.Connection) -> tuple[int, Iterator[bytes]]:
         """Status and the pieces of the body, which are read as they are asked for."""
         reader = _Reader(connection)
         head = reader.until(b"\r\n\r\n", _HEAD_LIMIT_BYTES)
@@ -152,9 +155,9 @@ class ControlClient:
 
 
 class _Reader:
-    """Buffered reading from a socket, with this module's errors."""
+    """Buffered reading from a connection, with this module's errors."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: pipes.Connection) -> None:
         self._connection = connection
         self._buffer = b""
 
@@ -198,6 +201,18 @@ def _chunks(reader: _Reader) -> Iterator[bytes]:
             return
         yield from reader.exactly(count)
         reader.until(b"\r\n", 2)
+
+
+def through_pipe(name: str, timeout_s: float, calls: pipes.Calls) -> pipes.Connection:
+    """A connection to the daemon behind a named pipe. Raises ``DaemonUnreachableError``."""
+    try:
+        return pipes.connect(name, timeout_s, calls)
+    except pipes.ForeignPipeError as error:
+        raise DaemonUnreachableError("foreign") from error
+    except TimeoutError as error:
+        raise DaemonUnreachableError("timeout", str(error)) from error
+    except OSError as error:
+        raise DaemonUnreachableError("absent", str(error)) from error
 
 
 def _foreign(connection: socket.socket) -> bool:

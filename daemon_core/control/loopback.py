@@ -9,7 +9,6 @@ bring a credential check of their own; ``own_user`` is there for those that need
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 import socket
 from collections.abc import Iterable
@@ -52,7 +51,7 @@ def own_user(request: web.Request, token: str) -> bool:
     ours, theirs = request.transport.get_extra_info("sockname"), request.transport.get_extra_info("peername")
     if not ours or not theirs:
         return False
-    return peers.tcp_peer_uid(ours[:2], theirs[:2]) == os.geteuid()
+    return peers.tcp_peer_uid(ours[:2], theirs[:2]) == peers.own_uid()
 
 
 def build_app(

@@ -2,8 +2,8 @@
 
 Three questions, each a pure look at what the kernel tells:
 
-- *Which user?* On the control socket from the socket's own peer credentials; on the loopback port from the
-kernel's table
+- *Which user?* On the control socket from the socket's own peer credentials (on Windows from the pipe's
+client, see ``pipes_windows``); on the loopback port from the kernel's table
   of connections (Linux), where every connection has the user that made it.
 - *A web page?* A foreign ``Host`` (a name rebound to 127.0.0.1) and anything that only a browser sends.
 - *A run?* An agent must not stop, pause or re-configure its own keeper. The process asking, or one of its
@@ -28,12 +28,21 @@ _PLATFORM: Final[str] = sys.platform
 _ANCESTORS: Final = 64
 _ENVIRON_LIMIT_BYTES: Final = 4 * 1024 * 1024
 
+OWN_USER: Final = 0
+ANOTHER_USER: Final = 1
+"""Users have no numbers on Windows. These two are what a peer's is there."""
+
 Foreign = Literal["host", "origin"]
 
 
 class Peer(NamedTuple):
     pid: int
     uid: int
+
+
+def own_uid() -> int:
+    """The number that a peer of this user has."""
+    return OWN_USER if sys.platform == "win32" else os.geteuid()
 
 
 def unix_peer(connection: socket.socket) -> Peer | None:

@@ -4,11 +4,15 @@ The socket is 0600 in a 0700 directory, and every request is checked again: the 
 word, then ``Host``, ``Origin`` and ``Sec-Fetch-Site``. What stops, pauses or re-configures is refused to
 callers that descend from a run. An idle server wakes up for nobody; with a client on the event stream once a
 minute.
+
+On Windows it is a named pipe (**written, not yet tried there**). A file with the pipe's name stands in the
+socket's place, for programs that wait for the daemon to appear.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -21,7 +25,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from daemon_core.control import peers
+from daemon_core.control import peers, pipes
 from daemon_core.control.backend import Backend
 from daemon_core.control.connection_routes import connection_handlers
 from daemon_core.control.delegation_routes import delegation_handlers
@@ -103,17 +107,26 @@ class ControlServer:
         """Listen. The daemon's lock is held, so a socket file that is already there is a dead daemon's.
 
         Raises:
-            OSError: The socket cannot be bound.
+            OSError: The socket cannot be bound; on Windows also: another program has taken the pipe's name.
             SettingsError: Its directory is not this user's own.
         """
         self._made_directory = not self.socket_path.parent.exists()
         make_private(self.socket_path.parent)
+        runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+        if sys.platform == "win32":
+            await _serve_pipe(runner, self.socket_path)
+            self._runner = runner
+            self._remember_own()
+            return
         listener = _listen(self.socket_path)
+        self._remember_own()
+        self._runner = runner
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+
+    def _remember_own(self) -> None:
         facts = os.lstat(self.socket_path)
         self._own = (facts.st_dev, facts.st_ino)
-        self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listener).start()
 
     async def close(self) -> None:
         """Refuse new requests, end the streams, give requests in flight two seconds. May be called again."""
@@ -138,7 +151,7 @@ class ControlServer:
     @web.middleware
     async def _check_user(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         peer = _peer(request)
-        if peer is None or peer.uid != os.geteuid():
+        if peer is None or peer.uid != peers.own_uid():
             raise ControlError("refused_peer", {"why": "user"})
         return await handler(request)
 
@@ -345,13 +358,36 @@ def _check_prompt(prompt: str) -> None:
 
 
 def _peer(request: web.Request) -> peers.Peer | None:
-    connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+    transport = request.transport
+    if transport is None:
+        return None
+    if sys.platform == "win32":
+        from daemon_core.control.pipes_windows import client_of
+
+        try:
+            return client_of(transport.get_extra_info("pipe").fileno())
+        except ValueError:
+            return None  # closed meanwhile
+    connection = transport.get_extra_info("socket")
     return peers.unix_peer(connection) if connection is not None else None
 
 
+async def _serve_pipe(runner: web.AppRunner, path: Path) -> None:
+    name = pipes.address(path)
+    await runner.setup()
+    try:
+        try:
+            await web.NamedPipeSite(runner, name).start()
+        except PermissionError as error:
+            # The daemon's lock is held, and a pipe ends with the process that made it: nobody of ours has it.
+            raise OSError(errno.EADDRINUSE, f"another program has taken the pipe {name}") from error
+        path.write_text(name, "utf-8")
+    except BaseException:
+        await runner.cleanup()
+        raise
+
+
 def _listen(path: Path) -> socket.socket:
-    if sys.platform == "win32":
-        raise OSError("the control API on Windows needs a named pipe, which this version does not have")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         try:

@@ -58,7 +58,8 @@ def read(run_dir: Path, name: str, offset: int, limit: int) -> tuple[int, bytes]
             return offset, b""
         try:
             if offset >= newest.start:
-                return offset, os.pread(newest.fd, limit, offset - newest.start)
+                os.lseek(newest.fd, offset - newest.start, os.SEEK_SET)  # no pread on Windows
+                return offset, os.read(newest.fd, limit)
         finally:
             os.close(newest.fd)
         if newest.older:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -84,8 +85,11 @@ class _Asked:
             stderr=subprocess.PIPE,
             env={**question.env, MARK_VARIABLE: self.mark},
             cwd=question.cwd,
-            start_new_session=True,
+            start_new_session=True,  # means nothing on Windows
         )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._outputs = [(1, _selectable(self.process.stdout)), (2, _selectable(self.process.stderr))]
         self.pidfd: int | None = None
         if sys.platform == "linux" and hasattr(os, "pidfd_open"):
             try:
@@ -97,7 +101,8 @@ class _Asked:
         self.satisfied = False
         self._looked_at = 0
         if question.stdin is not None and self.process.stdin is not None:
-            os.set_blocking(self.process.stdin.fileno(), False)
+            if sys.platform != "win32":
+                os.set_blocking(self.process.stdin.fileno(), False)
             try:
                 os.write(self.process.stdin.fileno(), question.stdin)
             except OSError:
@@ -111,10 +116,8 @@ class _Asked:
             self.satisfied = self.satisfied or self.enough(bytes(self.output[1][self._looked_at : end]))
             self._looked_at = end
 
-    def streams(self) -> list[tuple[int, IO[bytes]]]:
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        return [(1, self.process.stdout), (2, self.process.stderr)]
+    def streams(self) -> list[tuple[int, IO[bytes] | socket.socket]]:
+        return self._outputs
 
     def answer(self) -> Answer:
         return Answer(
@@ -158,7 +161,6 @@ def ask_all(questions: Sequence[Question], cancelled: threading.Event | None = N
                         continue
                     running[number] = asked
                     for which, stream in asked.streams():
-                        os.set_blocking(stream.fileno(), False)
                         selector.register(stream, selectors.EVENT_READ, (asked, which))
                     if asked.pidfd is not None:
                         selector.register(asked.pidfd, selectors.EVENT_READ, (asked, 0))
@@ -170,6 +172,32 @@ def ask_all(questions: Sequence[Question], cancelled: threading.Event | None = N
                 _kill_tree(asked)
                 asked.close()
     return answers
+
+
+def _selectable(stream: IO[bytes]) -> IO[bytes] | socket.socket:
+    """Something that a selector can wait for: the stream, set not to block; on Windows a socket."""
+    if sys.platform == "win32":
+        return _relayed(stream)
+    os.set_blocking(stream.fileno(), False)
+    return stream
+
+
+def _relayed(stream: IO[bytes]) -> socket.socket:
+    """A socket that says what the stream does. Windows waits for sockets alone; **not yet tried there**."""
+    ours, theirs = socket.socketpair()
+
+    def relay() -> None:
+        # The stream is this thread's: closing it elsewhere would wait for a read that may take long.
+        with stream, theirs:
+            try:
+                while data := os.read(stream.fileno(), 65536):
+                    theirs.sendall(data)
+            except OSError:
+                pass  # nobody asks any more
+
+    threading.Thread(target=relay, name="output of a probe", daemon=True).start()
+    ours.setblocking(False)
+    return ours
 
 
 def _start(question: Question) -> _Asked | Answer:
@@ -193,12 +221,13 @@ def _turn(
     """Wait for something to happen, take it in, and part with what is done."""
     tick_s = _TICK_S if all(asked.pidfd is not None for asked in running.values()) else _POLL_S
     nearest_s = min(asked.deadline for asked in running.values()) - time.monotonic()
-    for key, _ in selector.select(max(0.0, min(tick_s, nearest_s))):
+    for key, _ in _ready(selector, max(0.0, min(tick_s, nearest_s))):
         asked, which = key.data
         if which == 0:
             selector.unregister(key.fd)
             continue
-        data = os.read(key.fd, 65536)
+        source = key.fileobj
+        data = source.recv(65536) if isinstance(source, socket.socket) else os.read(key.fd, 65536)
         if data:
             asked.took(which, data)
         else:
@@ -231,6 +260,13 @@ def _turn(
         answers[number] = asked.answer()
 
 
+def _ready(selector: selectors.BaseSelector, limit_s: float) -> list[tuple[selectors.SelectorKey, int]]:
+    if sys.platform == "win32" and not selector.get_map():
+        time.sleep(limit_s)  # there waiting for nothing is an error
+        return []
+    return selector.select(limit_s)
+
+
 def _kill_tree(asked: _Asked) -> None:
     """End a program and everything it started, also what went into a session of its own."""
     # Needed only when something hangs; not worth its import time otherwise.
@@ -239,8 +275,11 @@ def _kill_tree(asked: _Asked) -> None:
     alive = asked.process.poll() is None
     if alive:
         try:
-            # Not reaped, so the number is still this process's and the group's.
-            os.killpg(asked.process.pid, signal.SIGKILL)
+            if sys.platform == "win32":
+                asked.process.kill()
+            else:
+                # Not reaped, so the number is still this process's and the group's.
+                os.killpg(asked.process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass
     for found in psutil.process_iter():

@@ -242,13 +242,14 @@ def socket_path(directory: Path, name: str) -> Path:
     The directory of the answer has to go through ``make_private`` before the socket is bound.
     """
     wanted = directory / name
+    if sys.platform == "win32":
+        return wanted  # stands for a named pipe, and that has a digest of this path for a name
     if len(os.fsencode(wanted)) <= SOCKET_PATH_LIMIT_BYTES:
         return wanted
     import hashlib
 
     digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
-    user = os.getuid() if sys.platform != "win32" else 0
-    return Path(_short_temporary()) / f"ostler-{user}-{digest}" / name
+    return Path(_short_temporary()) / f"ostler-{os.getuid()}-{digest}" / name
 
 
 def _short_temporary() -> str:

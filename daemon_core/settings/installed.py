@@ -105,6 +105,14 @@ def working_directory() -> Path:
     return Path(os.path.abspath(os.sep)) if FROZEN else Path(__file__).resolve().parents[2]
 
 
+def apart() -> dict[str, Any]:
+    """Options of ``Popen`` for a program that goes on when this one, or its terminal, ends."""
+    if sys.platform == "win32":
+        # A console of its own that nobody sees: without one every program it starts would open a window.
+        return {"creationflags": 0x0800_0000 | 0x0200}  # CREATE_NO_WINDOW, CREATE_NEW_PROCESS_GROUP
+    return {"start_new_session": True}
+
+
 def payload() -> dict[str, Any]:
     """What ``payload.json`` says (version, platform, commit, ...); empty when run from source."""
     if not FROZEN:

@@ -57,7 +57,8 @@ class HeldLock:
         encoded = msgspec.json.encode(self._holder)
         with contextlib.suppress(OSError):  # on a full disk the lock itself still holds
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, encoded, 0)
+            os.lseek(self._fd, 0, os.SEEK_SET)  # no pwrite on Windows
+            os.write(self._fd, encoded)
 
 
 class CacheLocks:

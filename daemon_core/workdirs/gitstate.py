@@ -144,8 +144,9 @@ class Git:
         left_s = self.deadline - time.monotonic()
         if left_s <= 0:
             raise GitError("out of time")
-        env: dict[str, str | bytes] = dict(_environment({**_SETTINGS, **(settings or {})}))
-        env.update(environ or {})
+        env = dict(_environment({**_SETTINGS, **(settings or {})}))
+        # As text: Windows takes no bytes here.
+        env.update({name: os.fsdecode(value) for name, value in (environ or {}).items()})
         try:
             with subprocess.Popen(
                 ["git", *arguments],

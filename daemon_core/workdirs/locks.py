@@ -148,7 +148,8 @@ class DirectoryLocks:
     def _take(self, key: str, task_id: str, fd: int) -> DirectoryLock:
         with contextlib.suppress(OSError):  # on a full disk: the name is for whoever waits, no more
             os.ftruncate(fd, 0)
-            os.pwrite(fd, msgspec.json.encode(_Holder(task_id, os.getpid())), 0)
+            os.lseek(fd, 0, os.SEEK_SET)  # no pwrite on Windows
+            os.write(fd, msgspec.json.encode(_Holder(task_id, os.getpid())))
         lock = DirectoryLock(self, key, fd)
         self._held[key] = (task_id, lock)
         return lock

@@ -16,6 +16,7 @@ import msgspec
 from PySide6.QtCore import QByteArray, QObject, QUrl, Signal
 from PySide6.QtNetwork import QNetworkAccessManager, QNetworkReply, QNetworkRequest
 
+from daemon_core.control import pipes
 from daemon_core.control.errors import ControlError
 
 T = TypeVar("T")
@@ -109,6 +110,7 @@ class LocalHttp(QObject):
     def __init__(self, socket_path: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.socket_path = socket_path
+        self._address = pipes.address(socket_path)
         self._manager = QNetworkAccessManager(self)
         self._calls: set[Call[Any]] = set()
 
@@ -150,7 +152,7 @@ class LocalHttp(QObject):
         """A request for a path of the control API, over its socket."""
         local = "local+http" if sys.platform == "win32" else "unix+http"
         request = QNetworkRequest(QUrl(f"{local}://ostler{path}"))
-        request.setAttribute(QNetworkRequest.Attribute.FullLocalServerNameAttribute, str(self.socket_path))
+        request.setAttribute(QNetworkRequest.Attribute.FullLocalServerNameAttribute, self._address)
         request.setRawHeader(b"Host", b"ostler")
         return request
 

@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from PySide6.QtCore import QElapsedTimer, QFileSystemWatcher, QObject, QTimer, Signal
 
+from daemon_core.control import pipes
 from daemon_core.control.errors import ControlError
 from daemon_core.control.views import API_VERSIONS, ChangeEvent, DaemonStatus, Snapshot
 from daemon_core.settings.directories import Directories
@@ -121,6 +122,9 @@ class Link(QObject):
         """Ask for a snapshot now, unless one is on its way or the link is up."""
         self._again.stop()
         if self._snapshot is None and self._stream is None:
+            if pipes.is_foreign(self._socket_path):
+                self._on_no_snapshot(Unreachable("foreign"))
+                return
             self._snapshot = self.http.call(
                 Snapshot, "GET", "/v1/snapshot", done=self._on_snapshot, failed=self._on_no_snapshot
             )

@@ -174,7 +174,7 @@ class Supervisor(QObject):
                 stderr=errors,
                 cwd=installed.working_directory(),
                 env=env,
-                start_new_session=True,
+                **installed.apart(),
             )
         finally:
             os.close(errors)

@@ -109,7 +109,7 @@ class Renewal(QObject):
                 stdin=subprocess.DEVNULL,
                 cwd=installed.working_directory(),
                 env=env,
-                start_new_session=True,
+                **installed.apart(),
             )
         except OSError as error:
             log.warning("the new desktop cannot be started: %s", error)

@@ -62,6 +62,15 @@ def run(session: Session, foreground: bool) -> None:
     # Run from anywhere, a checkout included: -m looks in the current directory first.
     os.chdir(installed.working_directory())
     sys.stdout.flush()
+    if sys.platform == "win32":  # there execve would leave the daemon behind and the console to the shell
+        import subprocess
+
+        child = subprocess.Popen(arguments, env=lifecycle.environment())
+        while True:
+            try:
+                sys.exit(child.wait())
+            except KeyboardInterrupt:
+                continue  # the daemon hears of it, too, and ends
     os.execve(arguments[0], arguments, lifecycle.environment())
 
 

@@ -188,7 +188,8 @@ class ResidentLock:
             raise  # a file system without locks
         try:
             os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{holder}\n".encode(), 0)
+            os.lseek(fd, 0, os.SEEK_SET)  # no pwrite on Windows
+            os.write(fd, f"{holder}\n".encode())
         except OSError:
             pass  # a full disk: the name is for whoever is refused, no more
         return cls(fd)
