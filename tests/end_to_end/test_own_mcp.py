@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -110,6 +111,13 @@ def configure(home: OstlerHome, text: str) -> None:
     home.directories.config_file.write_text(text)
 
 
+def _command_lines(agent: psutil.Process) -> Iterator[str]:
+    """Of the agent and all below it; what it has running comes and goes meanwhile."""
+    for each in (agent, *agent.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield " ".join(each.cmdline())
+
+
 def test_an_agent_calls_a_tool_of_a_daemon_that_began_after_it(
     home: OstlerHome, cli: Cli, model: ModelServer, tmp_path: Path
 ) -> None:
@@ -128,9 +136,8 @@ def test_an_agent_calls_a_tool_of_a_daemon_that_began_after_it(
     token = agent.environ()["OSTLER_TOKEN"]
     assert token.startswith("mat_")
     home.kill()
-    assert not [
-        each for each in (agent, *agent.children(recursive=True)) if token in " ".join(each.cmdline())
-    ]
+    assert agent.is_running()
+    assert not [line for line in _command_lines(agent) if token in line]
     run_dir = home.run_dir(task)
     secret = holding(tmp_path, token)
     assert {path.parent for path in secret} == {run_dir}
