@@ -306,6 +306,7 @@ async def test_a_fork_bomb_in_a_cgroup_loses(stage: Stage) -> None:
 
 @needs_root
 @pytest.mark.root
+@pytest.mark.xdist_group("nobody")  # the limit counts all processes of an account, so one at a time
 @pytest.mark.parametrize("cleared", [False, True])
 async def test_a_fork_bomb_of_another_account_loses_without_a_cgroup(stage: Stage, cleared: bool) -> None:
     """Under a limit of processes and with nothing but signals: every place freed is filled again at once."""
