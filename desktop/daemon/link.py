@@ -42,8 +42,9 @@ HUNG_AFTER: Final = 2
 """Answers that did not come in time, one after the other, before the daemon is said to hang."""
 FOREIGN_AFTER: Final = 3
 """Connections that break off or say what makes no sense, one after the other: it is not our daemon."""
-SILENCE_MS: Final = 45_000
-"""A daemon that says nothing for so long is asked whether it is there. (It says so itself once a minute.)"""
+SILENCE_MS: Final = 75_000
+"""A daemon that says nothing for so long is asked whether it is there. It says so itself once a minute, so
+one that is well is never asked."""
 STALE_MS: Final = 2_000
 """What somebody looks at is made sure of if the daemon was last heard longer ago than this."""
 HINT_MS: Final = 5_000
