@@ -18,12 +18,12 @@ import sys
 from ctypes import wintypes
 from typing import Final
 
+from daemon_core.control import pipes
 from daemon_core.control.peers import ANOTHER_USER, OWN_USER, Peer
 
 assert sys.platform == "win32"
 
 _ERROR_IO_PENDING: Final = 997
-_ERROR_OPERATION_ABORTED: Final = 995
 _ERROR_PIPE_LOCAL: Final = 229
 _PROCESS_QUERY_LIMITED_INFORMATION: Final = 0x1000
 _SQOS_IDENTIFICATION: Final = 0x0010_0000 | 0x0001_0000
@@ -146,7 +146,7 @@ class _Overlapped:
 
     def finish(self) -> int:
         count, code = self._operation.GetOverlappedResult(True)
-        if code == _ERROR_OPERATION_ABORTED:
+        if code == pipes.ERROR_OPERATION_ABORTED:
             raise ctypes.WinError(code)
         return count
 
@@ -177,23 +177,25 @@ def _client_user(pipe: int) -> str:
             os.abort()  # or all that follows would be done in somebody else's name
     if not opened:
         raise ctypes.WinError(code)
-    try:
-        return _token_user(token)
-    finally:
-        _kernel32.CloseHandle(token)
+    return _token_user(token)
 
 
 def _process_user(process: wintypes.HANDLE) -> str:
     token = wintypes.HANDLE()
     if not _advapi32.OpenProcessToken(process, _TOKEN_QUERY, ctypes.byref(token)):
         raise ctypes.WinError(ctypes.get_last_error())
+    return _token_user(token)
+
+
+def _token_user(token: wintypes.HANDLE) -> str:
+    """Whose token it is; closes it."""
     try:
-        return _token_user(token)
+        return _user_of(token)
     finally:
         _kernel32.CloseHandle(token)
 
 
-def _token_user(token: wintypes.HANDLE) -> str:
+def _user_of(token: wintypes.HANDLE) -> str:
     size = wintypes.DWORD()
     _advapi32.GetTokenInformation(token, _TOKEN_USER, None, 0, ctypes.byref(size))
     buffer = ctypes.create_string_buffer(max(size.value, ctypes.sizeof(ctypes.c_void_p)))

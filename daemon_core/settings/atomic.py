@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def write_private(path: Path, data: bytes, *, before: Callable[[], None] | None = None) -> None:
+def write_private(
+    path: Path, data: bytes, *, before: Callable[[], None] | None = None, durable: bool = True
+) -> None:
     """Replace ``path`` by a 0600 file with ``data``: temporary file, fsync, rename, fsync of the directory.
 
     Args:
         before: Called at the last moment before the rename; what it raises leaves the old content.
+        durable: False: without the fsyncs, so a power cut may cost it. Then it takes next to no time.
 
     Raises:
         OSError: The old content is then still there.
@@ -22,8 +25,9 @@ def write_private(path: Path, data: bytes, *, before: Callable[[], None] | None 
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         if before is not None:
             before()
         os.replace(temporary, path)
@@ -33,7 +37,7 @@ def write_private(path: Path, data: bytes, *, before: Callable[[], None] | None 
         except FileNotFoundError:
             pass
         raise
-    if sys.platform != "win32":
+    if durable and sys.platform != "win32":
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)

@@ -3,12 +3,12 @@ buttons nobody hears any more, and the next one has to know their numbers to tak
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from pathlib import Path
 
 import msgspec
+
+from daemon_core.settings.atomic import write_private
 
 log = logging.getLogger("ostler.desktop.notifications")
 
@@ -55,16 +55,11 @@ class Leftovers:
     def _put(self, data: bytes) -> None:
         if self._path is None:
             return
-        beside = self._path.with_suffix(".new")
         try:
-            if not data:
-                self._path.unlink(missing_ok=True)
+            if data:
+                write_private(self._path, data, durable=False)
             else:
-                with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-                    stream.write(data)
-                os.replace(beside, self._path)
+                self._path.unlink(missing_ok=True)
             self._written = data
         except OSError as error:
             log.info("what is shown cannot be written down: %s", error)
-            with contextlib.suppress(OSError):
-                beside.unlink()

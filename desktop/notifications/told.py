@@ -7,16 +7,15 @@ happened before this moment is then no news.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from daemon_core.settings.atomic import write_private
 from desktop.daemon.link import now_text
 from desktop.notifications.planner import Fact
 from desktop.words import parse
@@ -117,17 +116,11 @@ class Told:
         )
         if data == self._written or self._path is None:
             return
-        beside = self._path.with_suffix(".new")
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(descriptor, "wb") as stream:
-                stream.write(data)
-            os.replace(beside, self._path)
+            write_private(self._path, data, durable=False)
             self._written = data
         except OSError as error:
             log.warning("what was told cannot be written down: %s", error)
-            with contextlib.suppress(OSError):
-                beside.unlink()
 
     def _read(self) -> _File | None:
         if self._path is None:
