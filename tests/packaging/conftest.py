@@ -92,17 +92,25 @@ def debs(bundle: layout.Source, installers: Made, tmp_path: Path) -> Iterator[De
     """Makes, installs and removes .deb packages; none is left at the end.
 
     There is one package manager: a test waits until those of other runs on this machine are done with it.
-    Within a run the tests are one group (``xdist_group("dpkg")``), so that none waits long.
+    Within a run the tests are one group (``xdist_group("dpkg")``), so that none waits long. The lock's file
+    says while a test may have something installed: what a run that was killed has left is taken away by the
+    next, what a person has installed is not.
     """
     packages = DebPackages(bundle, tmp_path / "debs", {bundle.version: installers.of(".deb")})
-    with open(Path(tempfile.gettempdir()) / "ostler-tests-dpkg.lock", "w") as lock:
+    with open(Path(tempfile.gettempdir()) / "ostler-tests-dpkg.lock", "a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.seek(0)
+        if lock.read() and packages.installed():
+            packages.purge()
         assert not packages.installed(), "this machine has Ostler installed: tests would take it away"
+        lock.write("a test has Ostler installed\n")
+        lock.flush()
         try:
             yield packages
         finally:
             if packages.installed():
                 packages.purge()
+            lock.truncate(0)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from daemon_core.settings import lock
 from daemon_core.settings.lock import DaemonInfo, DaemonLock, LockHeldError
+from tests.end_to_end.home import wait_until
 
 HOLD = """
 import sys, pathlib
@@ -90,10 +91,15 @@ def test_looking_never_keeps_a_daemon_from_starting(path: Path) -> None:
 def test_the_lock_is_not_inherited_by_what_the_daemon_starts(path: Path) -> None:
     held = DaemonLock.acquire(path)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-    held.release()
-    held.release()
-    assert not lock.held(path)
-    child.communicate(b"\n")
+    try:
+        held.release()
+        held.release()
+        # The kernel closes a new program's descriptors after it has begun, and the one that tells Popen of it
+        # first: a child that had inherited the lock would keep it for its life, this one has it for a moment.
+        wait_until(lambda: not lock.held(path), "the lock to be free")
+        assert child.poll() is None
+    finally:
+        child.communicate(b"\n")
 
 
 def test_no_file_is_no_daemon(path: Path) -> None:
