@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 
 from daemon_core.updates import pointer as deciding
+from daemon_core.updates import profiles
 from daemon_core.updates.files import is_free
 from daemon_core.updates.pointer import Pointer, Trial
 from daemon_core.updates.versions import Installation, Store, app_directory, lock_file
@@ -170,12 +171,14 @@ class Guard:
         trial_id: str,
         start: str,
         version: str,
+        profile: str = "default",
     ) -> None:
         self.store = store
         self.process = process
         self.trial_id = trial_id
         self.start = start
         self.version = version
+        self.profile = profile
         self.daemon_lock = daemon_lock
 
     def watch(self) -> bool:
@@ -213,9 +216,8 @@ class Guard:
     def trial(self) -> Trial | None:
         """The trial, for as long as it is about our process. Of two starts at once one stays, and the mark
         may be that of the other one: a guard whose process lives goes on."""
-        found = self.store.stored()
-        trial = found.trial if found is not None else None
-        if trial is None or trial.id != self.trial_id or trial.stopped:
+        trial = profiles.find(self.store.stored(), self.trial_id)
+        if trial is None or trial.stopped:
             return None
         return trial if trial.start == self.start or self.process.is_alive() else None
 
@@ -232,8 +234,13 @@ class Guard:
                     if not self.process.is_alive() and not is_free(self.daemon_lock):
                         return False  # another start of this trial runs; it has a guard of its own
                     self.process.kill()
-                    found = self.store.stored() or Pointer()
-                    self.store.write_locked(deciding.reverted(found, reason, detail))
+                    reverted = profiles.taken(
+                        self.store.stored() or Pointer(),
+                        self.trial_id,
+                        lambda pointer: deciding.reverted(pointer, reason, detail),
+                    )
+                    if reverted is not None:
+                        self.store.write_locked(reverted)
                     return True
             except OSError:
                 # A full disk, or somebody hangs with the lock. A start that cannot be counted runs the
@@ -246,8 +253,11 @@ class Guard:
     def _over(self) -> bool:
         """It was decided elsewhere: by a commit, by the version itself, by the launcher, by a stop."""
         found = self.store.stored() or Pointer()
-        bad = found.bad.get(self.version)
-        if found.trial is not None or bad is None or bad.reason != deciding.UNHEALTHY:
+        bad = profiles.bad(found, self.profile).get(self.version)
+        goes_on = profiles.find(found, self.trial_id) is not None or (
+            found.trial is not None and found.trial.profile == self.profile
+        )
+        if goes_on or bad is None or bad.reason != deciding.UNHEALTHY:
             return False
         # It found itself not to be well, and is about to end.
         if not self.process.wait(LEAVE_S):
@@ -265,9 +275,12 @@ def main(arguments: list[str], environ: dict[str, str]) -> int:
     rest = arguments[6:]
     installation = Installation.of(environ)
     store = Store(app_directory(environ), installation.seed_dir() if installation is not None else "")
-    daemon_lock = lock_file(environ, profile_of(rest, environ))
+    profile = profile_of(rest, environ)
+    daemon_lock = lock_file(environ, profile)
     process = Process(int(pid), began)
-    guard = Guard(store, process, daemon_lock, trial_id=trial_id, start=start, version=version)
+    guard = Guard(
+        store, process, daemon_lock, trial_id=trial_id, start=start, version=version, profile=profile
+    )
     limit_s = revive_limit_s(guard.trial(), int(pid), environ)
     if not guard.watch() or not guard.revive(limit_s):
         return 0

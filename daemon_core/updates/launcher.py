@@ -18,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from daemon_core.updates import pointer as deciding
+from daemon_core.updates import profiles
+from daemon_core.updates.errors import TrialGoneError
 from daemon_core.updates.files import Lock, is_free
 from daemon_core.updates.pointer import Pointer, Trial
 from daemon_core.updates.versions import (
@@ -134,27 +136,31 @@ def choose(store: Store, *, settle: bool = False, quick: bool = False) -> Choice
     wanted = deciding.settled(found, store.facts())
     if settle and wanted.version:
         wanted = _kept(store, wanted)
-    return _choice(store, wanted)
+    return _choice(store, wanted.version)
 
 
 def choose_for_daemon(store: Store, profile: str, environ: Mapping[str, str]) -> Choice:
     """What the daemon of a profile runs; a start on trial is on the disk when this returns."""
     trial: Trial | None = None
+    installation = Installation.of(environ)
+    times = installation.trial_times() if installation is not None else {}
     try:
         with store.locked():
-            found = store.stored()
-            wanted = deciding.settled(found, store.facts())
+            found, facts = store.stored(), store.facts()
+            wanted = deciding.settled(found, facts)
             # Where a daemon of the profile runs already, this start will only say so.
-            if wanted.trial is not None and is_free(lock_file(environ, profile)):
-                wanted, trial = deciding.started(wanted, profile, os.urandom(8).hex(), boot_id())
+            if wanted.version and is_free(lock_file(environ, profile)):
+                wanted, trial = profiles.started(
+                    wanted, facts, profile, os.urandom(8).hex(), boot_id(), times
+                )
             if wanted != found and wanted.version:
                 store.write_locked(wanted)
+        version = trial.version if trial is not None else profiles.version_for(wanted, facts, profile)
     except OSError:
         # No room, no right, or somebody hangs with the lock: what cannot be counted is not tried.
-        wanted, trial = deciding.settled(store.stored(), store.facts()), None
-    if trial is not None:
-        return Choice(trial.version, store.directory(trial.version), trial)
-    return _choice(store, _with_seed(store, wanted))
+        facts, trial = store.facts(), None
+        version = profiles.version_for(deciding.settled(store.stored(), facts), facts, profile, tried=False)
+    return _choice(store, _with_seed(store, version))._replace(trial=trial)
 
 
 def _kept(store: Store, wanted: Pointer) -> Pointer:
@@ -162,27 +168,28 @@ def _kept(store: Store, wanted: Pointer) -> Pointer:
         wanted = store.change(lambda pointer: pointer)
     except OSError:
         pass  # found out again next time
-    return _with_seed(store, wanted)
+    _with_seed(store, wanted.version)
+    return wanted
 
 
-def _with_seed(store: Store, wanted: Pointer) -> Pointer:
+def _with_seed(store: Store, version: str) -> str:
     """The installer's payload is copied when it is what runs."""
-    if wanted.version and not store.is_complete(wanted.version):
+    if version and not store.is_complete(version):
         try:
             store.install_seed()
         except OSError:
             pass  # it runs from the installer's directory as well
-    return wanted
+    return version
 
 
-def _choice(store: Store, wanted: Pointer) -> Choice:
-    directory = store.place(wanted.version) if wanted.version else None
+def _choice(store: Store, version: str) -> Choice:
+    directory = store.place(version) if version else None
     if directory is None:
         raise NothingError(
             f"Ostler cannot be started: no version of it is whole, neither in {store.versions_dir} nor where"
             " it was installed. Install it again."
         )
-    return Choice(wanted.version, directory)
+    return Choice(version, directory)
 
 
 def _candidates(store: Store, choice: Choice) -> Iterator[Choice]:
@@ -201,14 +208,12 @@ def _candidates(store: Store, choice: Choice) -> Iterator[Choice]:
 
 def _give_up(store: Store, trial: Trial, detail: str) -> None:
     def decide(pointer: Pointer) -> Pointer:
-        if pointer.trial is None or pointer.trial.id != trial.id:
-            return pointer
         return deciding.reverted(pointer, deciding.FILES, f"it cannot be executed: {detail}")
 
     try:
-        store.change(decide)
-    except OSError:
-        pass  # its starts are counted
+        store.of_trial(trial.id, decide)
+    except (OSError, TrialGoneError):
+        pass  # its starts are counted; or it is decided
 
 
 # --- executing --------------------------------------------------------------------------------------------

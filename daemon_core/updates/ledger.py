@@ -16,10 +16,11 @@ from typing import Protocol
 
 import msgspec
 
-from daemon_core.updates import history, stages
+from daemon_core.updates import history, profiles, stages
 from daemon_core.updates.files import Lock, try_lock
 from daemon_core.updates.history import Book, BookFile, Notice, Result, ServerWish
 from daemon_core.updates.offers import Problem
+from daemon_core.updates.pointer import Own
 from daemon_core.updates.stages import HERE, RESULTS, Event, Facts, Stage, State
 from daemon_core.updates.versions import Store, is_newer
 
@@ -55,7 +56,12 @@ class Ledger:
     """
 
     def __init__(
-        self, store: Store, listener: Listener, running: str, now: Callable[[], dt.datetime]
+        self,
+        store: Store,
+        listener: Listener,
+        running: str,
+        now: Callable[[], dt.datetime],
+        profile: str = "default",
     ) -> None:
         self.book = Book()
         self.running = running
@@ -66,6 +72,7 @@ class Ledger:
         self._store = store
         self._listener = listener
         self._now = now
+        self._profile = profile
         self._file = BookFile(Path(store.app_dir) / "update.json")
         self._lock: Lock | None = None
         self._saving = asyncio.Lock()
@@ -177,13 +184,15 @@ class Ledger:
         def look() -> Facts:
             pointer = self._store.pointer()
             self.previous = pointer.previous or ""
+            own = pointer.own.get(self._profile, Own())
+            trial = own.trial or pointer.trial
             return Facts(
                 running=self.running,
                 proven=pointer.version,
-                on_trial=pointer.trial.version if pointer.trial is not None else "",
+                on_trial=trial.version if trial is not None else "",
                 bad={
                     version: Problem(code=bad.reason, params={"detail": bad.detail} if bad.detail else {})
-                    for version, bad in pointer.bad.items()
+                    for version, bad in profiles.bad(pointer, self._profile).items()
                 },
                 whole=self._store.is_complete(target) if target else False,
             )
@@ -199,7 +208,11 @@ class Ledger:
         return state
 
     async def note_other_hands(self) -> None:
-        """A version that came here by an installer is news, too."""
+        """A version that came here by an installer is news, too; once it is decided whether it stays."""
+        facts = await self.facts("")
+        if facts.on_trial == self.running and self.book.state.stage not in stages.AWAY:
+            return
+        await self._note_refused(facts)
         last, book = self.book.running, self.book
         if last == self.running:
             return
@@ -210,6 +223,23 @@ class Ledger:
             )
             book = history.with_result(book, line)
         await self.keep(msgspec.structs.replace(book, running=self.running))
+
+    async def _note_refused(self, facts: Facts) -> None:
+        """What others run, and was tried at a start of this profile's daemon without an update of ours."""
+        version, book = facts.proven, self.book
+        told = any((line.version, line.result) == (version, "rolled_back") for line in book.history)
+        if version == self.running or version not in facts.bad or told or book.state.stage in stages.AWAY:
+            return
+        problem = facts.bad[version]
+        line = Result(
+            version=version,
+            from_version=self.running,
+            result="rolled_back",
+            at=self.text(),
+            problem=problem,
+        )
+        notice = Notice(kind="rolled_back", version=version, from_version=self.running, problem=problem)
+        await self.keep(history.with_notice(history.with_result(book, line), notice))
 
     async def take_lock(self) -> bool:
         """Look after the updates from now on, if nobody does. Gives whether this daemon does."""

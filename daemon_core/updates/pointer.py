@@ -3,7 +3,8 @@
 ``version`` has always proven itself (or came with the installer). A version that is new is on *trial*: only
 starts of the daemon of one profile run it, each is counted before it happens, and when it has not committed
 in time (the guard) or in ``most_starts`` starts (the launcher) it is *bad*, with a reason, and ``version``
-runs on. No wall clock decides anything here: times are written down to be shown.
+runs on. What has proven itself with one profile has a trial of its own with each other one (``profiles``).
+No wall clock decides anything here: times are written down to be shown.
 
 Standard library only, and little of it: this is frozen into the launcher.
 """
@@ -19,6 +20,8 @@ from typing import Any, NamedTuple
 FORMAT = 1
 BAD_KEPT = 20
 """How many failed versions are remembered."""
+OWN_KEPT = 50
+"""Of how many profiles is remembered how they get on."""
 DETAIL_CHARS = 400
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+_-]{0,63}")
 _PARTS = re.compile(r"(\d+(?:\.\d+)*)(?:[._-]?(dev|a|alpha|b|beta|c|rc|pre|preview|post|rev|r)[._-]?(\d*))?")
@@ -74,6 +77,17 @@ class Trial(NamedTuple):
     began_at: str = ""
 
 
+class Own(NamedTuple):
+    """How one profile's daemon gets on with the versions."""
+
+    version: str = ""
+    """The last one that has proven itself with it (or the first that it ever ran)."""
+    trial: Trial | None = None
+    """Of the pointer's version, which has proven itself elsewhere."""
+    bad: Mapping[str, Bad] = {}
+    """What does not work with this profile."""
+
+
 class Pointer(NamedTuple):
     """Content of ``current.json``."""
 
@@ -83,6 +97,8 @@ class Pointer(NamedTuple):
     bad: Mapping[str, Bad] = {}
     seed: str = ""
     """The installer's payload that was last looked at: while it is the same there is nothing to adopt."""
+    own: Mapping[str, Own] = {}
+    """By profile."""
 
 
 class Facts(NamedTuple):
@@ -130,16 +146,25 @@ def newest(versions: Iterable[str]) -> str | None:
 
 
 def encode(pointer: Pointer) -> bytes:
-    trial = pointer.trial
     content = {
         "format": FORMAT,
         "version": pointer.version,
         "previous": pointer.previous,
-        "trial": trial._asdict() if trial is not None else None,
-        "bad": {version: bad._asdict() for version, bad in pointer.bad.items()},
+        **_judged(pointer.trial, pointer.bad),
         "seed": pointer.seed,
+        "profiles": {
+            profile: {"version": own.version, **_judged(own.trial, own.bad)}
+            for profile, own in pointer.own.items()
+        },
     }
     return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _judged(trial: Trial | None, bad: Mapping[str, Bad]) -> dict[str, object]:
+    return {
+        "trial": trial._asdict() if trial is not None else None,
+        "bad": {version: entry._asdict() for version, entry in bad.items()},
+    }
 
 
 def decode(data: bytes) -> Pointer:
@@ -157,16 +182,32 @@ def decode(data: bytes) -> Pointer:
         raise DamagedError("previous is no version")
     if seed != "" and not is_version(seed):
         raise DamagedError("seed is no version")
-    bad = raw.get("bad", {})
-    if not isinstance(bad, dict):
-        raise DamagedError("bad is no table")
+    own = raw.get("profiles", {})
+    if not isinstance(own, dict):
+        raise DamagedError("profiles is no table")
     return Pointer(
         version=version,
         previous=previous,
         trial=_trial(raw.get("trial")),
-        bad={name: _bad(entry) for name, entry in bad.items() if is_version(name)},
+        bad=_bads(raw.get("bad", {})),
         seed=seed,
+        own={profile: _own(entry) for profile, entry in own.items() if profile},
     )
+
+
+def _own(raw: object) -> Own:
+    if not isinstance(raw, dict):
+        raise DamagedError("profiles has something else than tables")
+    version = raw.get("version", "")
+    if version != "" and not is_version(version):
+        raise DamagedError("a profile's version is none")
+    return Own(version, _trial(raw.get("trial")), _bads(raw.get("bad", {})))
+
+
+def _bads(raw: object) -> dict[str, Bad]:
+    if not isinstance(raw, dict):
+        raise DamagedError("bad is no table")
+    return {name: _bad(entry) for name, entry in raw.items() if is_version(name)}
 
 
 def _bad(raw: object) -> Bad:
@@ -226,6 +267,16 @@ def settled(pointer: Pointer | None, facts: Facts) -> Pointer:
         found = found._replace(previous=None)
     if facts.seed and found.seed != facts.seed and found.trial is None:
         found = found._replace(seed=facts.seed)
+    if any(own.trial is not None and own.trial.version != found.version for own in found.own.values()):
+        # What they try is not what is to run any more.
+        found = found._replace(
+            own={
+                profile: own._replace(trial=None)
+                if own.trial is not None and own.trial.version != found.version
+                else own
+                for profile, own in found.own.items()
+            }
+        )
     return found
 
 
@@ -292,10 +343,12 @@ def committed(pointer: Pointer) -> Pointer:
     """What was on trial is what runs from now on."""
     trial = pointer.trial
     assert trial is not None
-    bad = {version: entry for version, entry in pointer.bad.items() if version != trial.version}
+    bad = _without(pointer.bad, trial.version)
     if trial.asked and pointer.version != trial.version:
         bad = _with(bad, pointer.version, Bad(ASKED, "", now_text()))
     previous = pointer.version if pointer.version != trial.version else pointer.previous
+    before = pointer.own.get(trial.profile, Own())
+    pointer = with_own(pointer, trial.profile, Own(trial.version, None, _without(before.bad, trial.version)))
     return pointer._replace(version=trial.version, previous=previous, trial=None, bad=bad)
 
 
@@ -313,10 +366,20 @@ def withdrawn(pointer: Pointer) -> Pointer:
 
 def forgiven(pointer: Pointer, version: str) -> Pointer:
     """The user wants a version to be tried again."""
-    return pointer._replace(bad={name: entry for name, entry in pointer.bad.items() if name != version})
+    return pointer._replace(bad=_without(pointer.bad, version))
+
+
+def with_own(pointer: Pointer, profile: str, own: Own) -> Pointer:
+    """This is how a profile's daemon gets on; the last that was told comes last."""
+    others = {name: each for name, each in pointer.own.items() if name != profile}
+    return pointer._replace(own=dict(list({**others, profile: own}.items())[-OWN_KEPT:]))
+
+
+def _without(bad: Mapping[str, Bad], version: str) -> dict[str, Bad]:
+    return {name: entry for name, entry in bad.items() if name != version}
 
 
 def _with(bad: Mapping[str, Bad], version: str, entry: Bad) -> dict[str, Bad]:
-    kept = {name: each for name, each in bad.items() if name != version}
+    kept = _without(bad, version)
     kept[version] = entry
     return dict(list(kept.items())[-BAD_KEPT:])

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from daemon_core.updates import pointer as deciding
+from daemon_core.updates import profiles
 from daemon_core.updates.errors import TrialGoneError, UpdateError
 from daemon_core.updates.files import is_free
-from daemon_core.updates.pointer import Pointer, Trial, is_newer
+from daemon_core.updates.pointer import Own, Pointer, Trial, is_newer
 from daemon_core.updates.versions import Installation, Store, lock_file
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,6 @@ UPDATE_HOLDER: Final = "update"
 """Who holds the barrier while a version gives way to another one."""
 
 T = TypeVar("T")
-
-
-HEALTHY_MOST_S: Final = 50.0
-"""So the version before runs again within a minute of a start that comes to nothing."""
-SETTLE_MOST_S: Final = 600.0
 
 
 class Limits(NamedTuple):
@@ -51,19 +47,7 @@ class Limits(NamedTuple):
 
 def limits_of(installation: Installation | None) -> Limits:
     """The limits as an installation has them: ``install.json`` may give the trial's own times."""
-    given = installation.about().get("trial") if installation is not None else None
-    usual = Limits()
-    if not isinstance(given, dict):
-        return usual
-
-    def own(name: str, otherwise: float, most_s: float) -> float:
-        value = given.get(name)
-        return float(value) if isinstance(value, int | float) and 0 < value <= most_s else otherwise
-
-    return usual._replace(
-        healthy_s=own("healthy_s", usual.healthy_s, HEALTHY_MOST_S),
-        settle_s=own("settle_s", usual.settle_s, SETTLE_MOST_S),
-    )
+    return Limits(**(installation.trial_times() if installation is not None else {}))  # type: ignore[arg-type]
 
 
 class Pending(NamedTuple):
@@ -208,14 +192,16 @@ class Switch:
         pointer = self.store.pointer()
         if version == self.version and version == pointer.version:
             raise UpdateError("current", version=version)
-        if pointer.trial is not None and self._is_going_on(pointer.trial):
-            raise UpdateError("trial", version=pointer.trial.version)
+        own = pointer.own.get(self._profile, Own())
+        for trial in (pointer.trial, own.trial):
+            if trial is not None and self._is_going_on(trial):
+                raise UpdateError("trial", version=trial.version)
         if not self.store.is_complete(version):
             raise UpdateError("version_missing", version=version)
         if not asked and is_newer(pointer.version, version):
             raise UpdateError("older", version=version)
-        bad = pointer.bad.get(version)
-        if bad is not None and not asked and version != pointer.version:
+        bad = own.bad.get(version) or (pointer.bad.get(version) if version != pointer.version else None)
+        if bad is not None and not asked:
             raise UpdateError("version_bad", version=version, reason=bad.reason)
         return pointer
 
@@ -266,7 +252,9 @@ class Switch:
             # Looked at again: much may have happened since the beginning of the wait.
             pointer = self._check(version, asked)
             if version == pointer.version:
-                return  # it has proven itself already, in another profile
+                # It has proven itself already, with another profile; with this one the launcher tries it.
+                self.store.change(lambda pointer: profiles.forgiven(pointer, self._profile, version))
+                return
             if not self.store.is_complete(pointer.version):
                 self.store.install_seed()  # what is gone back to must not go with an installer's files
             self.store.begin_trial(trial)

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from daemon_core.updates import pointer as deciding
+from daemon_core.updates import profiles
 from daemon_core.updates.errors import TrialGoneError
 from daemon_core.updates.pointer import Pointer, Trial
 from daemon_core.updates.versions import Store
@@ -132,10 +133,10 @@ class OnTrial:
         self._decided(state)
 
     def _trial(self) -> Trial:
-        found = self.store.stored()
-        if found is None or found.trial is None or found.trial.id != self.trial_id:
+        found = profiles.find(self.store.stored(), self.trial_id)
+        if found is None:
             raise TrialGoneError(self.trial_id)
-        return found.trial
+        return found
 
     async def _settle(self, for_s: float) -> None:
         """Go on for a while, and show it."""

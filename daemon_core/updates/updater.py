@@ -96,6 +96,7 @@ class Updater:
         running: The version that this process is.
         platform: This machine, as payloads name it.
         bucket: Names this installation in a staged roll-out.
+        profile: Whose daemon this is.
         find_place, find_seed: Look for where updates come from, and for the installer's own payload. Block.
         rules: The settings, as they are now.
         busy: Whether a task runs or is being claimed.
@@ -122,6 +123,7 @@ class Updater:
         rules: Callable[[], Rules],
         busy: Callable[[], bool],
         quiet: Callable[[], Awaitable[None]],
+        profile: str = "default",
         timing: Timing | None = None,
         limits: Limits | None = None,
         rng: random.Random | None = None,
@@ -143,7 +145,7 @@ class Updater:
         self._limits = limits or Limits()
         self._rng = rng or random.Random()
         self._now = now
-        self._ledger = Ledger(store, listener, running, now)
+        self._ledger = Ledger(store, listener, running, now, profile)
         self.place = Place()
         self.passed_over = ("", "")
         self._wake = asyncio.Event()
@@ -331,12 +333,14 @@ class Updater:
         if state.stage in stages.AWAY:
             await self._settle()
             return
+        await self._ledger.note_other_hands()
+        state = self.book.state
         if self.place.source is None or state.stage not in (Stage.IDLE, *RESULTS):
             return
         # A package may have been installed over the one that we came with.
         self._store.seed_dir = await asyncio.to_thread(self._find_seed)
         facts = await self._ledger.facts("")
-        if is_newer(facts.proven, self.running) and not facts.on_trial:
+        if is_newer(facts.proven, self.running) and not facts.on_trial and facts.proven not in facts.bad:
             now = self._ledger.text()
             await self._ledger.enter(
                 State(
@@ -414,7 +418,7 @@ class Updater:
                 checked = await self._trust.check(
                     source,
                     platform=self._platform,
-                    current=facts.proven if is_newer(facts.proven, self.running) else self.running,
+                    current=self._newest_here(facts),
                     bucket=self._bucket,
                     bad=sorted(facts.bad),
                     anyway=anyway,
@@ -429,6 +433,11 @@ class Updater:
             wait_s = policy.next_check_s(self._failures, self._last_rules, self._timing, self._rng)
             self._next_check = loop.time() + wait_s
             self._answer(asking)
+
+    def _newest_here(self, facts: Facts) -> str:
+        """What is not worth fetching, nor anything older. What does not work with this profile is."""
+        others = is_newer(facts.proven, self.running) and facts.proven not in facts.bad
+        return facts.proven if others else self.running
 
     async def _not_checked(self, before: State, problem: Problem) -> None:
         self._failures += 1

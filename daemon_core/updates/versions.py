@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from daemon_core.updates import pointer as deciding
+from daemon_core.updates import profiles
 from daemon_core.updates.errors import TrialGoneError
 from daemon_core.updates.files import Files, Lock, locked, try_lock
 from daemon_core.updates.pointer import (
@@ -68,6 +69,9 @@ POINTER_COPY = "current.copy.json"
 BEAT = "trial.beat"
 NEW = ".new-"
 LOCK_PATIENCE_S = 10.0
+TIMES_MOST_S = {"healthy_s": 50.0, "settle_s": 600.0}
+"""The longest times of a trial that are taken: the version before runs again within a minute of a start that
+comes to nothing."""
 FORMAT = 1
 
 
@@ -205,9 +209,10 @@ class Store:
         """
 
         def decide(pointer: Pointer) -> Pointer:
-            if pointer.trial is None or pointer.trial.id != trial_id:
+            found = profiles.taken(pointer, trial_id, step)
+            if found is None:
                 raise TrialGoneError(trial_id)
-            return step(pointer)
+            return found
 
         return self.change(decide, patience_s)
 
@@ -342,7 +347,7 @@ class Store:
         removed = []
         with self.locked():
             pointer = self.pointer()
-            needed = {pointer.version, pointer.previous, *keep}
+            needed = {pointer.version, pointer.previous, *profiles.needed(pointer), *keep}
             if pointer.trial is not None:
                 needed.add(pointer.trial.version)
             for version in self.names():
@@ -490,6 +495,17 @@ class Installation(NamedTuple):
     def about(self) -> dict[str, object]:
         """``install.json``; empty if it cannot be read."""
         return _table(os.path.join(self.root, "install.json"), Files()) or {}
+
+    def trial_times(self) -> dict[str, float]:
+        """The times of a trial that the installer gives, as ``Trial`` has them; what makes no sense is not
+        taken."""
+        given = self.about().get("trial")
+        found = given if isinstance(given, dict) else {}
+        return {
+            name: float(value)
+            for name, most_s in TIMES_MOST_S.items()
+            if isinstance(value := found.get(name), (int, float)) and 0 < value <= most_s
+        }
 
     def seed_dir(self) -> str:
         """The installer's own payload; empty if there is none."""

@@ -44,11 +44,16 @@ def key() -> str:
     return digest.hexdigest()[:16]
 
 
-def build(*, fresh: bool = False) -> Path:
-    """The directory with ``payload`` and ``launcher`` of the present source, built now unless it is there."""
+def build(*, fresh: bool = False, release: bool = False) -> Path:
+    """The directory with ``payload`` and ``launcher`` of the present source, built now unless it is there.
+
+    Args:
+        fresh: Build it in any case.
+        release: Not one of another commit, whose files are the same but for what they say about that.
+    """
     out = places.CACHE / key()
     with _one_at_a_time(places.CACHE):
-        if fresh:
+        if fresh or (release and (out / BUILT).exists() and not _is_of_this_commit(out)):
             shutil.rmtree(out, ignore_errors=True)
         if not (out / BUILT).exists():
             _build(out)
@@ -56,6 +61,11 @@ def build(*, fresh: bool = False) -> Path:
         os.utime(out)
         _point(out)
     return out
+
+
+def _is_of_this_commit(out: Path) -> bool:
+    said = manifest.read_payload(out / "payload")
+    return all(said.get(name) == value for name, value in _facts().items())
 
 
 def _build(out: Path) -> None:

@@ -23,6 +23,17 @@ prefix=$(dirname "$(dirname "$place")")
 
 config=${XDG_CONFIG_HOME:-$HOME/.config}
 if [ -n "${OSTLER_HOME:-}" ]; then
+    case $OSTLER_HOME in
+        /*) ;;
+        "~") OSTLER_HOME=$HOME ;;
+        "~/"*) OSTLER_HOME=$HOME/${OSTLER_HOME#"~/"} ;;
+        *) OSTLER_HOME=$(pwd)/$OSTLER_HOME ;;
+    esac
+    # Directories called "data" and "config" there need not be Ostler's alone.
+    if [ ! -f "$OSTLER_HOME/state/daemon.lock" ] || [ "$OSTLER_HOME" -ef "$HOME" ] || [ "$OSTLER_HOME" -ef / ]; then
+        [ "$data" != remove ] || fail "$OSTLER_HOME is not for Ostler alone; delete what you do not need yourself"
+        data=keep
+    fi
     # Not the directory itself: there may be more in it than Ostler's.
     places="$OSTLER_HOME/config
 $OSTLER_HOME/data

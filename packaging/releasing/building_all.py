@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,12 +51,16 @@ def build(
         )
     out.mkdir(parents=True, exist_ok=True)
     try:
-        built = payload.build()
+        built = payload.build(release=True)
         say(f"built {payload.source_version()} in {built}")
         directory = built / "payload"
         if version and version != payload.source_version():
             stamped = built / f"payload-{version}"
-            directory = stamped if stamped.exists() else stamping.stamp(directory, version, stamped)
+            if not stamped.exists():
+                partial = built / f".payload-{version}"
+                shutil.rmtree(partial, ignore_errors=True)  # of a run that was broken off
+                stamping.stamp(directory, version, partial).rename(stamped)
+            directory = stamped
         source = layout.Source(
             payload=directory,
             launcher=built / "launcher",

@@ -45,7 +45,7 @@ def setting_texts() -> dict[str, Text]:
     from daemon_core.settings import file
     from desktop.windows.settings_words import HINTS, table_key
 
-    place = "daemon_core/settings/file.py"
+    place = "daemon_core/settings/sections.py"
     wanted = [entry.key.what for entry in file.entries() if table_key(entry.name) not in HINTS]
     return {what: Text(what, places={place}) for what in wanted if what}
 

@@ -73,7 +73,7 @@ def installers(bundle: layout.Source, tmp_path_factory: pytest.TempPathFactory) 
     arguments = ["--repository", str(out / "none"), "build", "--fast", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            payload, "build", lambda: bundle.payload.parent
+            payload, "build", lambda release: bundle.payload.parent
         )  # that build, whatever was edited since
         done = CliRunner().invoke(cli.release, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -95,17 +95,24 @@ class User:
         """What runs as this user; ``program``: the name of its executable."""
         found = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 mine = process.uids().real == self.uid and process.status() != psutil.STATUS_ZOMBIE
-                if mine and (not program or os.path.basename(process.exe()) == program):
+                # Not psutil's word, which it keeps: a launcher becomes a daemon in the same process.
+                if mine and (
+                    not program or os.path.basename(os.readlink(f"/proc/{process.pid}/exe")) == program
+                ):
                     found.append(process)
         return found
 
     def end_processes(self) -> None:
-        for process in self.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
-        wait_until(lambda: not self.processes(), f"the processes of {self.name} to end")
+        def none_left() -> bool:
+            found = self.processes()  # again and again: one may just have started another
+            for process in found:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGKILL)
+            return not found
+
+        wait_until(none_left, f"the processes of {self.name} to end")
 
     @contextmanager
     def bus(self) -> Iterator[str]:
@@ -169,7 +176,8 @@ def a_user() -> Iterator[User]:
     finally:
         if user is not None:
             user.end_processes()
-        subprocess.run(["userdel", name], check=True, capture_output=True)
+        # By force: a process that has ended and that nobody has asked after yet counts as one of theirs.
+        subprocess.run(["userdel", "--force", name], check=True, capture_output=True)
         shutil.rmtree(home)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import plistlib
 import re
+import shutil
 import struct
 import subprocess
 import tarfile
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from building import contents, elf, manifest, stamping
-from building.installers import icons, layout, linux, macos, repacking, windows
+from building.installers import icons, layout, linux, macos, making, repacking, windows
 from daemon_core.updates.versions import is_whole
 from releasing import archives
 from tests.packaging.conftest import Made, Stamp, needs_root
@@ -204,6 +205,54 @@ def test_a_package_for_release_is_smaller_and_the_same(
         assert ".MTREE" in _bsdtar("-tf", made).split()
 
 
+@pytest.mark.parametrize("kind", [*linux.KINDS, linux.TARBALL, "windows"])
+def test_two_builds_give_the_same_bytes(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere, later, and by somebody with another umask."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    made = []
+    for place, umask in ((tmp_path / "one", 0o022), (tmp_path / "two" / "further in", 0o077)):
+        before = os.umask(umask)
+        try:
+            if kind == "windows":
+                made.append(
+                    windows.compile_installer(_stand_in(place, "windows-x86_64", ".exe"), place / "out")
+                )
+            elif kind == linux.TARBALL:
+                made.append(linux.tarball(_stand_in(place, "linux-x86_64"), place / "out"))
+            else:
+                made.append(linux.package(_stand_in(place, "linux-x86_64"), kind, place / "out"))
+        finally:
+            os.umask(before)
+        for path in place.rglob("*"):
+            os.utime(path, (1.0, 1.0), follow_symlinks=False)
+    assert made[0].name == made[1].name
+    assert made[0].read_bytes() == made[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("program", "lost"),
+    [("bsdtar", {"archlinux"}), ("nfpm", set(linux.KINDS)), ("objdump", {*linux.KINDS, linux.TARBALL})],
+)
+def test_what_a_missing_program_is_needed_for_is_said_and_the_rest_is_made(
+    program: str, lost: set[str], small: layout.Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bsdtar", "objdump"):
+        found = shutil.which(name)
+        assert found is not None
+        if name != program:
+            (tools / name).symlink_to(found)
+    monkeypatch.setenv("PATH", str(tools))
+    if program == "nfpm":
+        monkeypatch.setattr(linux, "_NFPM", tmp_path / "nfpm")
+    made, could_not = making.make_all(small, tmp_path / "out")
+    assert len(made) == len(linux.KINDS) + 1 - len(lost)
+    said = [line for line in could_not if program in line]
+    assert {line.partition(":")[0] for line in said} == {linux.WORDS[kind] for kind in lost}
+    assert all("apt-get install" in line or "make setup-dev" in line for line in said), said
+
+
 @needs_root
 @pytest.mark.root
 def test_rpm_finds_its_package_whole_and_takes_all_of_it_away_again(
@@ -358,3 +407,48 @@ def test_a_release_is_built_and_what_cannot_be_made_here_is_said(
         names = tar.getnames()
     assert f"ostler-{bundle.version}/install.sh" in names
     assert f"ostler-{bundle.version}/lib/uninstall.sh" in names
+
+
+@pytest.mark.parametrize("given", ["relative", "~/tilde", "absolute"])
+def test_uninstalling_deletes_the_data_that_is_meant_wherever_it_is_called_from(
+    given: str, tmp_path: Path
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    meant = {"relative": here / "my ostler", "~/tilde": home / "tilde", "absolute": tmp_path / "own"}[given]
+    called = {"relative": "my ostler", "~/tilde": "~/tilde", "absolute": str(meant)}[given]
+    (meant / "data").mkdir(parents=True)
+    (meant / "state").mkdir()
+    (meant / "state" / "daemon.lock").touch()
+    done = _uninstalled(tmp_path, home, here, called)
+    assert "Your data was deleted" in done.stdout, done.stderr
+    assert not meant.exists()
+
+
+@pytest.mark.parametrize("what", ["the user's own home", "a directory without a daemon"])
+def test_uninstalling_deletes_nothing_that_is_not_ostlers_alone(what: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    own = home if what == "the user's own home" else tmp_path / "elsewhere"
+    (own / "data").mkdir(parents=True)
+    (own / "data" / "letters").touch()
+    if own == home:
+        (own / "state").mkdir()
+        (own / "state" / "daemon.lock").touch()
+    done = _uninstalled(tmp_path, home, tmp_path / "here", str(own))
+    assert (done.returncode, "is not for Ostler alone" in done.stderr) == (1, True)
+    assert (own / "data" / "letters").exists()
+    assert (tmp_path / "installed/lib/ostler/uninstall.sh").exists(), "nothing was done yet"
+
+
+def _uninstalled(place: Path, home: Path, here: Path, ostler_home: str) -> subprocess.CompletedProcess[str]:
+    """Run the script of an installation that has nothing else, with ``--remove-data``."""
+    installed = place / "installed" / "lib" / "ostler"
+    (installed / "launcher").mkdir(parents=True)
+    (installed / "launcher" / "ostler").touch(0o755)
+    (installed / "install.json").touch()
+    (installed / "uninstall.sh").write_text(linux._script("uninstall.sh"))
+    for path in (home, here):
+        path.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        ["sh", installed / "uninstall.sh", "--remove-data"], cwd=here, capture_output=True, text=True,
+        check=False, env={"HOME": str(home), "PATH": os.defpath, "OSTLER_HOME": ostler_home},
+    )  # fmt: skip

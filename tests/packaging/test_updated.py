@@ -64,7 +64,7 @@ class Story:
         """Offer a version to everybody; a broken one comes without what only a desktop needs."""
         payload = await asyncio.to_thread(self.stamped, version, broken, LATE_S)
         if broken is not None:
-            payload = await asyncio.to_thread(_lean, payload)
+            payload = await asyncio.to_thread(lean, payload)
         await asyncio.to_thread(partial(archives.pack, payload, self.releases.dist, fast=True))
         found = list(self.releases.dist.glob(f"*-{version}-*"))
         notes = {"en": [f"What is new in {version}."]}
@@ -141,7 +141,7 @@ def _over(shown: Callable[[], dict[str, Any]]) -> bool:
     return bool(shown()["status"] != "running")
 
 
-def _lean(payload: Path) -> Path:
+def lean(payload: Path) -> Path:
     """The same version without Qt: its daemon is all that is tried."""
     out = payload.with_name(f"{payload.name}-lean")
     if not out.exists():

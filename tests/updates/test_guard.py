@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from daemon_core.updates import pointer as deciding
 from daemon_core.updates.files import is_free
 from daemon_core.updates.launcher import choose_for_daemon
 from daemon_core.updates.pointer import Pointer, Trial
-from daemon_core.updates.versions import Store
+from daemon_core.updates.versions import Store, lock_file
 from tests.end_to_end.home import wait_until
 from tests.updates.faulty_files import Fault, FaultyFiles
 from tests.updates.payloads import write_installation, write_payload
@@ -57,8 +58,9 @@ class World:
         times = {"healthy_s": 1.0, "settle_s": 0.3, "slack_s": 0.5, "revive_s": 0.2, **more}
         self.store.begin_trial(Trial(version=NEW, id="t1", **times))  # type: ignore[arg-type]
 
-    def start(self) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen([str(self.launcher / "ostlerd")], env=self.environ, start_new_session=True)
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [str(self.launcher / "ostlerd"), *arguments]
+        child = subprocess.Popen(command, env=self.environ, start_new_session=True)
         self.children.append(child)
         return child
 
@@ -309,14 +311,59 @@ def test_time_that_the_machine_slept_is_nobodys_fault(monkeypatch: pytest.Monkey
 def test_another_profiles_daemon_takes_no_part(world: World) -> None:
     world.put("good")
     world.begin()
-    other = subprocess.Popen(
-        [str(world.launcher / "ostlerd"), "--profile", "work"], env=world.environ, start_new_session=True
-    )
-    world.children.append(other)
+    world.start("--profile", "work")
     wait_until(lambda: len(world.starts()) >= 1 and world.starts()[-1] == (OLD, "plain"), "the other daemon")
     trial = world.pointer().trial
     assert trial is not None
     assert trial.starts == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("crash", deciding.CRASHED),
+        ("unhealthy", deciding.UNHEALTHY),
+        ("good", ""),
+    ],
+)
+def test_what_works_with_one_profile_and_not_with_another_is_undone_there(
+    world: World, how: str, reason: str
+) -> None:
+    """Profiles share the versions, and each has a journal of its own."""
+    about = world.root / "installed" / "install.json"
+    times = {"trial": {"healthy_s": 1.0, "settle_s": 0.3}}
+    about.write_text(json.dumps({**json.loads(about.read_bytes()), **times}))
+    work = lock_file(world.environ, "work")
+    first = world.start("--profile", "work")
+    wait_until(lambda: not is_free(work), "the daemon of the other profile")
+    first.kill()
+    first.wait()
+    assert world.starts() == [(OLD, "plain")]
+
+    world.put(f"{how}@work")
+    world.begin()
+    world.start()
+    wait_until(lambda: world.pointer().version == NEW, "the commit")
+    assert world.store.remove_unused() == []
+    wait_until(lambda: is_free(work), "the lock")
+    world.start("--profile", "work")
+    if how == "good":
+        wait_until(lambda: world.pointer().own["work"].version == NEW, "its own commit")
+        wait_until(lambda: not world.guards(), "the guards to end")
+        assert world.starts() == [(OLD, "plain"), (NEW, "trial"), (NEW, "trial")]
+        return
+    wait_until(lambda: world.starts()[-1] == (OLD, "plain") and not is_free(work), "the version before")
+    wait_until(lambda: not world.guards(), "the guards to end")
+    pointer = world.pointer()
+    assert (pointer.version, pointer.bad, pointer.trial) == (NEW, {}, None), "the others keep it"
+    assert pointer.own["work"].bad[NEW].reason == reason
+    assert pointer.own["work"].trial is None
+    assert pointer.own["default"].version == NEW
+    assert world.starts().count((NEW, "trial")) == 2, "it is not tried again by itself"
+    again = choose_for_daemon(world.store, "work", {**world.environ, "OSTLER_HOME": str(world.root / "x")})
+    assert (again.version, again.trial) == (OLD, None)
+    world.store.remove_unused()
+    assert world.store.is_complete(OLD), "it is needed"
 
 
 def test_on_a_full_disk_the_old_version_runs(world: World) -> None:

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from daemon_core.updates import pointer as deciding
+from daemon_core.updates import profiles
 from daemon_core.updates.errors import TrialGoneError
 from daemon_core.updates.files import Lock
 from daemon_core.updates.launcher import Choice, choose, choose_for_daemon
-from daemon_core.updates.pointer import Pointer, Trial
+from daemon_core.updates.pointer import Own, Pointer, Trial
 from daemon_core.updates.versions import Store, is_newer, is_whole
 from tests.updates.faulty_files import ERRORS, MEMORY, POWER, Fault, FaultyFiles, PowerCutError
 from tests.updates.payloads import write_payload
@@ -61,8 +62,8 @@ class Machine:
             store._copy(str(self.made(version)), staging.path, last="manifest.json")
             staging.publish(version)
 
-    def start(self, store: Store) -> Choice:
-        return choose_for_daemon(store, "default", self.environ)
+    def start(self, store: Store, profile: str = "default") -> Choice:
+        return choose_for_daemon(store, profile, self.environ)
 
 
 def trial_of(version: str, **more: object) -> Trial:
@@ -96,14 +97,35 @@ STEPS: dict[str, tuple[list[str], Step]] = {
         lambda machine, store: store.remove_unused(),
     ),
 }
+AFTER_COMMIT = ["work_first", "first_start", "put", "write_trial", "count_start", "healthy", "commit"]
+OWN_STEPS: dict[str, tuple[list[str], Step]] = {
+    "own_start": (AFTER_COMMIT, lambda machine, store: machine.start(store, "work")),
+    "own_commit": ([*AFTER_COMMIT, "own_start"], lambda machine, store: own(store, deciding.committed)),
+    "own_revert": (
+        [*AFTER_COMMIT, "own_start"],
+        lambda machine, store: own(store, lambda pointer: deciding.reverted(pointer, deciding.CRASHED)),
+    ),
+}
+"""Of another profile's daemon, which has to try by itself what the first one has committed."""
+FIRST: dict[str, tuple[list[str], Step]] = {
+    "work_first": ([], lambda machine, store: machine.start(store, "work"))
+}
 NEW_VERSION_AFTER = {"commit"}
 ON_TRIAL = {"write_trial", "count_start", "healthy", "commit", "revert"}
 
 
+def own(store: Store, step: Callable[[Pointer], Pointer]) -> object:
+    trial = store.pointer().own["work"].trial
+    if trial is None:
+        raise TrialGoneError("own")
+    return store.of_trial(trial.id, step)
+
+
 def prepared(root: Path, name: str) -> Machine:
     machine = Machine(root)
-    for before in STEPS[name][0]:
-        STEPS[before][1](machine, machine.store())
+    every = {**FIRST, **STEPS, **OWN_STEPS}
+    for before in every[name][0]:
+        every[before][1](machine, machine.store())
     return machine
 
 
@@ -163,6 +185,71 @@ def test_a_step_that_fails_at_any_operation_leaves_what_runs_and_can_be_done_aga
             check(machine, {SEED, NEXT} if name in NEW_VERSION_AFTER else {SEED}, name in ON_TRIAL)
             assert not list((machine.root / "o" / "data" / "app").glob(".current*"))
             assert not list((machine.root / "o" / "data" / "app" / "versions").glob(".new-*"))
+
+
+@pytest.mark.parametrize("name", OWN_STEPS)
+def test_a_profile_of_its_own_mind_has_what_works_with_it_whatever_fails(name: str, disk: Path) -> None:
+    clean = disk / "clean"
+    prepared(clean, name)
+    machine = Machine.__new__(Machine)
+
+    def fresh() -> Machine:
+        shutil.rmtree(disk / "work", ignore_errors=True)
+        shutil.copytree(clean, disk / "work", symlinks=True)
+        machine.root = disk / "work"
+        machine.environ = {"OSTLER_HOME": str(machine.root / "o")}
+        machine.seed_dir = machine.root / "seed" / SEED
+        return machine
+
+    step = OWN_STEPS[name][1]
+    counting = FaultyFiles()
+    step(fresh(), machine.store(counting))
+    assert counting.count > 0
+    for number in range(counting.count):
+        for fault in (
+            Fault(number, "before"),
+            Fault(number, "after", keeps=1),
+            Fault(number, "ENOSPC", times=1000),
+        ):
+            try:
+                chosen = step(fresh(), machine.store(FaultyFiles(fault)))
+            except (OSError, PowerCutError, TrialGoneError):
+                chosen = None
+            if isinstance(chosen, Choice) and chosen.trial is None:
+                assert chosen.version == SEED, "what cannot be counted is not tried"
+            assert machine.start(machine.store()).version == NEXT, "the first one's own is not touched"
+            started = machine.start(machine.store(), "work")
+            assert is_whole(started.directory, started.version)
+            assert started.version == SEED or started.trial is not None or name == "own_commit"
+            assert started.trial is None or started.trial.starts <= 2
+            machine.store().remove_unused()
+            assert machine.store().is_complete(SEED)
+
+
+def test_a_way_back_of_one_profile_is_kept_for_as_long_as_it_is_needed(disk: Path) -> None:
+    machine = prepared(disk, "own_revert")
+    OWN_STEPS["own_revert"][1](machine, machine.store())
+    machine.put(machine.store(), "1.2")
+    machine.store().begin_trial(trial_of("1.2"))
+    machine.start(machine.store())
+    machine.store().of_trial("trial-1.2", deciding.committed)
+    started = machine.start(machine.store(), "work")
+    assert (started.version, started.trial is not None) == ("1.2", True), "another version is tried"
+    machine.store().remove_unused()
+    assert machine.store().complete() == [SEED, NEXT, "1.2"]
+    own(machine.store(), deciding.committed)
+    assert machine.store().remove_unused() == [SEED]
+
+
+def test_what_is_tried_with_one_profile_ends_with_what_all_run(disk: Path) -> None:
+    machine = prepared(disk, "own_commit")
+    machine.put(machine.store(), "1.2")
+    machine.store().begin_trial(trial_of("1.2"))
+    machine.start(machine.store())
+    machine.store().of_trial("trial-1.2", deciding.committed)
+    with pytest.raises(TrialGoneError):
+        own(machine.store(), deciding.committed)
+    assert machine.start(machine.store(), "work").version == "1.2"
 
 
 @pytest.mark.parametrize("name", ["write_trial", "commit", "revert", "count_start"])
@@ -232,6 +319,9 @@ DAMAGED = [
     b'{"format": 1, "version": "1.0", "previous": []}',
     b'{"format": 1, "version": "1.0", "bad": 3}',
     b'{"format": 1, "version": "1.0", "bad": {"1.1": 3}}',
+    b'{"format": 1, "version": "1.0", "profiles": 3}',
+    b'{"format": 1, "version": "1.0", "profiles": {"work": 3}}',
+    b'{"format": 1, "version": "1.0", "profiles": {"work": {"version": "../.."}}}',
     b'{"format": 1, "version": "1.0", "trial": "1.1"}',
     b'{"format": 1, "version": "1.0", "trial": {"version": "1.1"}}',
     b'{"format": 1, "version": "1.0", "trial": {"version": "1.1", "id": "x", "starts": "one"}}',
@@ -388,6 +478,11 @@ class Switches(RuleBasedStateMachine):
     def pointer(self) -> Pointer:
         return self.machine.store().pointer()
 
+    def trial(self) -> Trial | None:
+        """What the next start of the daemon takes part in."""
+        pointer = self.pointer()
+        return pointer.trial or pointer.own.get("default", Own()).trial
+
     @rule(fault=faults, version=versions)
     def put(self, fault: Fault | None, version: str) -> None:
         if self.do(fault, lambda store: self.machine.put(store, version)):
@@ -403,26 +498,27 @@ class Switches(RuleBasedStateMachine):
 
     @rule(fault=faults)
     def start(self, fault: Fault | None) -> None:
-        before = self.pointer().trial
+        before = self.trial()
 
         def step(store: Store) -> None:
             chosen = self.machine.start(store)
             assert is_whole(chosen.directory, chosen.version)
+            stored = store.stored()
             if chosen.trial is None:
-                assert chosen.version in self.allowed()
+                mine = stored.own["default"].version if stored is not None and stored.own else ""
+                assert chosen.version in self.allowed() | {mine}
             else:
-                assert before is not None
-                assert chosen.trial.starts == before.starts + 1
+                again = before is not None and before.id == chosen.trial.id
+                assert chosen.trial.starts == (before.starts + 1 if before is not None and again else 1)
+                assert again or chosen.version in self.allowed(), "of what an installer has brought"
                 assert chosen.trial.starts <= chosen.trial.most_starts
-                stored = store.stored()
-                assert stored is not None
-                assert stored.trial == chosen.trial, "it is counted before it is started"
+                assert profiles.find(stored, chosen.trial.id) == chosen.trial, "counted before it is started"
 
         self.do(fault, step)
 
     @rule(fault=faults, how=st.sampled_from(["healthy", "committed", "reverted", "stopped", "withdrawn"]))
     def go_on(self, fault: Fault | None, how: str) -> None:
-        trial = self.pointer().trial
+        trial = self.trial()
         if trial is None:
             return
 
@@ -434,15 +530,15 @@ class Switches(RuleBasedStateMachine):
 
         if how == "committed":
             self.may_run = self.may_run | {trial.version}
+            self.proven.add(trial.version)  # also if the power goes just after it is written
         if self.do(fault, lambda store: store.of_trial(trial.id, step)):
             pointer = self.machine.store().stored()
             assert pointer is not None
             if how == "committed":
                 assert pointer.version == trial.version
-                self.proven.add(trial.version)
                 self.may_run = {trial.version}
             if how == "reverted":
-                assert trial.version in pointer.bad
+                assert trial.version in profiles.bad(pointer, "default")
 
     @rule(fault=faults)
     def remove_unused(self, fault: Fault | None) -> None:

@@ -17,6 +17,7 @@ from daemon_core.updates import pointer as deciding
 from daemon_core.updates import trial as proving
 from daemon_core.updates.errors import UpdateError
 from daemon_core.updates.files import try_lock
+from daemon_core.updates.launcher import choose_for_daemon
 from daemon_core.updates.pointer import Trial
 from daemon_core.updates.switching import UPDATE_HOLDER, Limits, Switch
 from daemon_core.updates.trial import Check, OnTrial, TrialState
@@ -192,13 +193,38 @@ async def test_the_user_may_try_a_failed_one_again(world: World) -> None:
     assert world.store.bad(NEW) is None
 
 
-async def test_what_another_profile_has_proven_needs_no_trial(world: World) -> None:
+async def test_what_another_profile_has_proven_is_the_launchers_to_try_with_this_one(world: World) -> None:
+    environ = {"OSTLER_HOME": str(world.root / "o")}
+    assert choose_for_daemon(world.store, "default", environ).trial is None
     world.store.change(lambda pointer: pointer._replace(version=NEW, previous=OLD))
     async with asyncio.TaskGroup() as group:
         applying = group.create_task(world.switch.apply(NEW))
         await world.host.left.wait()
         applying.cancel()
     assert world.store.pointer().trial is None
+    world.switch.pending = None
+    world.host.barrier.let_go(UPDATE_HOLDER)
+    chosen = choose_for_daemon(world.store, "default", environ)
+    assert (chosen.version, chosen.trial is not None) == (NEW, True)
+    trial = world.store.pointer().own["default"].trial
+    assert trial is not None
+    assert trial == chosen.trial
+    assert world.store.pointer().trial is None, "nobody else's daemon takes part"
+
+    # Where it does not work, it is tried again only if the user wants that.
+    world.store.of_trial(trial.id, lambda pointer: deciding.reverted(pointer, deciding.CRASHED))
+    assert choose_for_daemon(world.store, "default", environ).version == OLD
+    assert await world.refused(world.switch.apply(NEW)) == "version_bad"
+    async with asyncio.TaskGroup() as group:
+        applying = group.create_task(world.switch.apply(NEW, asked=True))
+        world.host.left.clear()
+        await world.host.left.wait()
+        applying.cancel()
+    chosen = choose_for_daemon(world.store, "default", environ)
+    assert chosen.trial is not None
+    world.store.of_trial(chosen.trial.id, deciding.committed)
+    chosen = choose_for_daemon(world.store, "default", environ)
+    assert (chosen.version, chosen.trial) == (NEW, None)
 
 
 async def test_the_trial_of_another_profile_is_let_end(world: World) -> None:

@@ -31,11 +31,11 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         yield world
 
 
-async def next_process(old: Process) -> Process:
+async def next_process(old: Process, profile: str = "default") -> Process:
     """The old process has made way: what the launcher starts then."""
     await old.until_way_made()
     await old.die()
-    return await old.world.start()
+    return await old.world.start(profile)
 
 
 async def test_from_the_server_to_the_new_version_by_itself(world: World) -> None:
@@ -451,10 +451,69 @@ async def test_a_package_that_was_installed_is_told_too(world: World) -> None:
     await first.die()
     made_payload(world.place / "lib" / "payload" / "1.3.0", "1.3.0")
     world.write_install(version="1.3.0", seed="payload/1.3.0")
+    world.write_install(version="1.3.0", seed="payload/1.3.0", trial={"settle_s": 0.01})
     second = await world.start()
     assert second.version == "1.3.0"
+    assert second.book.history == [], "it has to prove itself, too"
+    await second.prove()
+    await second.until(lambda: bool(second.book.history))
     (line,) = second.book.history
     assert (line.version, line.from_version, line.asked_by) == ("1.3.0", "1.0.0", "installer")
+
+
+async def test_a_package_that_does_not_work_here_is_told_and_left_alone(world: World) -> None:
+    await (await world.start()).die()
+    made_payload(world.place / "lib" / "payload" / "1.3.0", "1.3.0")
+    world.write_install(version="1.3.0", seed="payload/1.3.0")
+    second = await world.start()
+    assert second.version == "1.3.0"
+    await second.fail()
+    await second.die()
+    third = await world.start()
+    assert third.version == "1.0.0", "the version before was kept"
+    (line,) = third.book.history
+    assert (line.version, line.from_version, line.result) == ("1.3.0", "1.0.0", "rolled_back")
+    (notice,) = third.book.notices
+    assert (notice.kind, notice.version) == ("rolled_back", "1.3.0")
+    await third.updater.told("rolled_back", "1.3.0")
+    await third.updater._notice_others()
+    assert third.stage not in (Stage.STAGED, Stage.WAITING, Stage.SWITCHING)
+    await third.die()
+    fourth = await world.start()
+    assert fourth.version == "1.0.0"
+    assert (len(fourth.book.history), fourth.book.notices) == (1, []), "told once"
+
+
+async def test_what_fails_with_another_profile_is_told_there_and_left_alone(world: World) -> None:
+    world.publish("1.1.0")
+    first = await world.start()
+    other = await world.start(profile="other")
+    second = await next_process(first)
+    await second.prove()
+    await second.until_stage(Stage.COMMITTED)
+    other.updater.look()
+    await other.until_way_made()
+    await other.die()
+    tried = await world.start(profile="other")
+    assert tried.version == "1.1.0"
+    await tried.fail()
+    await tried.die()
+    after = await world.start(profile="other")
+    assert after.version == "1.0.0"
+    assert [(line.version, line.result) for line in after.book.history][:1] == [("1.1.0", "rolled_back")]
+    await after.updater._notice_others()
+    assert after.stage is Stage.IDLE
+    assert pointer_of(world).version == "1.1.0", "the others keep it"
+
+    # Once nobody else looks after the updates, it is asked for here.
+    await second.die()
+    after.updater.look()
+    await after.until(lambda: not after.updater.elsewhere)
+    await after.updater.apply()
+    again = await next_process(after, profile="other")
+    assert again.version == "1.1.0"
+    await again.prove()
+    await again.until_stage(Stage.COMMITTED)
 
 
 async def test_a_package_that_is_installed_while_it_runs_is_restarted_into(world: World) -> None:

@@ -149,6 +149,7 @@ class Process:
             rules=lambda: world.rules,
             busy=lambda: self.busy,
             quiet=self.quiet,
+            profile=profile,
             timing=Timing(
                 first_least_s=0.0, first_most_s=0.01, retry_first_s=30.0, quiet_s=0.01, settle_s=0.0,
                 announce_s=30.0, network_least_s=0.0, network_most_s=0.01,

@@ -21,6 +21,19 @@ from building import places
 from building.installers import icons, layout, repacking
 
 KINDS: Final = ("deb", "rpm", "archlinux")
+TARBALL: Final = "tarball"
+WORDS: Final = {
+    "deb": "the .deb",
+    "rpm": "the .rpm",
+    "archlinux": "the package for Arch",
+    TARBALL: "the archive with an install script",
+}
+_WHERE_FROM: Final = {
+    "bsdtar": "on Debian: apt-get install libarchive-tools",
+    "nfpm": "`make setup-dev` brings it",
+    "objdump": "on Debian: apt-get install binutils",
+}
+"""The programs that are needed, and how to get them."""
 DATA: Final = places.PACKAGING / "linux"
 LIBRARIES: Final = {
     "libc.so.6": ("libc6 (>= {glibc})", "glibc"),
@@ -67,10 +80,27 @@ DESCRIPTION: Final = (
     "Ostler finds coding agents, gives them tasks, shows what they do and asks\n"
     "when they need you. Their runs survive a crash or an update of Ostler itself."
 )
+_NFPM: Final = Path(sys.executable).with_name("nfpm")
 _IF_REMOVED: Final = {"deb": '[ "$1" = remove ]', "rpm": '[ "$1" = 0 ]', "archlinux": "true"}
 _IF_GONE: Final = {"deb": '[ "$1" = remove ] || [ "$1" = purge ]', "rpm": '[ "$1" = 0 ]', "archlinux": "true"}
 _ARCHITECTURES: Final = {"x86_64": "amd64", "arm64": "arm64"}
 _NAMES: Final = {"deb": "deb", "rpm": "rpm", "archlinux": "arch"}
+
+
+def missing(kind: str, *, fast: bool = False) -> list[str]:
+    """What this machine lacks to make a package (or the archive), in words."""
+    needs = ["objdump"]
+    if kind != TARBALL:
+        needs.append("nfpm")
+    if kind == "archlinux" and not fast:
+        needs.append("bsdtar")
+    return [why for why in map(lacks, needs) if why]
+
+
+def lacks(program: str) -> str:
+    """That a program is not here, and how to get it; empty: it is here."""
+    found = _NFPM.exists() if program == "nfpm" else shutil.which(program) is not None
+    return "" if found else f"{program} is not installed ({_WHERE_FROM[program]})"
 
 
 def packages(source: layout.Source, out: Path, *, fast: bool = False) -> list[Path]:
@@ -284,9 +314,8 @@ def _binaries(directories: Iterable[Path]) -> Iterable[Path]:
 
 
 def _run_nfpm(config: Path, kind: str, target: Path) -> None:
-    program = Path(sys.executable).with_name("nfpm")
     done = subprocess.run(
-        [str(program), "package", "--config", str(config), "--packager", kind, "--target", str(target)],
+        [str(_NFPM), "package", "--config", str(config), "--packager", kind, "--target", str(target)],
         capture_output=True, text=True, check=False, cwd=config.parent,
         env={**os.environ, "SOURCE_DATE_EPOCH": str(places.source_time())},
     )  # fmt: skip
@@ -345,6 +374,8 @@ def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
     info.uid = info.gid = 0
     info.uname = info.gname = ""
     info.mtime = places.source_time()
+    # Not the builder's umask: what was built runs by the owner's bits.
+    info.mode = 0o777 if info.issym() else 0o755 if info.isdir() or info.mode & 0o100 else 0o644
     if info.islnk():
         raise ValueError(f"{info.name} would be a second name of another file")
     return info

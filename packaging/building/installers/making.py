@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from building import payload
@@ -29,12 +29,12 @@ def make_all(
     could_not: list[str] = []
     system = source.platform.partition("-")[0]
     if system == "linux":
-        wanted: list[Callable[[], Path]] = [
-            *(lambda kind=kind: linux.package(source, kind, out, fast=fast) for kind in linux.KINDS),
-            lambda: linux.tarball(source, out, fast=fast),
-        ]
-        for make in wanted:
-            made.append(make())
+        for kind in (*linux.KINDS, linux.TARBALL):
+            if missing := linux.missing(kind, fast=fast):
+                could_not.append(f"{linux.WORDS[kind]}: {'; '.join(missing)}")
+                continue
+            make = linux.tarball if kind == linux.TARBALL else partial(linux.package, kind=kind)
+            made.append(make(source, out=out, fast=fast))
             if say is not None:
                 say(f"made {made[-1].name}")
     for name, module in (("windows", windows), ("macos", macos)):
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--channel", default="stable")
     parser.add_argument("--fast", action="store_true", help="large and quick, for trying out")
     options = parser.parse_args(arguments)
-    built = payload.build()
+    if sys.platform == "linux" and (why := linux.lacks("objdump")):
+        sys.exit(f"installers: nothing can be built: {why}")
+    built = payload.build(release=True)
     source = layout.Source(
         payload=options.payload or built / "payload",
         launcher=built / "launcher",
@@ -70,13 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if bool(source.url) != bool(source.root):
         sys.exit("installers: updates need both --url and --root")
-    if shutil.which("objdump") is None:
-        sys.exit("installers: objdump is needed; on Debian: apt-get install binutils")
     made, could_not = make_all(source, options.out.absolute(), fast=options.fast)
     for path in made:
         print(path)  # noqa: T201
     for line in could_not:
         sys.stderr.write(f"not made: {line}\n")
+    if not made:
+        sys.exit("installers: nothing could be made")
 
 
 if __name__ == "__main__":

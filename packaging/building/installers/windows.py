@@ -6,6 +6,7 @@ mistake in its script shows here. It has not been run.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -27,7 +28,7 @@ def not_here() -> list[str]:
 def make(source: layout.Source, out: Path) -> tuple[list[Path], list[str]]:
     """Make it where there is a payload for Windows; says why not otherwise."""
     if shutil.which("makensis") is None:
-        return [], ["the installer for Windows: makensis (NSIS) is not installed"]
+        return [], ["the installer for Windows: makensis is not installed (it comes with NSIS)"]
     return [compile_installer(source, out)], []
 
 
@@ -40,6 +41,8 @@ def compile_installer(source: layout.Source, out: Path) -> Path:
         layout.lay_out(source, "windows", work / "files")
         icons.draw(work / "icons")
         shutil.copyfile(places.SOURCE / "LICENSE", work / "LICENSE.txt")
+        for path in work.rglob("*"):
+            os.utime(path, (places.source_time(),) * 2)  # the installer has the files' times in it
         done = subprocess.run(
             [
                 "makensis", "-V2", "-WX", "-NOCD", "-INPUTCHARSET", "UTF8",
@@ -50,6 +53,7 @@ def compile_installer(source: layout.Source, out: Path) -> Path:
                 str(DATA / "ostler.nsi"),
             ],
             capture_output=True, text=True, check=False,
+            env={**os.environ, "SOURCE_DATE_EPOCH": str(places.source_time())},
         )  # fmt: skip
         if done.returncode != 0:
             raise RuntimeError(f"makensis: {done.stdout}{done.stderr}")
