@@ -111,6 +111,7 @@ class JobKeeper:
         reach: Callable[[str], None] = lambda place: None,
         rules: Callable[[], KeepRules] = KeepRules,
         stall_s: Callable[[], float] = lambda: STALL_S,
+        keep_bytes: Callable[[], int] = lambda: 0,
     ) -> None:
         """
         Args:
@@ -119,6 +120,7 @@ class JobKeeper:
             told: Hears of which conversation a job has ended or got a notice.
             expects: Hears, before it is started, which task starts a job that will wake it.
             reach: Places where tests kill the daemon.
+            keep_bytes: How much of an output is kept of a job that is started now; 0: all of it.
         """
         self.store = store
         self.files = JobFiles(root)
@@ -126,6 +128,7 @@ class JobKeeper:
         self.carry = carry
         self.reach = reach
         self.stall_s = stall_s
+        self.keep_bytes = keep_bytes
         self.lives: dict[str, JobLife] = {}
         self._owner = owner
         self._gate = gate

@@ -21,6 +21,7 @@ from daemon_core.jobs.files import owner_of
 from daemon_core.jobs.stalls import Prompt, prompt_of
 from daemon_core.jobs.store import JobNotice, JobRecord
 from daemon_core.processes import (
+    OUTPUT_KEEP_LEAST_BYTES,
     EndedError,
     ExitStatus,
     Lost,
@@ -137,6 +138,9 @@ class JobLife:
         if start is None:
             return "what was needed to start it is gone"
         job.started_at = _now()
+        kept_bytes = self.keeper.keep_bytes()
+        if kept_bytes:
+            kept_bytes = max(kept_bytes, OUTPUT_KEEP_LEAST_BYTES)
         spec = RunSpec(
             run_dir=self.directory,
             argv=start.argv,
@@ -145,6 +149,7 @@ class JobLife:
             stdin=None,
             terminal=TERMINAL_SIZE if job.terminal else None,
             time_limit_s=job.time_limit_s,
+            output_keep=(kept_bytes, kept_bytes),
             mark=job.mark,
             socket_dir=self.keeper.socket_dir,
             owner=owner_of(job),

@@ -1,7 +1,8 @@
 """A job's output as it is read: pieces of the file at any offset, and a digest for an agent.
 
-The file may be huge and grow meanwhile, so nothing here reads more than a window of it. All functions touch
-the disk: call them in a thread.
+It may be huge and grow meanwhile, so nothing here reads more than a window of it; and its middle may have
+been dropped (``processes.outputs``): offsets and sizes are those of the whole. All functions touch the disk:
+call them in a thread.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+
+from daemon_core.processes import outputs
 
 DIGEST_LIMIT_CHARS: Final = 16_000
 """Of a digest: what is longer is told by its beginning and its end."""
@@ -38,9 +41,12 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of an output."""
 
     offset: int
+    """Where it begins: later than asked for where that was dropped, earlier where that is beyond the end."""
     data: bytes
     size: int
-    """Of the whole output at that moment."""
+    """Of the whole output at that moment, what was dropped included."""
+    gap: outputs.Gap | None = None
+    """What was dropped."""
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,14 +56,13 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     """Bytes of the whole output."""
     shortened: bool
+    gap: outputs.Gap | None = None
+    """What was dropped and cannot be read any more."""
 
 
 def size_of(directory: Path, stream: str = "stdout") -> int:
     """Bytes of a job's output so far; 0 where there is none (yet)."""
-    try:
-        return os.stat(directory / stream).st_size
-    except FileNotFoundError:
-        return 0
+    return outputs.size(directory, stream)
 
 
 def grew_at(directory: Path) -> float:
@@ -72,16 +77,19 @@ def grew_at(directory: Path) -> float:
 
 def read_piece(directory: Path, stream: str, offset: int, limit: int) -> Piece:
     """At most ``limit`` bytes from ``offset`` on. Raises ``OSError``."""
-    try:
-        fd = os.open(directory / stream, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError:
-        return Piece(offset=0, data=b"", size=0)
-    with open(fd, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        start = min(offset, size)
-        file.seek(start)
-        data = file.read(min(limit, PIECE_LIMIT_BYTES, size - start)) if size > start else b""
-    return Piece(offset=start, data=data or b"", size=size)
+    size = outputs.size(directory, stream)
+    start = at = min(offset, size)
+    left = min(limit, PIECE_LIMIT_BYTES, size - start)
+    parts: list[bytes] = []
+    while left > 0:
+        found, data = outputs.read(directory, stream, at, left)
+        if not data or (parts and found != at):
+            break  # what follows was dropped
+        if not parts:
+            start = found
+        parts.append(data)
+        at, left = found + len(data), left - len(data)
+    return Piece(offset=start, data=b"".join(parts), size=max(size, at), gap=outputs.gap(directory, stream))
 
 
 def read_tail(directory: Path, stream: str, limit: int = TAIL_BYTES) -> bytes:
@@ -103,11 +111,21 @@ def digest(directory: Path, stream: str = "stdout", limit: int = DIGEST_LIMIT_CH
         tail = plain(last.data, cut_start=True)
         if last.offset == len(first.data) and len(head) + len(tail) <= limit:
             return Digest(text=head + tail, size=first.size, shortened=False)
-    note = f"\n[... shortened: the output has {first.size:,} bytes in all ...]\n"
+    note = f"\n[... shortened: the output has {first.size:,} bytes in all{dropped_words(first.gap)} ...]\n"
     half = (limit - len(note)) // 2
     return Digest(
-        text=head[:half].rstrip("\n") + note + tail[-half:].lstrip("\n"), size=first.size, shortened=True
+        text=head[:half].rstrip("\n") + note + tail[-half:].lstrip("\n"),
+        size=first.size,
+        shortened=True,
+        gap=first.gap,
     )
+
+
+def dropped_words(gap: outputs.Gap | None) -> str:
+    """That a part cannot be read any more, to go behind the size; empty where all of it can."""
+    if gap is None:
+        return ""
+    return f"; bytes {gap.start:,} to {gap.end:,} were dropped, since it is longer than is kept"
 
 
 def plain(data: bytes, *, cut_start: bool = False, cut_end: bool = False) -> str:

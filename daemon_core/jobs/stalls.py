@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from daemon_core.jobs.menus import MENU_LINES, is_menu
+
 STALL_S: Final = 45.0
 """How long the output must not have grown."""
 LINE_LIMIT_CHARS: Final = 400
@@ -22,7 +24,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What seems to be asked."""
 
     kind: str
-    """password, confirm, pager, key, host_key, repl, enter, choice."""
+    """password, confirm, pager, key, host_key, repl, enter, choice, menu."""
     advice: str
     """What to do about it, for an agent; ``{id}`` stands for the job's id."""
 
@@ -116,24 +118,45 @@ def prompt_of(tail: str, raw: bytes = b"") -> Prompt | None:
     """
     if _REVERSE.search(raw):
         return _PAGER
+    if is_menu(tail.splitlines()[-MENU_LINES:]):
+        return _MENU
     lines = tail.rstrip("\n\r").splitlines()
     if not lines:
         return None
-    # A menu prints its choices below the question: then the question is the line before. Only for the kinds
-    # that are sure is a line looked at that has an end.
+    # Only for the kinds that are sure is a line looked at that has an end.
     last = lines[-1].strip("\x00")
     if not last.strip() or len(last) > LINE_LIMIT_CHARS:
         return None
     ended = tail.endswith(("\n", "\r"))
     for kind, pattern, advice in _KINDS:
-        if ended and kind not in _SURE:
-            continue
-        if pattern.search(last):
+        wanted = _WITH_END.get(kind) if ended else pattern
+        if wanted is not None and wanted.search(last):
             return Prompt(kind=kind, advice=advice)
     return None
 
 
+_MENU: Final = Prompt(
+    kind="menu",
+    advice="It shows a menu. `ostler job input {id} ''` takes what is marked, `ostler job input {id}"
+    " --no-newline $'\\e[B'` moves the mark down by one. Surer is the option that names the choice, or one"
+    " such as --yes: kill it with `ostler job kill {id}` and start it with that",
+)
 _PAGER: Final = next(Prompt(kind=kind, advice=advice) for kind, _, advice in _KINDS if kind == "pager")
 _REVERSE: Final = re.compile(rb"\x1b\[7m[^\n\x1b]{1,200}\x1b\[(27|0)?m(\x1b\[K)?\Z")
-_SURE: Final = frozenset({"host_key", "confirm", "key", "password"})
-"""Kinds that are asked on a line of their own, too, with the answer wanted below it."""
+_WITH_END: Final[dict[str, re.Pattern[str]]] = {
+    "host_key": re.compile(r"continue connecting \(yes/no", re.I),
+    # A log may speak of passwords and tokens; a question begins like a sentence and ends with a colon.
+    "password": re.compile(
+        r"^(?!(?i:error|warning|note|fatal|info|debug)\b)[A-Z\[(][^\n<>]{0,80}\b"
+        r"([Pp]assword|[Pp]assphrase|PIN|([Vv]erification|[Oo]ne-time|[Ss]ecurity) code)\b[^\n<>]{0,40}:\s*$"
+        r"|^(Password|Passphrase|Passcode|PIN)\s*:\s*$"
+    ),
+    "confirm": re.compile(
+        r"([\[(]\s*(y(es)?\s*[/|]\s*n(o)?|n(o)?\s*[/|]\s*y(es)?)([/|][^\])\n]{0,30})?\s*[\])]\s*[?:]?"
+        r"|\b(are you sure|is this ok|ok to proceed|overwrite|proceed|continue)\b[^\n]{0,80}\?)\s*$",
+        re.I,
+    ),
+    "key": next(pattern for kind, pattern, _ in _KINDS if kind == "key"),
+}
+"""What is asked on a line of its own, too, with the answer wanted below it; narrower, since most of what
+has a line end is no question."""

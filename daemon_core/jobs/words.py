@@ -75,7 +75,8 @@ def _shown(job: JobRecord, output: Digest, path: str, what: str) -> list[str]:
     if not output.size:
         return [f"{what} is empty."]
     place = f", in {path}" if path else ""
-    more = f"; `ostler job output {job.id[:8]} --offset N` reads any part of it" if output.shortened else ""
+    what_part = "any part of it" if output.gap is None else "any part that is left"
+    more = f"; `ostler job output {job.id[:8]} --offset N` reads {what_part}" if output.shortened else ""
     return [f"{what} ({output.size:,} bytes{place}{more}):", _fenced(output.text)]
 
 

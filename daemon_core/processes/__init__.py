@@ -10,6 +10,7 @@ It must not know what runs: no task, no agent, no server, no journal, no setting
 
 from .client import (
     MARK_VARIABLE,
+    OUTPUT_KEEP_LEAST_BYTES,
     Lost,
     NeverStarted,
     OutputState,
@@ -29,6 +30,7 @@ from .tree import Identity, end_survivors
 
 __all__ = [
     "MARK_VARIABLE",
+    "OUTPUT_KEEP_LEAST_BYTES",
     "EndedError",
     "ExitStatus",
     "Identity",

@@ -52,6 +52,7 @@ POLL_INTERVAL_S = 0.5
 CONNECT_PATIENCE_S = 2.0
 START_PATIENCE_S = 10.0
 LOCK_PATIENCE_S = 2.0
+OUTPUT_KEEP_LEAST_BYTES = 1 << 20
 DISK_RETRY_FIRST_S = 1.0
 DISK_RETRY_LAST_S = 5.0
 
@@ -71,6 +72,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     # (bytes, files): output without end goes on in a new file after so many bytes; so many files are kept, at
     # least two, to be read with `outputs`. None: all of it is one file.
     output_limit: tuple[int, int] | None = None
+    # Bytes of stdout and stderr that are kept: of what is longer the middle is dropped while the child goes
+    # on. The first quarter stays, and the newest half at least; offsets stay what they are. 0: all is kept.
+    output_keep: tuple[int, int] = (0, 0)
     lock_fds: tuple[
         int, ...
     ] = ()  # open file descriptions that the shim keeps open; the caller keeps its own
@@ -182,6 +186,8 @@ async def spawn(spec: RunSpec) -> Shim:
         detail = str(spec.cwd) if words[2] == "chdir" else spec.argv[0] if words[2] == "exec" else words[2]
         raise SpawnError(spec.run_dir, int(words[1]), words[2].split(" ")[0], detail)
     found = await attach(spec.run_dir)
+    if words[0] == "ready" and isinstance(found, Shim):
+        return found
     if isinstance(found, Lost):
         raise LostError(spec.run_dir, found.info)
     if isinstance(found, NeverStarted):
@@ -653,6 +659,8 @@ def encode_spec(spec: RunSpec, socket: str) -> bytes:
         fields.append(("limit_ms", b"%d" % max(1, round(spec.time_limit_s * 1000))))
     if spec.output_limit is not None:
         fields.append(("output_limit", b"%d %d" % spec.output_limit))
+    if any(spec.output_keep):
+        fields.append(("output_keep", b"%d %d" % spec.output_keep))
     if spec.stdin is not None:
         fields.append(("stdin", spec.stdin))
     return b"".join(b"%s %d\n%s\n" % (key.encode(), len(value), value) for key, value in fields)
@@ -671,6 +679,12 @@ def _check(spec: RunSpec) -> None:
         raise ValueError(f"a terminal has 1 to 65535 rows and columns: {spec.terminal!r}")
     if spec.output_limit is not None and (spec.output_limit[0] < 1 or spec.output_limit[1] < 2):
         raise ValueError(f"output goes into at least two files of at least one byte: {spec.output_limit!r}")
+    if spec.output_limit is not None and any(spec.output_keep):
+        raise ValueError("output is kept in further files or without its middle, not both")
+    if any(0 != size < OUTPUT_KEEP_LEAST_BYTES for size in spec.output_keep):
+        raise ValueError(
+            f"at least {OUTPUT_KEEP_LEAST_BYTES} bytes of an output are kept: {spec.output_keep!r}"
+        )
     texts = [*spec.argv, str(spec.cwd), *spec.env, *spec.env.values()]
     if any("\0" in text for text in texts):
         raise ValueError("an argument or a variable contains a null byte")

@@ -1,9 +1,10 @@
 """The output of a run as one stretch of bytes, also where it is in several files.
 
 A run with an output limit has its newest output in ``stdout`` and what came before in ``stdout.START``, where
-START is the offset of that file's first byte; the oldest are gone. All offsets here are those of the whole.
-Reads only, from any process, while the shim goes on writing and renaming: whoever asks gets bytes that belong
-at the offset that is told with them.
+START is the offset of that file's first byte; the oldest are gone. One whose output is kept up to a size has
+a hole in its middle, named in ``stdout.gap``, or files as above whose first one stays. All offsets here are
+those of the whole. Reads only, from any process, while the shim goes on writing, renaming and dropping:
+whoever asks gets bytes that belong at the offset that is told with them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ _PAUSE_S = 0.001
 class _File(NamedTuple):
     start: int
     path: Path
+
+
+class Gap(NamedTuple):
+    """A stretch in the middle that was dropped: from ``start`` up to ``end``, which is there again."""
+
+    start: int
+    end: int
 
 
 class _Newest(NamedTuple):
@@ -47,6 +55,21 @@ def first(run_dir: Path, name: str) -> int:
     return older[0].start if older else 0
 
 
+def gap(run_dir: Path, name: str) -> Gap | None:
+    """What was dropped out of the middle. Raises OSError."""
+    found = _hole(run_dir, name)
+    if found is not None:
+        return found
+    older = _older(run_dir, name)
+    if len(older) < 2 or older[0].start:
+        return None
+    try:
+        end = older[0].path.stat().st_size
+    except FileNotFoundError:
+        return None
+    return Gap(end, older[1].start) if older[1].start > end else None
+
+
 def read(run_dir: Path, name: str, offset: int, limit: int) -> tuple[int, bytes]:
     """Up to ``limit`` bytes from ``offset`` on, and the offset that they begin at.
 
@@ -59,11 +82,20 @@ def read(run_dir: Path, name: str, offset: int, limit: int) -> tuple[int, bytes]
         try:
             if offset >= newest.start:
                 os.lseek(newest.fd, offset - newest.start, os.SEEK_SET)  # no pread on Windows
-                return offset, os.read(newest.fd, limit)
+                data = os.read(newest.fd, limit)
+                # Looked at afterwards: what is dropped is said first, so these bytes are none of a hole.
+                gone = _hole(run_dir, name) if not newest.older else None
+                if gone is None or offset >= gone.end or offset + len(data) <= gone.start:
+                    return offset, data
+                if offset < gone.start:
+                    return offset, data[: gone.start - offset]
+                offset = gone.end
+                continue
         finally:
             os.close(newest.fd)
         if newest.older:
             offset = max(offset, newest.older[0].start)
+        following = newest.start
         for file in reversed(newest.older):
             if offset >= file.start:
                 try:
@@ -74,11 +106,22 @@ def read(run_dir: Path, name: str, offset: int, limit: int) -> tuple[int, bytes]
                     break  # removed meanwhile: look again at what there is
                 if data:
                     return offset, data
-                offset = max(offset, newest.start)
+                offset = max(offset, following)
                 break
+            following = file.start
         else:
             offset = newest.start
     return offset, b""
+
+
+def _hole(run_dir: Path, name: str) -> Gap | None:
+    try:
+        start, end = (run_dir / f"{name}.gap").read_bytes().split()
+        return Gap(int(start), int(end))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:  # written in one piece, so somebody else's doing, or a power cut: as good as none
+        return None
 
 
 def _older(run_dir: Path, name: str) -> list[_File]:

@@ -3,7 +3,8 @@
 Run as ``python -I -S shim.py RUN_DIR SPEC_NAME [FD ...]``, or as ``shim.py RUN_DIR --standby`` with a socket
 as standard input, over which the rest comes later (`stand_by`); it knows nothing of the rest of the project.
 Ten of them must cost next to nothing, so it imports only modules that are written in C, and is one file
-although it is long: a second one would have to be found, read and kept in step. Rules it keeps:
+although it is long: a second one would have to be found, read and kept in step (measured as five files, a
+start takes a tenth more processor time and each shim 20 KiB more). Rules it keeps:
 
 1. **Started at most once.** It holds the flock on ``lock`` for as long as it lives and refuses a directory
    with a ``shim.json`` or an ``exit.json``. ``shim.json`` is on disk before the child may exec: a shim that
@@ -26,6 +27,9 @@ although it is long: a second one would have to be found, read and kept in step.
 8. **Output that may be without end** (``output_limit`` in the spec) goes on in a new file when the present
    one is full: that is renamed to ``stdout.START``, START being the offset of its first byte in the whole
    output, and the oldest are removed. Sizes and offsets on the socket are always those of the whole output.
+9. **Output that is kept up to a size** (``output_keep``) loses its middle when it gets there: the blocks are
+   given back, the file's length stays, and ``stdout.gap`` says from where to where ("START END") before it
+   happens. Where no hole can be made it goes on in further files as above, and the first one stays.
 
 Protocol on the socket: requests are lines ``ID COMMAND [ARG ...]``, answers ``ID ok [KEY=VALUE ...]`` or
 ``ID err CODE``, in any order. Commands: ``status``; ``watch OUT ERR`` (answered once stdout is longer than
@@ -86,6 +90,10 @@ CLONE_INTO_CGROUP = 0x200000000
 # The module termios would cost memory for two numbers.
 TIOCSCTTY = 0x540E if LINUX else 0x20007461
 TIOCSWINSZ = 0x5414 if LINUX else 0x80087467
+PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01  # FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE
+F_PUNCHHOLE = 99  # macOS
+HOLE_UNIT_BYTES = 65536  # no file system's blocks are larger
+NO_LIMIT = 1 << 62
 
 
 class RefusedError(Exception):
@@ -215,6 +223,28 @@ def call_c(name: str, *arguments: object) -> int:
 def prctl(option: int, value: int) -> bool:
     """prctl(2); False if it is not done."""
     return call_c("prctl", option, value, 0, 0, 0) == 0
+
+
+def punch(fd: int, start: int, length: int) -> bool:
+    """Gives the blocks of a stretch of a file back; its length stays. False where that cannot be had."""
+    if LINUX:
+        try:
+            import _ctypes
+
+            # As an argument a Python integer would be cut down to 32 bits.
+            wide = type("wide", (_ctypes._SimpleCData,), {"_type_": "q"})
+        except Exception:  # noqa: BLE001 - as in call_c
+            return False
+        # The offsets have 64 bits on 64-bit systems alone.
+        wanted = sys.maxsize > 1 << 32
+        return wanted and call_c("fallocate", fd, PUNCH_HOLE_KEEP_SIZE, wide(start), wide(length)) == 0
+    # struct fpunchhole: flags, reserved, offset, length.
+    block = bytes(8) + start.to_bytes(8, sys.byteorder) + length.to_bytes(8, sys.byteorder)
+    try:
+        fcntl.fcntl(fd, F_PUNCHHOLE, block)
+    except OSError:
+        return False
+    return True
 
 
 def fork_into(cgroup: str) -> int:
@@ -354,6 +384,7 @@ class Spec:
         self.terminal: tuple[int, int] | None = None  # (rows, columns): the child gets a pseudo-terminal
         self.limit_s = 0.0  # how long the child may run; 0: no limit
         self.output_limit = (0, 0)  # (bytes, files): how much of each output is kept; 0: all in one file
+        self.output_keep = (0, 0)  # bytes of stdout and stderr that are kept, without their middle; 0: all
         at = 0
         while at < len(data):
             end = data.index(b"\n", at)
@@ -387,6 +418,9 @@ class Spec:
             elif key == b"output_limit":
                 size, count = value.split(b" ")
                 self.output_limit = (int(size), max(2, int(count)))
+            elif key == b"output_keep":
+                out, err = value.split(b" ")
+                self.output_keep = (int(out), int(err))
         if not self.argv or not self.socket:
             raise ValueError("incomplete spec")
 
@@ -394,9 +428,12 @@ class Spec:
 class Output:
     """One output pipe of the child and the file it is appended to."""
 
-    __slots__ = ("file", "full", "held", "name", "pipe", "size", "start")
+    __slots__ = (
+        *("file", "full", "held", "name", "pipe", "size", "start"),
+        *("gap_end", "keep", "keep_at", "limit"),
+    )
 
-    def __init__(self, pipe: int, name: str) -> None:
+    def __init__(self, pipe: int, name: str, limit: tuple[int, int], keep: int) -> None:
         self.pipe = pipe  # -1: at its end
         self.name = name
         self.file = posix.open(name, posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC, 0o600)
@@ -404,6 +441,10 @@ class Output:
         self.start = 0  # offset of the file's first byte in the whole
         self.full: list[str] = []  # names of the files before it that are still there
         self.held = b""  # read from the pipe, not yet in the file; the pipe is not read while there is any
+        self.limit = limit  # (bytes of a file, files); 0: all in one file
+        self.keep = keep  # bytes that are kept, without the middle
+        self.keep_at = keep or NO_LIMIT  # the size at which more of the middle goes
+        self.gap_end = 0  # where what has gone ends
 
 
 class Connection:
@@ -501,11 +542,11 @@ class Shim:
             out_r, stdin_r = open_terminal(self.spec.terminal)
             self.stdin_pipe = fcntl.fcntl(out_r, fcntl.F_DUPFD_CLOEXEC, 0)
             out_w = err_w = stdin_r
-            self.outputs = [Output(out_r, "stdout"), Output(-1, "stderr")]
+            self.outputs = self.make_outputs(out_r)
         else:
             stdin_r, self.stdin_pipe = posix.pipe()
             out_r, out_w = posix.pipe()
-            self.outputs = [Output(out_r, "stdout"), Output(-1, "stderr")]
+            self.outputs = self.make_outputs(out_r)
             err_w = out_w
             if not self.spec.merge_stderr:
                 self.outputs[1].pipe, err_w = posix.pipe()
@@ -555,6 +596,10 @@ class Shim:
             remove("output.reserve")
             self.write_exit({"code": None, "signal": None, "reason": "spawn_failed", "error": text})
             raise RefusedError(f"error {number} {what}")
+
+    def make_outputs(self, pipe: int) -> list[Output]:
+        limit, (out, err) = self.spec.output_limit, self.spec.output_keep
+        return [Output(pipe, "stdout", limit, out), Output(-1, "stderr", limit, err)]
 
     def record_first_input(self) -> None:
         """Records what the spec has for stdin; it is forwarded once the child runs. Raises OSError."""
@@ -753,13 +798,15 @@ class Shim:
                 return True
             self.last_output = time.monotonic()
             view = memoryview(self.chunk)[:size]
-            if self.spec.output_limit[0]:
+            if output.limit[0]:
                 self.turn_over(output)
             try:
                 done = posix.write(output.file, view)
             except OSError:
                 done = 0
             output.size += done
+            if output.size >= output.keep_at:
+                self.drop_middle(output)
             if done < size:
                 output.held = bytes(view[done:])
                 self.append(output)
@@ -786,7 +833,7 @@ class Shim:
 
         Nothing is copied and nothing cut off: whoever has the old file open reads it to its end.
         """
-        limit, count = self.spec.output_limit
+        limit, count = output.limit
         if output.size - output.start < limit:
             return
         fresh, old = output.name + ".new", f"{output.name}.{output.start}"
@@ -806,7 +853,30 @@ class Shim:
         output.start = output.size
         output.full.append(old)
         while len(output.full) >= count:
-            remove(output.full.pop(0))
+            remove(output.full.pop(1 if output.keep else 0))
+
+    def drop_middle(self, output: Output) -> None:
+        """Makes room: of an output that has reached its limit a quarter at the beginning stays, and half of
+        the limit at the end. It is recorded first, so nobody takes the hole for output."""
+        quarter = output.keep // 4
+        output.keep_at = output.size + quarter
+        start = quarter + -quarter % HOLE_UNIT_BYTES
+        end = (output.size - 2 * quarter) // HOLE_UNIT_BYTES * HOLE_UNIT_BYTES
+        begin = output.gap_end or start
+        if end <= begin:
+            return
+        record = output.name + ".gap"
+        try:
+            write_atomically(record, f"{start} {end}\n")
+        except OSError:
+            return  # a full disk: tried again after the next quarter
+        if punch(output.file, begin, end - begin):
+            output.gap_end = end
+        elif not output.gap_end:
+            remove(record)
+            output.keep_at = NO_LIMIT
+            output.limit = (quarter, 3)
+            self.turn_over(output)
 
     def drain(self) -> None:
         """After the sweep: what is still in the pipes, then the end. Comes back later if the disk is full."""

@@ -12,6 +12,8 @@ Run as ``python -I shim_windows.py RUN_DIR SPEC_NAME``. What differs, and why:
   ends the job's members.
 - The lock is a byte-range lock, which the system takes back when the process dies, a little later than on
   POSIX.
+- Output that is kept up to a size loses its middle as there; where the file system makes no holes (all but
+  NTFS and ReFS) it is kept whole.
 - Not available: handing over open directory locks (a handle would have to be duplicated into the shim; the
   client passes none), and room reserved for output on a full disk (``exit.json`` has its room).
 """
@@ -47,6 +49,9 @@ JOB_BASIC_PROCESS_ID_LIST = 3
 JOB_EXTENDED_LIMITS = 9
 JOB_KILL_ON_CLOSE = 0x2000
 JOB_BREAKAWAY_OK = 0x0800  # for the shims of jobs that a run asks for
+FSCTL_SET_SPARSE = 0x000900C4
+FSCTL_SET_ZERO_DATA = 0x000980C8
+HOLE_UNIT_BYTES = 65536
 PROCESS_TERMINATE_AND_QUERY = 0x0001 | 0x1000
 MEMBERS_LIMIT = 4096
 
@@ -125,6 +130,26 @@ class Job:
         return len(ended)
 
 
+def punch(file: int, start: int, end: int) -> bool:
+    """Gives the blocks of a stretch of a file back; its length stays. False where that cannot be had."""
+    handle = wintypes.HANDLE(msvcrt.get_osfhandle(file))
+    done = wintypes.DWORD()
+    stretch = (ctypes.c_int64 * 2)(start, end)  # FILE_ZERO_DATA_INFORMATION
+    return bool(
+        kernel32.DeviceIoControl(handle, FSCTL_SET_SPARSE, None, 0, None, 0, ctypes.byref(done), None)
+        and kernel32.DeviceIoControl(
+            handle,
+            FSCTL_SET_ZERO_DATA,
+            ctypes.byref(stretch),
+            ctypes.sizeof(stretch),
+            None,
+            0,
+            ctypes.byref(done),
+            None,
+        )
+    )
+
+
 def started_at() -> int:
     """Microseconds since 1970, as psutil gives them, approximately."""
     return int(time.time() * 1e6)
@@ -146,6 +171,8 @@ class Run:
         self.merge = one.get("merge_stderr") == b"1"
         self.first = one.get("stdin")
         self.close_first = one.get("close_stdin") == b"1"
+        out, err = (int(size) for size in one.get("output_keep", b"0 0").split())
+        self.keep = {"stdout": out, "stderr": err}
         self.job = Job()
         self.sizes = {"stdout": 0, "stderr": 0}
         self.stalled = False
@@ -203,6 +230,7 @@ class Run:
 
     def relay(self, name: str, pipe: int, file: int) -> None:
         """Thread: pipe to file. A disk that takes nothing stops the reading, so the child waits."""
+        drop_at = self.keep[name] or sys.maxsize
         while data := os.read(pipe, CHUNK_BYTES):
             self.last_output = time.monotonic()
             pause_s = RETRY_FIRST_S
@@ -217,7 +245,28 @@ class Run:
                 self.stalled = False
                 self.sizes[name] += done
                 data = data[done:]
+            if self.sizes[name] >= drop_at:
+                drop_at = self.drop_middle(name, file)
             self.loop.call_soon_threadsafe(self.answer_watches)
+
+    def drop_middle(self, name: str, file: int) -> int:
+        """Of an output that has reached its limit a quarter at the beginning stays, and half of the limit at
+        the end; recorded first. Gives the size at which that is done again."""
+        size, quarter = self.sizes[name], self.keep[name] // 4
+        start = quarter + -quarter % HOLE_UNIT_BYTES
+        end = (size - 2 * quarter) // HOLE_UNIT_BYTES * HOLE_UNIT_BYTES
+        record = self.dir / f"{name}.gap"
+        new = self.dir / f"{name}.gap.new"
+        try:
+            known = record.exists()
+            new.write_text(f"{start} {end}\n", "ascii")
+            os.replace(new, record)
+        except OSError:
+            return size + quarter  # a full disk: tried again after the next quarter
+        if not punch(file, start, end) and not known:
+            record.unlink(missing_ok=True)
+            return sys.maxsize
+        return size + quarter
 
     def feed(self) -> None:
         """Thread: what was said, to the child, as far as it reads."""

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from daemon_core.jobs import output
 from daemon_core.jobs.keeper import TakenError
 from daemon_core.jobs.retention import KeepRules
 from daemon_core.jobs.store import JobStore
-from daemon_core.processes import read_state
+from daemon_core.processes import OUTPUT_KEEP_LEAST_BYTES, read_state
 from daemon_core.tasks.barrier import BarrierUpError
 from tests.jobs.world import CONVERSATION, JobWorld
 
@@ -452,6 +453,36 @@ async def test_ended_jobs_go_with_their_files_and_running_ones_stay(world: JobWo
     await world.keeper.prune()
     assert [job.id for job in await world.keeper.jobs()] == [going.id]
     assert os.listdir(world.root / "jobs") == [going.id]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+async def test_output_without_end_does_not_fill_the_disk(world: JobWorld, terminal: bool) -> None:
+    """The command goes on unharmed, beginning and end stay, the true size is told; also after a restart."""
+    world.keep_bytes = 1  # the least there is takes its place
+    size = 6 * OUTPUT_KEEP_LEAST_BYTES
+    job = await world.start(
+        f"head -c {size} /dev/zero | tr '\\0' x; echo; echo at the end", terminal=terminal
+    )
+    await world.leave()
+    await world.begin()
+    done = await world.ended(job.id)
+    assert (done.status, done.exit_code) == ("done", 0)
+    place = world.keeper.files.of(job.id)
+    whole = size + len("\nat the end\n") + 2 * terminal
+    assert output.size_of(place) == whole
+    assert world.keeper.files.used_bytes(job.id) < 1.3 * OUTPUT_KEEP_LEAST_BYTES
+    digest = output.digest(place)
+    assert digest.text.startswith("xxxx")
+    assert digest.text.endswith("at the end\n")
+    assert f"{whole:,} bytes in all; bytes " in digest.text
+    assert digest.gap is not None
+    inside = output.read_piece(place, "stdout", digest.gap.start + 1000, 4)
+    assert (inside.offset, inside.data, inside.size) == (digest.gap.end, b"xxxx", whole)
+    edge = output.read_piece(place, "stdout", digest.gap.start - 3, 100)
+    assert (edge.offset, edge.data, edge.gap) == (digest.gap.start - 3, b"xxx", digest.gap)
+    (notice,) = await world.of(job.id)
+    assert "any part that is left" in notice.body
+    assert "were dropped" in notice.body
 
 
 async def test_beyond_their_room_ended_jobs_go_and_running_ones_stay(world: JobWorld) -> None:

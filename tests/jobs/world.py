@@ -35,6 +35,7 @@ class JobWorld:
         self.barrier = Barrier()
         self.rules = KeepRules()
         self.stall_s = 45.0
+        self.keep_bytes = 0
         self.journal: Journal
         self.notices: Notices
         self.keeper: JobKeeper
@@ -58,6 +59,7 @@ class JobWorld:
             told=self.told.append,
             rules=lambda: self.rules,
             stall_s=lambda: self.stall_s,
+            keep_bytes=lambda: self.keep_bytes,
         )
         await self.keeper.recover()
 

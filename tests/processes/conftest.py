@@ -91,7 +91,7 @@ def marked_processes(prefix: str) -> list[str]:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if f"OSTLER_MARK={prefix}".encode() in (path / "environ").read_bytes():
-                found.append((path / "cmdline").read_text().replace("\0", " "))
+                found.append((path / "cmdline").read_text(errors="replace").replace("\0", " "))
         except OSError:
             pass
     return found
@@ -102,7 +102,8 @@ def shims_below(base: Path) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            if str(base) in (path / "cmdline").read_text() and "shim" in (path / "cmdline").read_text():
+            command = (path / "cmdline").read_text(errors="replace")  # those of others may be no text
+            if str(base) in command and "shim" in command:
                 found.append(int(path.name))
         except OSError:
             pass
