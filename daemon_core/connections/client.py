@@ -24,7 +24,7 @@ import io
 import ssl
 import sys
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, TypeVar, get_origin
 
@@ -305,9 +305,17 @@ class ServerClient:
             entry.setdefault("status", "online")
         return await self._ask(wire.RegisterResponse, "/api/daemon/register", body)
 
-    async def deregister(self, runtime_ids: Iterable[str]) -> None:
-        """Show these runtimes offline. Their tasks are not touched."""
+    async def deregister(
+        self, runtime_ids: Iterable[str], reasons: Mapping[str, wire.OfflineReason] | None = None
+    ) -> None:
+        """Show these runtimes offline. Their tasks are not touched.
+
+        Args:
+            reasons: why, by runtime id; earlier servers pass that over.
+        """
         request = wire.DeregisterRequest(runtime_ids=list(runtime_ids))
+        if reasons:
+            request.offline_reasons = dict(reasons)
         await self._tell("/api/daemon/deregister", request, timeout_s=self.timeouts.deregister_s)
 
     async def heartbeat(self, runtime_id: str) -> wire.HeartbeatResponse:

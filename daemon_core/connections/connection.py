@@ -141,6 +141,12 @@ class Connection:
         return self._list.known
 
     @property
+    def is_later(self) -> bool:
+        """Whether the server is known to be one of the later ones, which leave what runs alone for as long as
+        its runtime is there."""
+        return self._list.own_route_known
+
+    @property
     def usable(self) -> bool:
         """False while the credential is refused: no call makes sense then."""
         return self._usable.is_set()

@@ -44,6 +44,8 @@ class WorkspaceList:
         self._try_own = own_route
         self._etag = ""
         self._known: dict[str, wire.Workspace] = {}
+        self.own_route_known = False
+        """Whether the server has the daemon's own route, as far as is known: only later ones do."""
 
     @property
     def known(self) -> Mapping[str, wire.Workspace]:
@@ -79,8 +81,9 @@ class WorkspaceList:
             except errors.ServerError as error:
                 if error.status not in (404, 405):
                     raise
-                self._try_own = False
+                self._try_own = self.own_route_known = False
                 self._etag = ""
             else:
+                self.own_route_known = True
                 return listed
         return await self._client.workspaces()

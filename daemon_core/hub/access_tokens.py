@@ -23,6 +23,8 @@ RENEWED_DAYS: Final = 90
 RENEWABLE_DAYS: Final = 7
 """Renewed is what ends within this."""
 _SHOWN_CHARS: Final = 12
+USED_EVERY: Final = 600 * SECOND
+"""When a token was used last is kept to this: one write in ten minutes, not one a request."""
 
 
 def _hash(token: str) -> bytes:
@@ -58,6 +60,16 @@ def find(tx: Tx, token: str) -> sqlite3.Row | None:
         "SELECT * FROM access_token WHERE hash = ? AND (expires_at IS NULL OR expires_at > ?)",
         (_hash(token), tx.now),
     )
+
+
+def use_is_old(row: sqlite3.Row, now: int) -> bool:
+    """Whether what is kept of a token's last use is so old that it is worth a write."""
+    return row["last_used_at"] is None or not 0 <= now - row["last_used_at"] < USED_EVERY
+
+
+def used(tx: Tx, token_id: str) -> None:
+    """A token is in use."""
+    tx.run("UPDATE access_token SET last_used_at = ? WHERE id = ?", (tx.now, token_id))
 
 
 def list_all(tx: Tx) -> list[dict[str, object]]:

@@ -246,7 +246,17 @@ class Api:
         return where is None or request.get(WORKSPACE, where) == where
 
     async def _find(self, token: str) -> sqlite3.Row | None:
-        return await self.hub.store.read(lambda tx: access_tokens.find(tx, token))
+        def look(tx: Tx) -> tuple[sqlite3.Row | None, bool]:
+            row = access_tokens.find(tx, token)
+            return row, row is not None and access_tokens.use_is_old(row, tx.now)
+
+        found, is_old = await self.hub.store.read(look)
+        if found is not None and is_old:
+            try:
+                await self.hub.store.write(lambda tx: access_tokens.used(tx, found["id"]))
+            except StorageError as error:  # a full disk refuses nobody
+                _log.warning("When a token was used last could not be kept: %s", error)
+        return found
 
     async def path_workspace(self, request: web.Request) -> str:
         """The workspace of the path: the request is about that one. It has to be there, and an agent's or a

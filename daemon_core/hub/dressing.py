@@ -119,6 +119,8 @@ def _quick_create(tx: Tx, row: sqlite3.Row, task: wire.Task) -> None:
     request = msgspec.json.decode(row["request"])
     task.quick_create_prompt = request["prompt"]
     task.quick_create_attachment_ids = request["attachment_ids"] or None
+    task.quick_create_priority = request.get("priority") or None
+    task.quick_create_due_date = request.get("due_date") or None
     if request["project_id"]:
         projects.attach(tx, request["project_id"], task)
     if request["parent_issue_id"]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from daemon_core.hub import attachments, members
+from daemon_core.hub import attachments, members, places
 from daemon_core.hub.clock import rfc3339
 from daemon_core.hub.errors import RefusedError
 from daemon_core.hub.store import Tx
@@ -21,7 +21,7 @@ CLOSED: Final = ("done", "cancelled")
 PRIORITIES: Final = {"urgent": 4, "high": 3, "medium": 2, "low": 1, "none": 0}
 ASSIGNEES: Final = ("member", "agent", "squad")
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
-_KEY: Final = re.compile(r"(?:[A-Za-z][A-Za-z0-9]*-)?(\d{1,9})")
+_KEY: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9]*)-)?(\d{1,9})")
 _META_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 META_KEYS: Final = 50
 META_BYTES: Final = 8192
@@ -54,7 +54,9 @@ def require(tx: Tx, given: str) -> sqlite3.Row:
     """The row of an issue of the transaction's workspace, by its id or its key."""
     row = tx.one("SELECT * FROM issue WHERE id = ? AND workspace_id IS ?", (given.lower(), tx.place))
     if row is None and (key := _KEY.fullmatch(given)):
-        row = tx.one("SELECT * FROM issue WHERE number = ? AND workspace_id IS ?", (int(key[1]), tx.place))
+        row = tx.one("SELECT * FROM issue WHERE number = ? AND workspace_id IS ?", (int(key[2]), tx.place))
+        if row is not None and key[1] is not None and key[1].upper() != (row["prefix"] or PREFIX).upper():
+            row = None  # an issue of another workspace, where the same number is another one
     if row is None:
         raise RefusedError(404, "issue not found")
     return row
@@ -78,27 +80,28 @@ def create(tx: Tx, body: IssueBody, creator: tuple[str, str]) -> sqlite3.Row:
         )
         if twin is not None:
             raise RefusedError(409, f"an open issue with this title exists: {identifier(twin)}")
+    # Each workspace counts by itself, and a number is never given again.
+    home = tx.place or places.own(tx)
     tx.run(
-        "UPDATE workspace SET issue_count ="
-        " max(issue_count, (SELECT coalesce(max(number), 0) FROM issue)) + 1"
+        "UPDATE workspace SET issue_count = max(issue_count,"
+        " (SELECT coalesce(max(number), 0) FROM issue WHERE workspace_id IS ?)) + 1 WHERE id = ?",
+        (tx.place, home),
     )
-    number = tx.db.execute("SELECT max(issue_count) FROM workspace").fetchone()[
-        0
-    ]  # one count for all of them
-    place = None if tx.place is None else tx.one("SELECT * FROM workspace WHERE id = ?", (tx.place,))
+    workspace = tx.one("SELECT * FROM workspace WHERE id = ?", (home,))
+    assert workspace is not None, "an issue without its workspace"
     columns = {
         "status": "todo",
         "priority": "none",
         **columns,
         "id": str(uuid.uuid4()),
-        "number": number,
+        "number": workspace["issue_count"],
         "title": title,
         "creator_type": creator[0],
         "creator_id": creator[1],
         "origin_type": body.origin_type,
         "origin_id": body.origin_id,
         "workspace_id": tx.place,
-        "prefix": None if place is None else place["issue_prefix"],
+        "prefix": None if tx.place is None else workspace["issue_prefix"],
         "created_at": tx.now,
         "updated_at": tx.now,
     }

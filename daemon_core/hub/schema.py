@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from daemon_core.hub.schema_board import BOARD, BOARD_ORPHANS, BOARD_TABLES
+from daemon_core.hub.schema_numbers import NUMBERS
 from daemon_core.hub.schema_places import PLACES
 
 _FIRST: Final = (
@@ -138,6 +139,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _WAKING,
     _DELEGATION,
     PLACES,
+    NUMBERS,
 )
 """One entry a version: ``user_version`` counts how many have been applied."""
 

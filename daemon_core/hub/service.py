@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from daemon_core.hub import agents, effects, members, registry, tokens
 from daemon_core.hub.clock import SECOND, rfc3339
 from daemon_core.hub.errors import ConflictError, InvalidInputError, NotFoundError
@@ -458,6 +460,7 @@ def complete(tx: Tx, task_id: str, report: Completion) -> sqlite3.Row:
         )
     except TransitionError:
         return row
+    _retire(tx, row, report.retired_session_id)
     point(tx, row, session_id, work_dir)
     _answer(tx, row, report.output, is_error=False)
     effects.completed(tx, row, report.output)
@@ -473,6 +476,9 @@ def fail(tx: Tx, task_id: str, report: wire.FailRequest) -> sqlite3.Row:
         _fail(tx, row, reason, report.error, report.session_id or None, report.work_dir or None)
     except TransitionError:
         return row
+    _retire(tx, row, report.retired_session_id)
+    if report.branch_name:
+        tx.run("UPDATE task SET branch_name = ? WHERE no = ?", (report.branch_name, row["no"]))
     return task_row(tx, task_id)
 
 
@@ -613,6 +619,14 @@ def acknowledge_cancel(tx: Tx, task_id: str, branch_name: str, work_dir: str, de
             " WHERE no = ?",
             (rfc3339(tx.now), branch_name, work_dir, detail, row["no"]),
         )
+
+
+def _retire(tx: Tx, row: sqlite3.Row, session_id: str | msgspec.UnsetType) -> None:
+    """A session that its agent does not know any more is not handed out again."""
+    if isinstance(session_id, str) and session_id:
+        named = (row["conversation_id"], session_id)
+        tx.run("UPDATE conversation SET session_id = NULL WHERE id = ? AND session_id = ?", named)
+        tx.run("UPDATE task SET session_id = NULL WHERE conversation_id = ? AND session_id = ?", named)
 
 
 def point(tx: Tx, row: sqlite3.Row, session_id: str | None, work_dir: str | None) -> None:

@@ -262,14 +262,16 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA foreign_keys = ON")
         db.execute("PRAGMA busy_timeout = 5000")
         db.execute("PRAGMA temp_store = MEMORY")
         if path.stat().st_size <= CHECK_LIMIT_BYTES:
             verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise _Damaged(verdict)
+        # Not heeded before: a table that is made anew takes what refers to it along when the old one goes.
+        db.execute("PRAGMA foreign_keys = OFF")
         _migrate(db)
+        db.execute("PRAGMA foreign_keys = ON")
     except BaseException:
         db.close()
         raise

@@ -194,9 +194,13 @@ _ASSIGNEE: Final = ("member", "agent", "squad")
 _LIMIT: Final = _query("limit", "At most this many.", kind="integer")
 _OFFSET: Final = _query("offset", "Leave out this many first.", kind="integer")
 
+_STATUSES: Final = (
+    "backlog, todo, in_progress, in_review, blocked, done or cancelled, or the key of one that the workspace"
+    " has beside them."
+)
 _FIELDS: Final = (
     Parameter(name="description", help="Markdown.", long=True),
-    Parameter(name="status", help="backlog, todo, in_progress, in_review, blocked, done or cancelled."),
+    Parameter(name="status", help=_STATUSES),
     Parameter(name="priority", help="none, low, medium, high or urgent."),
     Parameter(name="parent", wire="parent_issue_id", help="The issue that this one is a part of."),
     Parameter(name="project", wire="project_id", help="Id of a project."),
@@ -244,7 +248,7 @@ VERBS: Final[tuple[Verb, ...]] = (
          parameters=(
              _issue(),
              Parameter(name="status", required=True, positional=True,
-                       help="backlog, todo, in_progress, in_review, blocked, done or cancelled."),
+                       help=_STATUSES),
          )),
     Verb(name=("issue", "assign"), help="Give an issue to somebody.", method="PUT",
          path="/api/issues/{issue}",

@@ -109,8 +109,18 @@ class RegisterResponse(WireFull):
     settings: dict[str, Any] | None = None
 
 
+class OfflineReason(WireFull):
+    """Why a runtime is taken off: a word for programs, and for people what it is and what can be done."""
+
+    code: str
+    detail: str = ""
+    repair: str = ""
+
+
 class DeregisterRequest(WireFull):
     runtime_ids: list[str] = []
+    offline_reasons: dict[str, OfflineReason] | msgspec.UnsetType = msgspec.UNSET
+    """By runtime id; later servers show it."""
 
 
 class RenewResponse(WireFull):
@@ -235,7 +245,10 @@ class Agent(Wire):
     mcp_config: Any = None
     model: str | None = None
     thinking_level: str | None = None
+    service_tier: str | None = None
     runtime_config: Any = None
+    disabled_runtime_skills: Any = None
+    """Skills of the machine that the agent is not to use; from later servers."""
     permissions: str | None = None
     """``allow``, ``ask`` or ``deny``: said by Ostler's embedded hub alone, and heeded from it alone."""
     resume_after_limit: bool | None = None
@@ -306,6 +319,13 @@ class Task(Wire):
     project_resources: list[ProjectResource] | None = None
     prior_session_id: str | None = None
     prior_work_dir: str | None = None
+    prior_session_resume_unavailable: bool | None = None
+    """There was a session, and no server can say any more how it is gone on with."""
+    issue_statuses: Any = None
+    """What a workspace has beside the usual statuses, from later servers; see ``tasks.later``, which takes
+    what it can understand of this and of the next two."""
+    issue_statuses_omitted: Any = None
+    active_sibling_runs: Any = None
     requesting_user_name: str | None = None
     requesting_user_profile_description: str | None = None
     initiator_type: str | None = None
@@ -326,6 +346,11 @@ class Task(Wire):
 
     chat_session_id: str | None = None
     chat_channel_type: str | None = None
+    chat_type: str | None = None
+    """``group`` or ``p2p``: who reads a chat that is a channel; not told by earlier servers."""
+    chat_channel_delivers_files: bool | None = None
+    chat_intro: Any = None
+    """The agent begins the chat: nobody has said anything."""
     chat_in_thread: bool | None = None
     chat_message: str | None = None
     fresh_message: str | None = None
@@ -437,7 +462,10 @@ class WaitRequest(WireFull):
 
 
 class Usage(WireFull):
-    """Tokens of one model in one task. Counts are never below zero; all-zero entries are not sent."""
+    """Tokens of one model in one task. Counts are never below zero; all-zero entries are not sent.
+
+    ``cost_usd`` and ``cost_partial`` are Ostler's own and never sent; a server is told ``cost_usd_ticks``.
+    """
 
     provider: str = ""
     model: str = ""
@@ -445,8 +473,10 @@ class Usage(WireFull):
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
+    cost_usd_ticks: int | msgspec.UnsetType = msgspec.UNSET
+    """What the agent says that all of it cost, in 1e-10 dollars; above zero."""
     cost_usd: float | msgspec.UnsetType = msgspec.UNSET
-    """What the agent says that it cost. Ostler's own: kept and shown here, never reported."""
+    """What the agent says that it cost."""
     cost_partial: bool | msgspec.UnsetType = msgspec.UNSET
     """Whether only some of the tokens are in ``cost_usd``."""
 
@@ -462,6 +492,10 @@ class CompleteRequest(WireFull):
     branch_name: str | None = None
     session_id: str | None = None
     work_dir: str | None = None
+    retired_session_id: str | msgspec.UnsetType = msgspec.UNSET
+    """The session that was to be resumed and that the agent does not know any more; for later servers."""
+    session_rollout_missing: bool | msgspec.UnsetType = msgspec.UNSET
+    """There is no session that a later task could go on with, although there was one before."""
 
 
 class Parked(Wire):
@@ -477,6 +511,10 @@ class FailRequest(WireFull):
     session_id: str | None = None
     work_dir: str | None = None
     failure_reason: str | None = None
+    branch_name: str | msgspec.UnsetType = msgspec.UNSET
+    retired_session_id: str | msgspec.UnsetType = msgspec.UNSET
+    session_rollout_missing: bool | msgspec.UnsetType = msgspec.UNSET
+    """These three as in a complete; later servers keep them."""
     parked: Parked | msgspec.UnsetType = msgspec.UNSET
     """Only told to Ostler's embedded hub."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -199,6 +200,27 @@ async def test_a_token_without_an_end_never_ends(target: Target) -> None:
     body = (await target.post("/api/tokens/current/renew", token=made.body["token"])).ok()
     assert body == {"expires_at": "", "renewed": False}
     await target.delete(f"/api/tokens/{made.body['id']}")
+
+
+async def test_a_token_says_when_it_was_used_last(target: Target) -> None:
+    made = (await own_token(target)).body
+
+    async def used() -> Any:
+        listed = (await target.get("/api/tokens")).ok()
+        (found,) = [each for each in listed if each["id"] == made["id"]]
+        if "last_used_at" not in found:
+            cannot("say when a token was used")
+        return found["last_used_at"]
+
+    assert await used() is None
+    (await target.get("/api/daemon/workspaces", token=made["token"])).ok(200, 404)
+    first = datetime.fromisoformat(await used())
+    (await target.get("/api/workspaces", token=made["token"])).ok()
+    if target.advance is not None:
+        await target.pass_time(3600)
+        (await target.get("/api/workspaces", token=made["token"])).ok()
+        assert timedelta(minutes=59) < datetime.fromisoformat(await used()) - first < timedelta(minutes=61)
+    await target.delete(f"/api/tokens/{made['id']}")
 
 
 async def test_a_revoked_token_is_401_everywhere(target: Target) -> None:

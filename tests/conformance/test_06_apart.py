@@ -138,6 +138,21 @@ async def test_nothing_of_one_is_found_from_another(scene: Scene, apart: Scene) 
     assert (await scene.target.get(f"/api/issues/{issue['identifier']}")).status == 404
 
 
+async def test_each_counts_its_issues_by_itself(scene: Scene, apart: Scene) -> None:
+    mine = await scene.issue()
+    first, second = await apart.issue(), await apart.issue()
+    assert [first["number"], second["number"]] == [1, 2]
+    assert (await scene.issue())["number"] == mine["number"] + 1
+    prefix = first["identifier"].rpartition("-")[0]
+    assert prefix != mine["identifier"].rpartition("-")[0]
+    # A key of the one names nothing in the other, whatever has that number there.
+    assert (await apart.target.get(f"/api/issues/{first['identifier']}")).ok()["id"] == first["id"]
+    theirs = (await scene.target.get(f"/api/issues/{first['identifier']}")).status
+    assert theirs == 404
+    (await apart.target.delete(f"/api/issues/{second['id']}")).ok(200, 204)
+    assert (await apart.issue())["number"] == 3
+
+
 async def test_nobody_of_another_is_given_work(scene: Scene, apart: Scene) -> None:
     runtime_id = await apart.runtime()
     stranger = await apart.agent(runtime_id)

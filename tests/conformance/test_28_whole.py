@@ -282,6 +282,45 @@ async def test_what_later_daemons_tell_is_taken(scene: Scene) -> None:
 
 
 @LATER
+async def test_a_model_that_could_not_be_reached_is_tried_three_times(scene: Scene) -> None:
+    work = await scene.running()
+    failure = {"error": "connection refused", "failure_reason": "agent_error.provider_network"}
+    (await work.post("fail", failure)).ok()
+    task = await scene.claim(work.runtime_id)
+    if task is None:
+        cannot("try again what failed for want of a network")
+    assert (task["attempt"], task["parent_task_id"]) == (2, work.id)
+    (await scene.target.post(f"/api/daemon/tasks/{task['id']}/fail", failure)).ok()
+    assert await scene.claim(work.runtime_id) is None, "a network that comes back needs a moment"
+    await scene.target.pass_time(6)
+    task = await scene.claim(work.runtime_id)
+    assert task["attempt"] == 3
+    (await scene.target.post(f"/api/daemon/tasks/{task['id']}/fail", failure)).ok()
+    await scene.target.pass_time(60)
+    assert await scene.claim(work.runtime_id) is None
+
+
+@LATER
+async def test_skills_that_could_not_be_had_are_asked_for_again(scene: Scene) -> None:
+    work = await scene.claimed()
+    (await work.post("fail", {"error": "x", "failure_reason": "skill_bundle_unavailable"})).ok()
+    task = await scene.claim(work.runtime_id)
+    if task is None:
+        cannot("try again where skills could not be had")
+    assert task["attempt"] == 2
+
+
+@LATER
+async def test_what_was_chosen_beside_a_request_goes_with_it(scene: Scene) -> None:
+    runtime_id = await scene.runtime()
+    agent_id = await scene.agent(runtime_id)
+    body = {"agent_id": agent_id, "prompt": "The door squeaks.", "priority": "high", "due_date": "2031-02-28"}
+    (await scene.target.post("/api/issues/quick-create", body)).ok(200, 202)
+    task = await scene.claim(runtime_id)
+    assert (task["quick_create_priority"], task["quick_create_due_date"]) == ("high", "2031-02-28")
+
+
+@LATER
 @pytest.mark.parametrize("capabilities", ["", "skill-bundles-v1", "skill-bundles-v1, something-new-v9, ,"])
 async def test_any_capabilities_may_be_told(scene: Scene, capabilities: str) -> None:
     runtime_id = await scene.runtime()

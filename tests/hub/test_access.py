@@ -108,6 +108,25 @@ async def test_renewal(world: World) -> None:
     )
 
 
+async def test_the_use_of_a_token_is_not_a_write_for_each_request(world: World) -> None:
+    made = (await world.post("/api/tokens", {"name": "x"})).body
+
+    async def changes() -> int:
+        return await world.hub.store.read(lambda tx: tx.db.total_changes)
+
+    before = await changes()
+    for _ in range(5):
+        assert (await world.get("/api/workspaces", token=made["token"])).status == 200
+        assert (await world.get("/api/daemon/workspaces", token=made["token"])).status == 200
+    assert await changes() == before + 1
+    world.clock.advance(600)
+    assert (await world.get("/api/workspaces", token=made["token"])).status == 200
+    assert await changes() == before + 2
+    world.clock.advance(-7200)  # somebody has set the clock: a use in the future is none
+    assert (await world.get("/api/workspaces", token=made["token"])).status == 200
+    assert await changes() == before + 3
+
+
 @pytest.mark.parametrize("end", ["complete", "fail", "cancel", "delete"])
 async def test_a_tasks_token_ends_with_its_task(world: World, end: str) -> None:
     task_id, token = await task_token(world)

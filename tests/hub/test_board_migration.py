@@ -62,6 +62,48 @@ async def test_a_database_of_before_goes_on(tmp_path: Path) -> None:
     await world.close()
 
 
+async def test_comments_stay_when_issues_come_to_be_counted_by_workspace(tmp_path: Path) -> None:
+    """The table of issues is made anew, and comments hang on it."""
+    database = tmp_path / "hub.db"
+    db = sqlite3.connect(database, isolation_level=None)
+    for statements in MIGRATIONS[:8]:
+        for statement in statements:
+            db.execute(statement)
+    db.execute("PRAGMA user_version = 8")
+    own, other, issue, comment = (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2, 3, 4))
+    db.execute("INSERT INTO workspace (id, name, issue_count, created_at) VALUES (?, 'Local', 7, 1)", (own,))
+    db.execute(
+        "INSERT INTO workspace (id, name, slug, issue_prefix, issue_count, created_at)"
+        " VALUES (?, 'Side', 'side', 'SID', 7, 1)",
+        (other,),
+    )
+    for id_, number, place in ((issue, 5, None), (comment[:-1] + "9", 7, other)):
+        db.execute(
+            "INSERT INTO issue (id, number, title, status, priority, creator_type, creator_id, created_at,"
+            " updated_at, workspace_id) VALUES (?, ?, 'Old', 'todo', 'none', 'member', 'm', 1, 1, ?)",
+            (id_, number, place),
+        )
+    db.execute(
+        "INSERT INTO comment (id, issue_id, root_id, author_type, author_id, content, type, created_at,"
+        " updated_at) VALUES (?, ?, ?, 'member', 'm', 'Kept.', 'comment', 1, 1)",
+        (comment, issue, comment),
+    )
+    db.close()
+    world = World(database)
+    await world.open()
+    (said,) = (await world.get(f"/api/issues/{issue}/comments")).body
+    assert said["content"] == "Kept."
+    assert (await world.get("/api/issues/LOC-5")).body["id"] == issue
+    assert (await world.post("/api/issues", {"title": "New"})).body["identifier"] == "LOC-8"
+    assert (await world.call("DELETE", f"/api/issues/{issue}")).status < 300
+    assert (await world.get(f"/api/issues/{issue}/comments")).status == 404
+    await world.close()
+    with sqlite3.connect(database) as found:
+        # Comments go with their issue again.
+        assert found.execute("SELECT count(*) FROM comment").fetchone() == (0,)
+    found.close()
+
+
 async def test_the_board_is_saved_from_a_damaged_file(tmp_path: Path) -> None:
     world = World(tmp_path / "hub.db")
     await world.open()

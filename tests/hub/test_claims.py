@@ -7,8 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from daemon_core.connections.client import ServerClient
 from daemon_core.hub import AgentSpec, Limits, NewTask
+from daemon_core.protocol.errors import PermanentError
 from tests.hub.world import DAEMON_ID, NOWHERE, World
+
+
+async def test_a_daemon_claims_for_all_its_runtimes_at_once(world: World) -> None:
+    """As it does at any server that can be asked so."""
+    ids = [world.runtimes["shell"], NOWHERE, world.runtimes["claude"]]
+    first = await world.hub.add_task(NewTask(prompt="x", provider="claude"))
+    second = await world.hub.add_task(NewTask(prompt="y", provider="shell"))
+    async with ServerClient(world.url, world.token, needs_token=True) as client:
+        found = [await client.claim_any(DAEMON_ID, ids) for _ in range(3)]
+        assert [each and each.id for each in found] == [second.id, first.id, None]
+        assert found[1] is not None
+        assert (found[1].runtime_id, found[1].auth_token[:4]) == (world.runtimes["claude"], "mat_")
+        with pytest.raises(PermanentError) as refused:
+            await client.claim_any("", ids)
+        assert (refused.value.status, refused.value.said) == (400, "daemon_id is required")
 
 
 async def test_a_claim_carries_everything_a_run_needs(world: World, tmp_path: Path) -> None:

@@ -53,6 +53,34 @@ async def test_a_turn_without_a_session_keeps_the_one_before(world: World) -> No
     assert (claimed["prior_session_id"], claimed["prior_work_dir"]) == ("s1", "/w")
 
 
+@pytest.mark.parametrize("end", ["complete", "fail"])
+@pytest.mark.parametrize("fresh", ["", "s2"])
+async def test_a_session_that_its_agent_does_not_know_is_not_handed_out_again(
+    world: World, end: str, fresh: str
+) -> None:
+    first = await world.hub.add_task(NewTask(prompt="one", provider="shell"))
+    await turn(world, first, output="1", session_id="s1", work_dir="/w")
+    report = {"output": "2"} if end == "complete" else {"error": "boom", "branch_name": "agent/x"}
+    second = await world.hub.reply(first.id, "two")
+    await turn(world, second, session_id=fresh, work_dir="/w", retired_session_id="s1", **report)
+    if end == "fail":
+        shown = await world.hub.get(second.id)
+        assert shown is not None
+        assert shown.branch_name == "agent/x"
+    await world.hub.reply(first.id, "three")
+    claimed = await world.claim()
+    assert (claimed.get("prior_session_id", ""), claimed["prior_work_dir"]) == (fresh, "/w")
+
+
+async def test_a_report_that_comes_too_late_retires_nothing(world: World) -> None:
+    first = await world.hub.add_task(NewTask(prompt="one", provider="shell"))
+    await turn(world, first, output="1", session_id="s1", work_dir="/w")
+    late = {"error": "x", "retired_session_id": "s1"}
+    assert (await world.task(first.id, "fail", late)).status == 200
+    await world.hub.reply(first.id, "two")
+    assert (await world.claim())["prior_session_id"] == "s1"
+
+
 @pytest.mark.parametrize(
     ("reason", "error", "resumed"),
     [
