@@ -3,8 +3,9 @@
 Rules, each learned from the real program (0.169.0):
 
 - ``initialize`` → ``initialized`` → ``thread/start`` or ``thread/resume`` → ``turn/start`` →
-  ``turn/completed``; it lives until standard input is closed, then exits with 0. Without ``jsonrpc`` members.
-  Until then another ``turn/start`` is another turn of the same thread.
+  ``turn/completed``; the first three are said at once, without waiting for answers. It lives until standard
+  input is closed, then exits with 0. Without ``jsonrpc`` members. Until then another ``turn/start`` is
+  another turn of the same thread.
 - Everything that is said is kept beside the run, so nothing secret is: MCP servers are in the settings of the
   run's own home (``tasks/homes.py``), whose file goes with the run.
 - What is told of other threads is that of sub-agents, and not the run's.
@@ -27,10 +28,11 @@ from daemon_core.agents.codex_reader import (
     INSTRUCTIONS_FILE,
     PROMPT_FILE,
     CodexReader,
-    first_line,
+    opening,
 )
 from daemon_core.agents.codex_state import Policy
 from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest, Reader
+from daemon_core.agents.writes import whole
 from daemon_core.protocol import failures
 
 FAMILY_NAME: Final = "codex-app-server"
@@ -93,7 +95,7 @@ class CodexFamily:
         """Say how to start the program. Raises ``LaunchError`` for a permission mode that it does not
         have.
         """
-        _policy(request)
+        policy = _policy(request)
         blocked = {**BLOCKED_ARGS, **request.drive.blocked}
         managed = request.mcp_servers is not None
         extra, dropped = _allowed(request.extra_args, blocked, managed=managed)
@@ -106,7 +108,7 @@ class CodexFamily:
             env=request.drive.env,
             drop_env=(*DROPPED_ENV, *request.drive.drop_env),
             files=files,
-            stdin=first_line(),
+            stdin=whole(opening(request, policy), files.__getitem__),
             dropped_args=dropped,
         )
 

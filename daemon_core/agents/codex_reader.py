@@ -63,16 +63,64 @@ UNWANTED: Final = (
     "skills/changed",
     "app/list/updated",
 )
+# What tells that it gets on: items and their pieces, plans, turns; also that it tries a request again. Of
+# tokens, limits, warnings and the state of threads and MCP servers tells one that stands still, too.
+_PROGRESS: Final = ("item/", "turn/", "error")
+_THREAD: Final = ("thread/start", "thread/resume")
+_EARLY: Final = "not initialized"
+"""Of a program that does not take up in order what is said at once: then it is said once more."""
 _STEP_STATUS: Final[Mapping[str, str]] = {"inProgress": "in_progress", "completed": "completed"}
 
 
-def first_line() -> bytes:
-    """The launch plan's write: what the conversation begins with."""
+def opening(request: LaunchRequest, policy: Policy) -> StdinWrite:
+    """The launch plan's write: what the conversation begins with.
+
+    All that needs no answer before it is said at once, since each answer that is waited for costs the task
+    some milliseconds: the program takes its lines one after the other.
+    """
     client = {"name": "ostler", "title": "Ostler", "version": __version__}
     capabilities = {"experimentalApi": True, "optOutNotificationMethods": UNWANTED}
-    return encoded(
-        {"id": 1, "method": "initialize", "params": {"clientInfo": client, "capabilities": capabilities}}
+    method, params, files = _thread_request(_state_of(request, policy))
+    lines = (
+        {"id": 1, "method": "initialize", "params": {"clientInfo": client, "capabilities": capabilities}},
+        {"method": "initialized"},
+        {"id": 2, "method": method, "params": params},
     )
+    return StdinWrite(1, b"".join(map(encoded, lines)), files)
+
+
+def _state_of(request: LaunchRequest, policy: Policy) -> State:
+    state = State(policy=policy)
+    state.provider = request.provider or state.provider
+    state.work_dir = request.work_dir
+    state.resume = request.resume_session_id
+    state.model = request.model
+    state.effort = request.thinking_level
+    state.tier = request.service_tier
+    state.instructions = bool(request.instructions)
+    state.mode = request.permission_mode
+    return state
+
+
+def _thread_request(state: State) -> tuple[str, dict[str, Any], tuple[str, ...]]:
+    """What asks for the thread: method, parameters, and the files that these name."""
+    params: dict[str, Any] = {
+        "cwd": state.work_dir,
+        "approvalPolicy": state.policy.approval,
+        "sandbox": state.policy.sandbox,
+    }
+    if state.model:
+        params["model"] = state.model
+    if state.tier:
+        params["serviceTier"] = state.tier  # the thread's, so that of each turn
+    files: tuple[str, ...] = ()
+    if state.instructions:
+        params["developerInstructions"] = named(INSTRUCTIONS_FILE)
+        files = (INSTRUCTIONS_FILE,)
+    if not state.resume:
+        return "thread/start", params, files
+    # Without its history, which can be one line of many megabytes.
+    return "thread/resume", params | {"threadId": state.resume, "excludeTurns": True}, files
 
 
 class CodexReader:
@@ -94,16 +142,13 @@ class CodexReader:
         *,
         line_limit_bytes: int = LINE_LIMIT_BYTES,
     ) -> Self:
-        """A reader at the start of the output: ``initialize`` has been said."""
-        state = State(policy=policy, rpc=RpcState(2, {1: Outstanding("initialize")}))
-        if request is not None:
-            state.provider = request.provider or state.provider
-            state.work_dir = request.work_dir
-            state.resume = request.resume_session_id
-            state.model = request.model
-            state.effort = request.thinking_level
-            state.instructions = bool(request.instructions)
-            state.mode = request.permission_mode
+        """A reader at the start of the output: what ``opening`` has is said."""
+        if request is None:
+            state = State(policy=policy, rpc=RpcState(2, {1: Outstanding("initialize")}))
+        else:
+            state = _state_of(request, policy)
+            method, _, _ = _thread_request(state)
+            state.rpc = RpcState(3, {1: Outstanding("initialize"), 2: Outstanding(method)})
         if not state.resume:
             state.total = Counts()
         return cls(state, line_limit_bytes=line_limit_bytes)
@@ -128,6 +173,10 @@ class CodexReader:
     @property
     def tools_in_flight(self) -> int:
         return len(self._state.calls)
+
+    @property
+    def progressed(self) -> int:
+        return self._state.steps
 
     @property
     def open_requests(self) -> Sequence[ev.PermissionRequest]:
@@ -234,9 +283,15 @@ class CodexReader:
                         found.append(message)
 
     def _response(self, message: Response, found: list[Event]) -> None:
-        handler = _ANSWERS.get(message.request.method)
-        if handler is None:
-            return  # of an interrupt: what it led to is told by itself
+        state, method = self._state, message.request.method
+        handler = _ANSWERS.get(method)
+        if handler is None or (state.stage == "over" and method in ("initialize", *_THREAD)):
+            return  # of an interrupt, or after a refusal: what it led to is told by itself
+        early = method in _THREAD and message.error is not None and _EARLY in message.error.text.lower()
+        if early and not state.asked_again:
+            state.asked_again = True
+            self._ask_for_thread()
+            return
         if message.error is not None:
             text = f"{message.request.method}: {message.error.text}"
             if message.request.method == "thread/resume" and codex_ends.session_gone(text):
@@ -246,25 +301,14 @@ class CodexReader:
             handler(self, message.result if isinstance(message.result, dict) else {}, found)
 
     def _initialized(self, result: dict[str, Any], found: list[Event]) -> None:
-        state = self._state
+        if self._state.stage != "opening" or self._rpc.outstanding(*_THREAD):
+            return  # it was asked for at once
         self._rpc.notify("initialized")
-        params: dict[str, Any] = {
-            "cwd": state.work_dir,
-            "approvalPolicy": state.policy.approval,
-            "sandbox": state.policy.sandbox,
-        }
-        if state.model:
-            params["model"] = state.model
-        files: tuple[str, ...] = ()
-        if state.instructions:
-            params["developerInstructions"] = named(INSTRUCTIONS_FILE)
-            files = (INSTRUCTIONS_FILE,)
-        if state.resume:
-            # Without its history, which can be one line of many megabytes.
-            params |= {"threadId": state.resume, "excludeTurns": True}
-            self._rpc.request("thread/resume", params, files=files)
-        else:
-            self._rpc.request("thread/start", params, files=files)
+        self._ask_for_thread()
+
+    def _ask_for_thread(self) -> None:
+        method, params, files = _thread_request(self._state)
+        self._rpc.request(method, params, files=files)
 
     def _thread(self, result: dict[str, Any], found: list[Event]) -> None:
         state = self._state
@@ -312,14 +356,15 @@ class CodexReader:
     # --- what is told --------------------------------------------------------------------------
 
     def _notification(self, message: Notification, found: list[Event]) -> None:
-        handler = _NOTIFICATIONS.get(message.method)
-        if handler is None:
-            return
         state, params = self._state, message.params
         thread = params.get("threadId")
         if isinstance(thread, str) and state.thread_id and thread != state.thread_id:
             return
-        handler(self, params, found)
+        if message.method.startswith(_PROGRESS):
+            state.steps += 1
+        handler = _NOTIFICATIONS.get(message.method)
+        if handler is not None:
+            handler(self, params, found)
 
     def _is_ours(self, params: dict[str, Any]) -> bool:
         """Whether something is of the run's own turn."""
@@ -537,6 +582,7 @@ class CodexReader:
     def _request(self, message: Request, found: list[Event]) -> None:
         """Every question is answered, or the run would wait for ever."""
         state = self._state
+        state.steps += 1
         asked = codex_asking.understood(message, state.calls)
         if asked is None:
             self._rpc.refuse_unknown(message)

@@ -57,8 +57,10 @@ class State(msgspec.Struct):
         told_model: The model in use, as the program tells it.
         stage: ``opening`` (until there is a thread), ``turn``, or ``over``.
         total: The thread's counts when last told; None where they are not known.
+        steps: How often it has got on.
         told_error: The last error that is a line of the transcript already.
         resets_at: When a limit of the account that is used up resets, in seconds since 1970.
+        asked_again: Whether the thread was asked for a second time.
         refused: Whether the session that was asked for is gone.
         holds: Whether standard input stays open at the end of a turn until somebody decides.
         waiting: Whether somebody is to decide now.
@@ -72,6 +74,7 @@ class State(msgspec.Struct):
     resume: str = ""
     model: str = ""
     effort: str = ""
+    tier: str = ""
     instructions: bool = False
     mode: str = "allow"
     policy: Policy = Policy()
@@ -84,6 +87,7 @@ class State(msgspec.Struct):
     turn_id: str = ""
     told_model: str = ""
     progress: bool = False
+    steps: int = 0
     calls: dict[str, str] = {}
     streams: dict[str, Stream] = {}
     requests: dict[str, Asked] = {}
@@ -95,6 +99,7 @@ class State(msgspec.Struct):
     resets_at: int = 0
     result: Result | None = None
     refused: bool = False
+    asked_again: bool = False
     interrupted: bool = False
     holds: bool = False
     waiting: bool = False

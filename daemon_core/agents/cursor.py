@@ -6,6 +6,7 @@ Nobody here has run it; this is what its makers and others who drive it have wri
 - ``assistant`` lines are whole messages; ``thinking`` comes in pieces; a ``tool_call`` is ``started`` and
   ``completed``, with one member that is named after the tool and holds its arguments and its result. Older
   versions have ``tool_use`` and ``tool_result`` lines instead, and may put ``stdout:`` in front of a line.
+- MCP servers come from the project's settings, and have to be approved of.
 - ``result`` is the last line; ``is_error`` counts for more than the subtype.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from daemon_core.agents import cursor_mcp
 from daemon_core.agents.events import Event
 from daemon_core.agents.family import LaunchPlan, LaunchRequest, Reader
 from daemon_core.agents.jsonl import (
@@ -44,6 +46,7 @@ BLOCKED_ARGS: Final = {
     "-m": "1",
     "--resume": "?",
     "--continue": "0",
+    "--approve-mcps": "0",
 }
 
 _PREFIX: Final = re.compile(rb"\A\s*(?:stdout|stderr)\s*[:=]?\s*", re.IGNORECASE)
@@ -68,10 +71,16 @@ class CursorFamily:
         argv += ["--yolo"] if allow else []
         argv += ["--workspace", request.work_dir]
         argv += chosen(request, warnings)
-        warn_without_mcp(request, warnings)
+        env = dict(drive.env)
+        if cursor_mcp.FILE in request.settings_files:
+            # Nobody is there to approve of them. Those of a file that is not ours are nobody's to approve.
+            argv += ["--approve-mcps"] if allow else []
+            env |= cursor_mcp.variables(request.mcp_servers or {})
+        else:
+            warn_without_mcp(request, warnings)
         return LaunchPlan(
             argv=tuple(argv),
-            env=dict(drive.env),
+            env=env,
             drop_env=drive.drop_env,
             stdin=prompt_bytes(request),
             dropped_args=dropped,

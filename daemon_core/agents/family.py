@@ -58,6 +58,8 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     resume_session_id: str = ""
     model: str = ""
     thinking_level: str = ""
+    service_tier: str = ""
+    """How fast the model's server is to answer, for programs that can ask for it."""
     instructions: str = ""
     """Text that goes to the agent as (appended) system prompt, if the family has such a thing."""
     mcp_servers: dict[str, object] | None = None
@@ -65,6 +67,8 @@ class LaunchRequest(msgspec.Struct, frozen=True, kw_only=True):
     added_mcp_servers: dict[str, object] = {}
     """Ostler's own, in the same form; given beside whatever applies, and left out where the program cannot
     take them so."""
+    settings_files: tuple[str, ...] = ()
+    """Files of the provider's settings that were laid out in the work directory, as its entry names them."""
     permission_mode: str = "allow"
     """``allow``, ``ask`` (open requests become events and wait for ``Reader.answer``) or ``deny``."""
     extra_args: tuple[str, ...] = ()
@@ -116,6 +120,17 @@ class EndsExplicitly(Protocol):
     def done(self) -> bool:
         """Whether the agent has told its end and been told ours: it may be ended now, and the verdict no
         longer depends on how it ends. Part of the snapshot."""
+        ...
+
+
+@runtime_checkable
+class TellsProgress(Protocol):
+    """A reader that knows what of its agent's output is progress. The rest (counters, the state of
+    connections) may go on in a run that has come to a standstill."""
+
+    @property
+    def progressed(self) -> int:
+        """How often the agent has got on; only ever grows. Part of the snapshot."""
         ...
 
 

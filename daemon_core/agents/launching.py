@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from daemon_core.agents.family import LaunchError, LaunchRequest
+from daemon_core.agents.words import Words
 from daemon_core.protocol import failures
 
 ARGUMENT_LIMIT_BYTES: Final = 128 * 1024 - 1
@@ -64,7 +65,8 @@ def option(way: str, value: str, what: str, warnings: list[str]) -> list[str]:
     if not value:
         return []
     if not way.startswith("-"):
-        warnings.append(f"the {what} {value!r} is left out: it cannot be chosen for this agent")
+        text = f"the {what} {value!r} is left out: it cannot be chosen for this agent"
+        warnings.append(Words(text, f"left_out_{what.replace(' ', '_')}", value=value))
         return []
     return [f"{way}={value}"] if value.startswith("-") else [way, value]
 
@@ -125,9 +127,10 @@ def mcp_servers(request: LaunchRequest, warnings: list[str]) -> list[McpServer]:
     """The task's MCP servers and Ostler's own, in one form. What is none is left out with a warning."""
     found = []
     for name, given in {**(request.mcp_servers or {}), **request.added_mcp_servers}.items():
-        server = _server(name, given)
+        server = mcp_server(name, given)
         if server is None:
-            warnings.append(f"MCP server {name!r} is left out: neither a command nor an address")
+            text = f"MCP server {name!r} is left out: neither a command nor an address"
+            warnings.append(Words(text, "mcp_server_unusable", name=name))
         else:
             found.append(server)
     return found
@@ -138,7 +141,8 @@ def warn_without_mcp(request: LaunchRequest, warnings: list[str]) -> None:
     has asked for them."""
     if request.mcp_servers:
         names = ", ".join(request.mcp_servers)
-        warnings.append(f"MCP servers are left out ({names}): this agent takes them only from its settings")
+        text = f"MCP servers are left out ({names}): this agent takes them only from its settings"
+        warnings.append(Words(text, "mcp_servers_left_out", names=names))
 
 
 def settings_form(servers: Iterable[McpServer], *, trust: bool) -> dict[str, Any]:
@@ -155,7 +159,8 @@ def settings_form(servers: Iterable[McpServer], *, trust: bool) -> dict[str, Any
     return found
 
 
-def _server(name: str, given: object) -> McpServer | None:
+def mcp_server(name: str, given: object) -> McpServer | None:
+    """A server as it was given, in one form; None for what is none."""
     if not isinstance(given, Mapping):
         return None
     command = given.get("command")

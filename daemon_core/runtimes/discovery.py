@@ -96,6 +96,9 @@ class FoundAgent(msgspec.Struct, frozen=True, kw_only=True):
     signed_in: SignedIn = "unknown"
     """As far as that can be seen without asking anybody."""
     sign_in_hint: str = ""
+    sign_in_how: str = ""
+    """The hint as a code; empty where there are only words."""
+    sign_in_params: dict[str, str] = {}
     verified: bool = False
     """Whether anybody has run this kind of program under Ostler."""
     search_path: tuple[str, ...] = ()
@@ -292,12 +295,15 @@ def _dressed(
     """With what does not depend on an answer of the program."""
     if not agent.path:
         return agent
+    how, params = provider.sign_in.how
     own = set(environ.get("PATH", "").split(os.pathsep))
     beyond = dict.fromkeys(part for part in (*login, os.path.dirname(agent.path)) if os.path.isabs(part))
     return msgspec.structs.replace(
         agent,
         signed_in=signed_in(provider, run_environ),
         sign_in_hint=provider.sign_in.hint,
+        sign_in_how=how,
+        sign_in_params=params,
         search_path=tuple(part for part in beyond if part not in own),
     )
 

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import msgspec
 
+from daemon_core.agents.words import Words
 from daemon_core.runtimes import model_readers, probes
 from daemon_core.runtimes.discovery import FoundAgent, parse_version, probe_env
 from daemon_core.runtimes.model_readers import Listed, ModelInfo
@@ -114,10 +115,12 @@ class ModelCatalog:
             return Choice()
         warnings = []
         if model and not provider.drive.model:
-            warnings.append(f"{provider.name} cannot be told which model to use: {model} is left out")
+            text = f"{provider.name} cannot be told which model to use: {model} is left out"
+            warnings.append(Words(text, "model_not_chosen", agent=provider.name, model=model))
             model = ""
         if level and not provider.drive.thinking:
-            warnings.append(f"{provider.name} has no thinking levels: {level} is left out")
+            text = f"{provider.name} has no thinking levels: {level} is left out"
+            warnings.append(Words(text, "no_thinking_levels", agent=provider.name, level=level))
             level = ""
         # Nothing to check: the program need not be asked.
         if not level and (not model or provider.models.any or provider.models.source == "none"):
@@ -125,14 +128,17 @@ class ModelCatalog:
         found = await self._ask(provider, agent, environ, KNOWN_S, CHOOSE_LIMIT_S)
         known = {info.id: info for info in found.models}
         if model and known and not found.open and not found.error and model not in known:
-            warnings.append(f"{provider.name} has no model {model} here: it uses its default")
+            text = f"{provider.name} has no model {model} here: it uses its default"
+            warnings.append(Words(text, "model_unknown", agent=provider.name, model=model))
             model = ""
         chosen = known.get(model) or (None if model else _default_of(found.models))
         levels = _levels_of(model, chosen, found, provider)
         if level and levels is not None and level not in levels:
             has = f"it has {', '.join(levels)}" if levels else "it has none"
             of = chosen.id if chosen is not None else provider.name
-            warnings.append(f"{of} has no thinking level {level} ({has}): it is left out")
+            text = f"{of} has no thinking level {level} ({has}): it is left out"
+            listed = ", ".join(levels) or "-"
+            warnings.append(Words(text, "thinking_level_unknown", model=of, level=level, levels=listed))
             level = ""
         return Choice(model=model, thinking_level=level, warnings=tuple(warnings))
 

@@ -102,6 +102,8 @@ def _servers(provider: Provider, drives: Iterable[tuple[str, Drive]]) -> str:
         mode = "allow" if drive is provider.drive else "ask"
         plan = families()[family].plan(_request(provider, drive, mode))
         taken.append(bool(drive.mcp) and not any("MCP" in warning for warning in plan.warnings))
+    if provider.drive.options.get("mcp_form") == "cursor":
+        return "where the project has no file of its own"
     if provider.drive.mcp == "file":
         return "Ostler's own, in its own directories; others while asking"
     if taken[:1] == [True]:

@@ -91,6 +91,23 @@ class SignIn(_Entry, frozen=True, kw_only=True):
     certain_on: tuple[str, ...] = ()
     """Systems (``sys.platform``) on which none of all that means no; elsewhere a keychain may have it."""
     hint: str = ""
+    """How to sign in, in English; the rest says the same without words."""
+    run: str = ""
+    """What to run in a terminal."""
+    type: str = ""
+    """What to type there."""
+    choose: bool = False
+    """Whether it asks there."""
+    set: str = ""
+    """A variable that makes it unnecessary."""
+
+    @property
+    def how(self) -> tuple[str, dict[str, str]]:
+        """``hint`` as a code with parameters (run, type, set); empty where nothing is known but words."""
+        if not self.run or not self.set:
+            return "", {}
+        code = "sign_in_type" if self.type else "sign_in_choose" if self.choose else "sign_in_run"
+        return code, {"run": self.run, "type": self.type, "set": self.set}
 
 
 class Check(_Entry, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ from daemon_core.connections.client import RuntimeProfile
 from daemon_core.connections.clock import Clock
 from daemon_core.connections.connection import Connection, ConnectionListener, WorkspaceSync
 from daemon_core.protocol import errors, wire
+from daemon_core.runtimes import offline
 from daemon_core.runtimes.book import RuntimeBook, Start
 from daemon_core.runtimes.offering import Offered, Offering, UsableAgent, by_provider, display_name, offering
 from daemon_core.runtimes.profiles import ProfileResolver, signature
@@ -288,7 +289,7 @@ class Registration(ConnectionListener):
         async with self._busy:
             if not self._lives(runtime_id):
                 self._publish(drop=[runtime_id])
-                await self._say_offline([runtime_id])
+                await self._say_offline({runtime_id: offline.RESTARTING})
         try:
             await self._register(state, "restart")
         except errors.ServerError as error:
@@ -354,7 +355,7 @@ class Registration(ConnectionListener):
             except TimeoutError:
                 pass
 
-    async def deregister(self) -> None:
+    async def deregister(self, why: wire.OfflineReason = offline.STOPPED) -> None:
         """At a real stop: show the runtimes offline that have no living task. Failures do not matter.
 
         Call it after the pollers and the heartbeat have ended and while the connection still runs.
@@ -363,7 +364,7 @@ class Registration(ConnectionListener):
         if not ids:
             return
         self._publish(drop=ids)  # first, or a beat would show them online again
-        await self._say_offline(ids)
+        await self._say_offline(dict.fromkeys(ids, why))
 
     # --- what is offered ---------------------------------------------------------------------------
 
@@ -614,21 +615,35 @@ class Registration(ConnectionListener):
         kept = {
             id_: dataclasses.replace(self._runtimes[id_], claimable=False) for id_ in lost if id_ not in ended
         }
+        reasons = {id_: self._reason(self._runtimes[id_]) for id_ in ended}
         self._publish({**kept, **self._of_earlier_lives(workspace_id), **runtimes}, drop=ended)
-        if ended:
-            await self._say_offline(ended)
+        if reasons:
+            await self._say_offline(reasons)
 
-    async def _say_offline(self, runtime_ids: Sequence[str]) -> None:
+    def _reason(self, runtime: RegisteredRuntime) -> wire.OfflineReason:
+        state = self._workspaces.get(runtime.workspace_id)
+        offer = state.offered if state is not None else None
+        return offline.reason_of(runtime.subject, is_profile=bool(runtime.profile_id), offer=offer)
+
+    async def _say_offline(self, reasons: Mapping[str, wire.OfflineReason]) -> None:
+        client = self._connection.client
         try:
-            await self._connection.client.deregister(runtime_ids)
+            try:
+                await client.deregister(list(reasons), reasons)
+            except errors.PermanentError as error:
+                if error.status != 400:
+                    raise
+                await client.deregister(list(reasons))  # perhaps it does not like our words
         except errors.ServerError as error:
             log.info("%s: not deregistered: %s", self._connection.name, error)
 
     async def _let_go_of_the_ended(self) -> None:
         """Runtimes that were only kept for runs which have ended by now."""
-        ended = [
-            id_ for id_, runtime in self._runtimes.items() if not runtime.claimable and not self._lives(id_)
-        ]
+        ended = {
+            id_: self._reason(runtime)
+            for id_, runtime in self._runtimes.items()
+            if not runtime.claimable and not self._lives(id_)
+        }
         if ended:
             self._publish(drop=ended)
             await self._say_offline(ended)

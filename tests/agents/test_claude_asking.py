@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from daemon_core.agents import events as ev
-from daemon_core.agents.claude import REQUESTS_LIMIT, ClaudeReader
+from daemon_core.agents.claude_reader import REQUESTS_LIMIT, ClaudeReader
 from daemon_core.protocol import failures
 from tests.agents.test_claude_reader import assistant, called, init, line, read, request, result, returned
 

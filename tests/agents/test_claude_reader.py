@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon_core.agents import events as ev
-from daemon_core.agents.claude import RESULT_LIMIT_BYTES, ClaudeReader
+from daemon_core.agents.claude_reader import RESULT_LIMIT_BYTES, ClaudeReader
 from daemon_core.agents.events import Event, UsageSeen
 from daemon_core.agents.family import LaunchRequest, StdinWrite
 from daemon_core.protocol import failures

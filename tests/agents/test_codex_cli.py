@@ -380,6 +380,7 @@ def test_model_instructions_and_thinking_level_arrive(machine: Machine) -> None:
         model="gpt-5.5",
         instructions='Answer in "rhymes" only.',
         thinking_level="low",
+        service_tier="flex",
         provider="codex-nightly",
     )
 
@@ -388,6 +389,7 @@ def test_model_instructions_and_thinking_level_arrive(machine: Machine) -> None:
     assert body["model"] == "gpt-5.5"
     assert 'Answer in "rhymes" only.' in "\n".join(developer_texts(body))
     assert body["reasoning"]["effort"] == "low"
+    assert body["service_tier"] == "flex"
     assert driven.outcome.usage == (
         Usage("codex-nightly", "gpt-5.5", input_tokens=60, output_tokens=12, cache_read_tokens=40),
     )

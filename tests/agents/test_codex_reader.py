@@ -103,6 +103,13 @@ def kinds(events: list[Event]) -> list[str]:
     return [type(event).__name__ for event in events]
 
 
+def opening_of(**changes: Any) -> list[Any]:
+    """What the program is told before it has said anything."""
+    plan = FAMILY.plan(request(**changes))
+    assert plan.stdin is not None
+    return [json.loads(said) for said in plan.stdin.splitlines()]
+
+
 # --- the plan --------------------------------------------------------------------------------------
 
 
@@ -114,8 +121,10 @@ def test_the_program_is_started_as_a_server_and_texts_are_files() -> None:
         "spec.prompt.json": '"say \\"é\\""'.encode(),
         "spec.instructions.json": b'"be brief"',
     }
-    assert plan.stdin is not None
-    assert json.loads(plan.stdin)["method"] == "initialize"
+    hello, initialized, start = opening_of(instructions="be brief")
+    assert hello["method"] == "initialize"
+    assert initialized == {"method": "initialized"}
+    assert start["params"]["developerInstructions"] == "be brief"
     assert "CODEX_HOME" not in plan.drop_env
     assert "CODEX_API_KEY" not in plan.drop_env
 
@@ -166,9 +175,7 @@ def test_a_providers_entry_adds_to_it() -> None:
     ],
 )
 def test_a_permission_mode_is_a_policy(mode: str, approval: str, sandbox: str) -> None:
-    reader, _ = read(line(id=1, result={}), permission_mode=mode)
-
-    params = said_by(reader)[1]["params"]
+    params = opening_of(permission_mode=mode)[2]["params"]
     assert (params["approvalPolicy"], params["sandbox"]) == (approval, sandbox)
 
 
@@ -181,27 +188,64 @@ def test_a_mode_that_nobody_has_is_refused() -> None:
 
 
 def test_a_thread_is_begun_and_then_a_turn() -> None:
+    _, _, start = opening_of(model="m", thinking_level="high", instructions="brief")
     reader, events = read(opened(), model="m", thinking_level="high", instructions="brief")
 
+    assert (start["id"], start["method"]) == (2, "thread/start")
+    assert (start["params"]["cwd"], start["params"]["model"]) == ("/w", "m")
     assert events == [ev.SessionStarted(THREAD, "stub")]
-    notified, start, turn = said_by(reader)
-    assert notified == {"method": "initialized"}
-    assert start["method"] == "thread/start"
-    assert start["params"]["cwd"] == "/w"
-    assert start["params"]["model"] == "m"
-    assert start["params"]["developerInstructions"] == "@spec.instructions.json@"
+    (turn,) = said_by(reader)
     assert turn["method"] == "turn/start"
     assert turn["params"]["effort"] == "high"
     assert turn["params"]["input"] == [{"type": "text", "text": f"@{PROMPT_FILE}@"}]
-    assert [write.number for write in reader.pending_writes()] == [2, 3, 4]
-    assert reader.pending_writes()[2].files == (PROMPT_FILE,)
+    (write,) = reader.pending_writes()
+    assert (write.number, write.files) == (2, (PROMPT_FILE,))
     assert reader.session_id == THREAD
 
 
-def test_a_session_is_resumed_without_its_history() -> None:
-    reader, _ = read(line(id=1, result={}), resume_session_id=THREAD)
+def test_a_thread_is_asked_for_again_by_a_program_that_was_not_ready() -> None:
+    early = line(id=2, error={"code": -32600, "message": "Not initialized"})
+    reader, events = read(early + line(id=1, result={}), instructions="brief")
 
-    resume = said_by(reader)[1]
+    assert events == []
+    (start,) = said_by(reader)
+    assert (start["id"], start["method"]) == (3, "thread/start")
+    assert start["params"]["developerInstructions"] == "@spec.instructions.json@"
+
+    again = line(id=3, error={"code": -32600, "message": "Not initialized"})
+    reader, events = read(early + line(id=1, result={}) + again)
+    assert kinds(events) == ["ErrorText", "TurnEnded"]  # once is enough
+
+
+def test_a_program_that_refuses_us_ends_the_run_once() -> None:
+    refused = [line(id=n, error={"code": -32600, "message": "unsupported client"}) for n in (1, 2)]
+    reader, events = read(b"".join(refused))
+
+    assert kinds(events) == ["ErrorText", "TurnEnded"]
+    assert said_by(reader) == [None]
+    assert "initialize: unsupported client" in reader.outcome(0, None, "").error
+
+
+def test_answers_of_the_opening_may_come_in_any_order() -> None:
+    reader, events = read(b"".join(reversed(opened().splitlines(keepends=True))))
+
+    assert events == [ev.SessionStarted(THREAD, "stub")]
+    assert [said["method"] for said in said_by(reader)] == ["turn/start"]
+
+
+def test_a_run_that_an_earlier_version_has_begun_goes_on() -> None:
+    state = json.loads(FAMILY.reader(request(model="m")).snapshot())
+    state["rpc"] = {"next_id": 2, "outstanding": {"1": {"method": "initialize", "context": ""}}}
+    reader = CodexReader.restored(json.dumps(state).encode())
+    reader.feed(line(id=1, result={}))
+
+    notified, start = said_by(reader)
+    assert notified == {"method": "initialized"}
+    assert (start["id"], start["method"], start["params"]["model"]) == (2, "thread/start", "m")
+
+
+def test_a_session_is_resumed_without_its_history() -> None:
+    resume = opening_of(resume_session_id=THREAD)[2]
     assert resume["method"] == "thread/resume"
     assert resume["params"]["threadId"] == THREAD
     assert resume["params"]["excludeTurns"] is True

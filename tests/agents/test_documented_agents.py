@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from daemon_core.agents import cursor_mcp
 from daemon_core.agents import events as ev
 from daemon_core.agents.families import families
 from daemon_core.agents.family import LaunchError, LaunchPlan, LaunchRequest
@@ -202,6 +204,45 @@ def test_cursor_gets_its_prompt_by_standard_input() -> None:
     assert found.stdin == PROMPT.encode()
     assert found.dropped_args == ("--yolo", "-p")
     assert "--yolo" not in plan("cursor", permission_mode="deny").argv
+
+
+def test_cursor_is_told_of_mcp_servers_by_a_file_that_has_no_secrets() -> None:
+    servers: dict[str, object] = {
+        "lab": {
+            "command": "python3",
+            "args": ["server.py", "--key=k1"],
+            "env": {"KEY": "k2", "AT": "${env:AT}"},
+        },
+        "web": {"type": "http", "url": "https://x/mcp?key=k3", "headers": {"Authorization": "Bearer k4"}},
+        "none": 1,
+    }
+    content = cursor_mcp.settings(servers, {"ostler": {"url": "u"}})
+    told = json.loads(content)["mcpServers"]
+    assert told["lab"]["env"]["AT"] == "${env:AT}"
+    assert told["ostler"] == {"url": "u"}
+    assert "none" not in told
+    assert not any(f"k{number}".encode() in content for number in range(1, 5))
+
+    found = plan("cursor", mcp_servers=servers, settings_files=(cursor_mcp.FILE,))
+    assert "--approve-mcps" in found.argv
+    whole = re.sub(
+        r"\$\{env:(OSTLER_MCP_\d+)\}", lambda match: found.env[match[1]], content.decode(), flags=re.ASCII
+    )
+    assert json.loads(whole)["mcpServers"] == {
+        "lab": servers["lab"],
+        "web": {"url": "https://x/mcp?key=k3", "headers": {"Authorization": "Bearer k4"}},
+        "ostler": {"url": "u"},
+    }
+    assert found.warnings == ()
+    denied = plan("cursor", permission_mode="deny", mcp_servers=servers, settings_files=(cursor_mcp.FILE,))
+    assert "--approve-mcps" not in denied.argv
+
+    # Where the project has a file of its own, nothing is given and nothing of it approved.
+    without = plan("cursor", mcp_servers=servers)
+    assert "--approve-mcps" not in without.argv
+    assert not any(name.startswith("OSTLER_MCP_") for name in without.env)
+    assert "lab" in without.warnings[0]
+    assert cursor_mcp.settings({}, {}) == b""
 
 
 def test_copilot_gets_its_prompt_as_an_argument() -> None:

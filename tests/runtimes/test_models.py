@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon_core.agents.family import Drive
+from daemon_core.agents.words import Words
 from daemon_core.runtimes import model_readers, models
 from daemon_core.runtimes.discovery import FoundAgent
 from daemon_core.runtimes.models import ModelCatalog, ModelInfo, ModelList, wire_models
@@ -329,7 +330,10 @@ async def test_what_an_agent_has_no_way_to_be_told_is_left_out(stand: Stand) -> 
     plain = Provider(id="agent", name="Agent", executables=("agent",), family="plain")
     choice = await ModelCatalog(None).choose(plain, stand.agent, stand.environ, "m", "high")
     assert (choice.model, choice.thinking_level) == ("", "")
-    assert len(choice.warnings) == 2
+    assert [text.code for text in choice.warnings if isinstance(text, Words)] == [
+        "model_not_chosen",
+        "no_thinking_levels",
+    ]
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -172,7 +172,9 @@ async def test_drift_registers_again_in_place_without_recover_orphans(
         await w.until(lambda: w.registration.runtimes[ids[first]].args == ("y",))
         assert set(w.registration.runtimes) == {ids["claude"], ids[first]}
         await server.until(lambda: len(server.seen("deregister")) == 1)
-        assert server.seen("deregister")[0].body == {"runtime_ids": [ids[second]]}
+        body = server.seen("deregister")[0].body
+        assert body["runtime_ids"] == [ids[second]]
+        assert body["offline_reasons"][ids[second]]["code"] == "profile_removed"
         assert server.orphans == []
         assert task.status == "dispatched"
 
@@ -202,7 +204,8 @@ async def test_with_nothing_left_everything_is_deregistered_and_left_at_that(
         w.connection.sync_now()
         await w.until(lambda: not w.registration.runtimes)
         await server.until(lambda: len(server.seen("deregister")) == 1)
-        assert server.seen("deregister")[0].body == {"runtime_ids": [id_]}
+        body = server.seen("deregister")[0].body
+        assert body["runtime_ids"] == list(body["offline_reasons"]) == [id_]
         await syncs(server, w, 3)
         assert len(server.seen("register")) == 1
         server.add_profile("w1")
@@ -302,6 +305,7 @@ async def test_a_switched_off_agent_is_deregistered_and_comes_back_under_its_id(
         await w.registration.follow()
         assert w.names() == ["Shell (box)"]
         assert not server.runtimes[claude].online
+        assert server.seen("deregister")[0].body["offline_reasons"][claude]["code"] == "switched_off"
         (off,) = w.registration.switched_off()
         assert (off.runtime_id, off.provider) == (claude, "claude")
         server.orphans.clear()
@@ -379,7 +383,9 @@ async def test_a_restart_deregisters_and_registers_one_runtime(server: FakeServe
         await w.until(lambda: len(w.names()) == 2)
         claude, orphans = w.id_of("claude"), list(server.orphans)
         await w.registration.restart(claude)
-        assert [r.body for r in server.seen("deregister")] == [{"runtime_ids": [claude]}]
+        (asked,) = server.seen("deregister")
+        assert asked.body["runtime_ids"] == [claude]
+        assert asked.body["offline_reasons"][claude]["code"] == "runtime_restarting"
         assert len(server.seen("register")) == 2
         assert w.id_of("claude") == claude
         assert server.runtimes[claude].online

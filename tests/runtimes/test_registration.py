@@ -387,7 +387,10 @@ async def test_a_removed_agent_is_deregistered_unless_a_run_of_it_lives(server: 
         await w.until(lambda: w.changes[-1] == [])
         assert not w.registration.runtimes[shell].claimable
         await server.until(lambda: len(server.seen("deregister")) == 1)
-        assert server.seen("deregister")[0].body == {"runtime_ids": [claude]}
+        body = server.seen("deregister")[0].body
+        assert body["runtime_ids"] == [claude]
+        assert set(body["offline_reasons"][claude]) == {"code", "detail", "repair"}
+        assert body["offline_reasons"][claude]["code"] == "agent_missing"
         w.connection.sync_now()
         await server.until(lambda: len(server.seen("workspaces")) >= 2)
         assert shell in w.registration.runtimes
@@ -416,9 +419,20 @@ async def test_stopping_deregisters_what_has_no_living_run(server: FakeServer) -
         await w.registration.deregister()
         assert list(w.registration.runtimes) == [claude]
         assert (server.runtimes[shell].online, server.runtimes[claude].online) == (False, True)
+        assert server.seen("deregister")[0].body["offline_reasons"][shell]["code"] == "daemon_stopped"
         await w.registration.deregister()
         assert len(server.seen("deregister")) == 1
         w.alive.clear()
         server.script("deregister", html_502())
         await w.registration.deregister()  # a server that is away does not hold up a stop
         assert not w.registration.runtimes
+
+
+async def test_a_server_that_dislikes_the_reason_is_told_without(server: FakeServer) -> None:
+    async with world(server, CLAUDE) as w:
+        await w.until(lambda: bool(w.registration.runtimes))
+        claude = w.id_of("claude")
+        server.script("deregister", refuse(400, "invalid offline reason"))
+        await w.registration.deregister()
+        assert "offline_reasons" not in server.seen("deregister")[-1].body
+        assert not server.runtimes[claude].online

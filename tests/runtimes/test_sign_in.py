@@ -75,3 +75,16 @@ def test_of_what_comes_with_ostler_an_empty_home_says_no_only_where_it_is_certai
     told = {provider.id: signed_in(provider, environ, "linux") for provider in builtin()}
     assert {name for name, found in told.items() if found == "no"} <= {"claude", "codex", "gemini", "qwen"}
     assert "yes" not in told.values()
+
+
+def test_how_to_sign_in_is_told_without_words_too() -> None:
+    told = {provider.id: provider.sign_in for provider in builtin() if provider.sign_in.hint}
+    assert told.keys() >= {"claude", "codex", "gemini", "qwen"}
+    for sign_in in told.values():
+        code, params = sign_in.how
+        assert code in ("sign_in_run", "sign_in_type", "sign_in_choose")
+        assert all(each in sign_in.hint for each in params.values())
+    assert told["claude"].how == (
+        "sign_in_type",
+        {"run": "claude", "type": "/login", "set": "ANTHROPIC_API_KEY"},
+    )
