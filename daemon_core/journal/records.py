@@ -61,6 +61,16 @@ class TaskRecord(msgspec.Struct, kw_only=True):
     """Until when the user has given a silent run more time."""
     warnings: str = "[]"
     """JSON array of texts: what was asked for and is not done, or done in another way."""
+    remarks: str = "[]"
+    """JSON array of ``Remark``: what of these has a code."""
+
+
+class Remark(msgspec.Struct, frozen=True):
+    """What a text of ``TaskRecord.warnings`` says, without words."""
+
+    text: str
+    code: str
+    params: dict[str, str] = {}
 
 
 class WorkDirRow(msgspec.Struct, kw_only=True, frozen=True):
@@ -93,6 +103,8 @@ class RunRecord(msgspec.Struct, kw_only=True):
     reader: bytes = b""
     """The reader's snapshot that goes with ``stdout_offset``."""
     pid: int | None = None
+    progress_at: str = ""
+    """When its agent was last seen to get on, where its family tells."""
     resumed_session: str = ""
     started_at: str = ""
     ended_at: str = ""

@@ -173,6 +173,10 @@ MIGRATIONS: tuple[str, ...] = (
     ) WITHOUT ROWID;
     CREATE INDEX spend_by_day ON spend(day);
     """,
+    """
+    ALTER TABLE runs ADD COLUMN progress_at TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tasks ADD COLUMN remarks TEXT NOT NULL DEFAULT '[]';
+    """,
 )
 
 TABLES: tuple[str, ...] = (

@@ -60,6 +60,8 @@ class Stretch(msgspec.Struct, kw_only=True):
     at: str
     chunks: Sequence[tuple[int, int, bytes]] = ()
     session_id: str = ""
+    progressed: bool = False
+    """Whether the agent was seen to get on."""
     reports: Sequence[tuple[str, bytes]] = ()
     """Further reports to put in the outbox behind the messages: (kind, body)."""
     requests: str | None = None
@@ -544,9 +546,11 @@ def _commit_stretch(db: sqlite3.Connection, stretch: Stretch) -> None:
             " times = times + 1 WHERE id = ? AND state = 'pending'",
             [(stretch.run_id, stretch.given_turn, stretch.at, number) for number in stretch.given],
         ).close()
+    progress_at = stretch.at if stretch.progressed else ""
     db.execute(
-        "UPDATE runs SET stdout_offset = ?, reader = ? WHERE run_id = ?",
-        (stretch.stdout_offset, stretch.reader, stretch.run_id),
+        "UPDATE runs SET stdout_offset = ?, reader = ?, progress_at = CASE ? WHEN '' THEN progress_at"
+        " ELSE ? END WHERE run_id = ?",
+        (stretch.stdout_offset, stretch.reader, progress_at, progress_at, stretch.run_id),
     )
     db.execute(
         "UPDATE tasks SET next_seq = ?, session_id = CASE ? WHEN '' THEN session_id ELSE ? END WHERE key = ?",

@@ -2,6 +2,7 @@
 do anything with, only what takes time.
 
 - the program of its shim, which waits (``processes.standby``);
+- the files of its run (``tasks.spawning``), made anew if the task was handed out again meanwhile;
 - how its directory is before it (``workdirs.changes``), taken anew if the start was long in coming.
 
 All of it is done again where it is missing, so nothing of it has to outlive this process, and a failure here
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING, Final
 
 from daemon_core.processes.client import begin_standby
 from daemon_core.processes.standby import Standby
+from daemon_core.tasks import spawning
 from daemon_core.tasks.failpoints import reach
+from daemon_core.tasks.launch import OverError, PrepareError
 from daemon_core.tasks.owned import Nursery
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Ahead:
         self._life = life
         self._nursery = Nursery(f"ahead of task {life.record.task_id}")
         self._shim: asyncio.Task[None] | None = None
+        self._run: asyncio.Task[spawning.ReadyRun | None] | None = None
         self._baseline: asyncio.Task[None] | None = None
         self._baseline_of = ""
         """The run that the newest baseline is of."""
@@ -63,6 +67,11 @@ class Ahead:
         if standby is not None:
             standby.close()
 
+    def begin_run(self) -> None:
+        """Make the files of the task's run, whose directory is laid out. Returns at once."""
+        if self._run is None:
+            self._run = self._nursery.start(self._prepare_run(), "run")
+
     def begin_baseline(self) -> None:
         """Look how the directory is, which has to hold all that is laid out. Returns at once."""
         if self._baseline is None or self._baseline.done():
@@ -74,6 +83,11 @@ class Ahead:
             await self._shim
         return self._standby
 
+    async def run(self) -> spawning.ReadyRun | None:
+        """The run that was made ready, if it was, for one use."""
+        run, self._run = self._run, None
+        return await run if run is not None else None
+
     async def baseline(self) -> None:
         """The newest run's baseline is there when this returns, or will not be known."""
         if self._baseline is not None:
@@ -83,9 +97,10 @@ class Ahead:
             await self._take_baseline()
 
     async def settled(self) -> None:
-        """Nobody looks at the directory any more when this returns."""
-        if self._baseline is not None:
-            await asyncio.wait([self._baseline])
+        """Nobody looks at the directory or writes files of the run any more when this returns."""
+        begun = [each for each in (self._baseline, self._run) if each is not None]
+        if begun:
+            await asyncio.wait(begun)
 
     async def aclose(self) -> None:
         """Let go of what was not wanted. Safe to call again."""
@@ -103,6 +118,12 @@ class Ahead:
                 self._standby, begun = begun, None
         if begun is not None:
             begun.close()
+
+    async def _prepare_run(self) -> spawning.ReadyRun | None:
+        try:
+            return await spawning.prepare_run(self._life)
+        except (PrepareError, OverError):
+            return None  # whoever is to start the run meets it again, when the server may hear of it
 
     async def _take_baseline(self) -> None:
         """How the directory is before the run: what the task changes is told from it. Never fails a task."""

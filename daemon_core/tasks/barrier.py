@@ -61,7 +61,7 @@ class Barrier:
         self.state = BarrierState.DOWN
         self.in_flight = 0
         self._holders: dict[str, None] = {}
-        self._waiters: list[tuple[BarrierState, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[tuple[BarrierState, ...], asyncio.Future[None]]] = []
         self._start_waiters: list[asyncio.Future[None]] = []
 
     @property
@@ -116,6 +116,10 @@ class Barrier:
         """Until the barrier is up: no claim in flight, none possible."""
         await self._wait(BarrierState.UP)
 
+    async def wait_settled(self) -> None:
+        """Until the barrier is up, or down again since nobody holds it any more."""
+        await self._wait(BarrierState.UP, BarrierState.DOWN)
+
     async def wait_down(self) -> None:
         """Until claims are possible."""
         await self._wait(BarrierState.DOWN)
@@ -144,11 +148,11 @@ class Barrier:
     def _step(self, event: BarrierEvent) -> None:
         self.state = TRANSITIONS[self.state, event]
         for wanted, future in self._waiters:
-            if wanted is self.state and not future.done():
+            if self.state in wanted and not future.done():
                 future.set_result(None)
 
-    async def _wait(self, wanted: BarrierState) -> None:
-        while self.state is not wanted:
+    async def _wait(self, *wanted: BarrierState) -> None:
+        while self.state not in wanted:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             entry = (wanted, future)
             self._waiters.append(entry)

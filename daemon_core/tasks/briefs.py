@@ -19,7 +19,9 @@ from typing import Final
 import msgspec
 
 from daemon_core.protocol.wire import Agent, Task
-from daemon_core.tasks.prompts import cut, is_leader, kind_of, plain_id, plain_name, quoted
+from daemon_core.tasks import later
+from daemon_core.tasks.plain import cut, plain_id, plain_name, quoted
+from daemon_core.tasks.prompts import is_leader, kind_of
 from daemon_core.workdirs.skills import PlacedSkill
 
 TEXT_LIMIT_CHARS: Final = 8 * 1024
@@ -94,13 +96,15 @@ def brief_of(task: Task, where: Surroundings, skills: Sequence[PlacedSkill] = ()
             sections.append(_repositories(task, where))
         if kind in ("comment", "direct"):
             sections.append(_metadata())
+        if kind != "quick_create":
+            sections.append(_statuses(task))
         if kind == "direct":
             sections.append(_precedence())
         sections.append(_workflow(task, kind))
         if kind in ("comment", "direct"):
             sections.append(_sub_issues())
     if kind != "quick_create":
-        sections.append(_skills(skills))
+        sections.append(_skills(skills, later.without_skills(task)))
     if not where.hub:
         if kind in ("comment", "direct"):
             sections += [_mentions(), _attachments()]
@@ -198,18 +202,17 @@ def _apps(task: Task) -> str:
     return "## Connected apps\n\n" + "\n".join(lines) if lines else ""
 
 
-def _skills(skills: Sequence[PlacedSkill]) -> str:
+def _skills(skills: Sequence[PlacedSkill], without: str) -> str:
     if not skills:
-        return ""
+        return f"## Skills\n\n{without}" if without else ""
     lines = []
     for skill in skills[:LIST_LIMIT]:
         about = plain_name(skill.description, 300)
         lines.append(
             f"- {plain_name(skill.name)}{f': {about}' if about else ''} (`{skill.directory}/SKILL.md`)"
         )
-    return "## Skills\n\nYou have these. Read a skill's file before you do what it is about.\n\n" + "\n".join(
-        lines
-    )
+    told = "You have these. Read a skill's file before you do what it is about.\n\n" + "\n".join(lines)
+    return f"## Skills\n\n{told}" + (f"\n\n{without}" if without else "")
 
 
 _SAME_AS_TOOLS: Final = "If you have tools of an MCP server called `ostler`, they do the same."
@@ -323,6 +326,11 @@ def _metadata() -> str:
         " of a"
         " deployment, what it waits for. No secrets, no logs, nothing that a comment says already."
     )
+
+
+def _statuses(task: Task) -> str:
+    told = later.statuses(task)
+    return f"## Statuses of issues\n\n{told}" if told else ""
 
 
 def _precedence() -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from daemon_core.agents.events import PlanEntry
 from daemon_core.hub.delegating import Child
 from daemon_core.tasks.delegation_store import DelegationRow
-from daemon_core.tasks.prompts import cut, plain_name
+from daemon_core.tasks.plain import cut, plain_name
 
 RESULT_CHARS: Final = 16_000
 """Of a result in a notice; the whole is to be had with ``ostler task delegate result``."""

@@ -183,6 +183,7 @@ class Delivery:
 
     async def _moot(self) -> None:
         self.trouble = None
+        self._verdict = "moot"
         self.on_gone()
         while True:
             self._wake.clear()
@@ -190,7 +191,7 @@ class Delivery:
             if self._ended:
                 break
             await self._wake.wait()
-        await self.on_done("moot")
+        await self.on_done(self._verdict)
 
     async def _send(self, reports: list[Report]) -> None:
         first = reports[0]
@@ -374,6 +375,9 @@ class Delivery:
         with contextlib.suppress(msgspec.MsgspecError):
             given = msgspec.json.decode(report.body, type=CompleteRequest)
             fail.session_id, fail.work_dir = given.session_id, given.work_dir
+            fail.retired_session_id = given.retired_session_id
+            fail.session_rollout_missing = given.session_rollout_missing
+            fail.branch_name = given.branch_name or msgspec.UNSET
         body = msgspec.json.encode(fail)
         await self.patience.carry(lambda: self.journal.replace_report(report.id, "fail", body))
 

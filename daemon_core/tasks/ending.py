@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from daemon_core.tasks.life import TaskLife
 
 log = logging.getLogger(__name__)
+
+FRESH_NOTE: Final = "fresh session: the earlier one is gone at the agent"
+"""In the journal, of a run that takes the place of one whose session was gone."""
 
 
 async def fail(life: TaskLife, error: str, reason: str) -> None:
@@ -39,10 +43,13 @@ async def fail(life: TaskLife, error: str, reason: str) -> None:
 async def end(life: TaskLife, result: Result) -> None:
     """Make the result durable; from then on it is delivered, whatever happens here."""
     record = life.record
-    branch = ""
-    if result.outcome == "completed" and record.work_dir and not record.directory:
-        branch = await asyncio.to_thread(branch_of, Path(record.work_dir), record.task_id)
-    reports = [] if life.server_status == "gone" else results.reports_of(result, record.work_dir, branch)
+    reports: list[tuple[str, bytes]] = []
+    if life.server_status != "gone":
+        branch = ""
+        if record.work_dir and not record.directory:
+            branch = await asyncio.to_thread(branch_of, Path(record.work_dir), record.task_id)
+        retired = await _retired(life)
+        reports = results.reports_of(result, record.work_dir, branch, retired, told=life.usage_told)
     now = clock.now_text()
     changes: dict[str, object] = {
         "outcome": result.outcome,
@@ -53,9 +60,9 @@ async def end(life: TaskLife, result: Result) -> None:
         "usage": msgspec.json.encode(result.usage),
         "ended_at": now,
     }
+    await life.ahead.settled()  # a task can end before its run has begun
     if life.engine.follow_up is not None:
         await life.engine.follow_up.run_over(life)  # a run that has begun has given back before
-    await life.ahead.settled()  # a task can end before its run has begun
     await _keep_changes(life)  # before what Ostler wrote is taken out: that is no change of the task
     await asyncio.to_thread(life.files.take_out, record.task_id, record.directory)
     reach("before_result")
@@ -66,9 +73,21 @@ async def end(life: TaskLife, result: Result) -> None:
     await asyncio.to_thread(_tidy, life, now)
 
 
+async def _retired(life: TaskLife) -> str:
+    """The session that an earlier run of the task was to resume and that its agent did not know; "" for
+    none."""
+    if life.run.number == 1:
+        return ""
+    runs = await life.engine.patience.carry(lambda: life.engine.journal.runs(life.record.key))
+    for before, run in itertools.pairwise(sorted(runs, key=lambda each: each.number)):
+        if run.note == FRESH_NOTE:
+            return before.resumed_session
+    return ""
+
+
 async def _keep_changes(life: TaskLife) -> None:
     changes, record = life.engine.changes, life.record
-    if changes is None or not await asyncio.to_thread(changes.has_baseline, record.key):
+    if changes is None:
         return
     reach("before_changes")
     try:

@@ -30,6 +30,7 @@ from daemon_core.tasks.barrier import Barrier, BarrierState
 from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.followup import FollowUp
+from daemon_core.tasks.keeping import FOR_SLOT
 from daemon_core.tasks.launch import Launcher
 from daemon_core.tasks.life import TaskLife
 from daemon_core.tasks.orphans import LostClaims
@@ -129,6 +130,10 @@ class Engine:
     """Tasks that have not ended here, by key."""
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     """Deliveries of tasks that have ended here or not, by key."""
+    _accepting: set[str] = field(default_factory=set)
+    """Tasks whose claim is being recorded right now, by key."""
+    _left: set[str] = field(default_factory=set)
+    """Tasks that could not be brought to their end in this life of the daemon, by key."""
     _pollers: dict[tuple[str, str], tuple[Poller, asyncio.Task[None]]] = field(default_factory=dict)
     _sweepers: dict[str, tuple[Sweeper, asyncio.Task[None]]] = field(default_factory=dict)
     """By connection; none at the embedded hub, which tells everything by itself."""
@@ -200,7 +205,7 @@ class Engine:
                     ):
                         self._settled.clear()
                         await self._settled.wait()
-        if of_it(self.lives):
+        if of_it(self.lives) or of_it(self._left):
             return None
         left = of_it(self.deliveries)
         for key in left:
@@ -275,6 +280,17 @@ class Engine:
         ``JournalError`` for a damaged journal: the server then hands it out again.
         """
         key = f"{runtime.connection.name}/{task.id}"
+        if key in self._accepting:
+            # Twice at once (the first answer was slow, or came twice): two lives of a task are one too many.
+            log.info("task %s was handed out again while its claim is recorded", task.id)
+            return False
+        self._accepting.add(key)
+        try:
+            return await self._accept(key, task, runtime, slot)
+        finally:
+            self._accepting.discard(key)
+
+    async def _accept(self, key: str, task: Task, runtime: RegisteredRuntime, slot: Slot) -> bool:
         life = self.lives.get(key)
         if life is not None:
             # Handed out again (our lease was late, or an answer was lost): it is being worked on.
@@ -283,7 +299,8 @@ class Engine:
             return False
         delivery = self.deliveries.get(key)
         if delivery is not None:
-            # It has ended here and its result is on the way. Our word stands: it is not done twice.
+            # It has ended here and its result is on the way. Our word stands: it is not done twice. (One that
+            # was left as it is, is the next start's.)
             log.info("task %s was handed out again; its result is on its way", task.id)
             delivery.wake()
             return False
@@ -437,6 +454,14 @@ class Engine:
         """Runs that live now."""
         return sum(1 for life in self.lives.values() if life.record.state == "started" and not life.waiting)
 
+    def waiting_for_resources(self) -> int:
+        """Tasks that cannot go on for want of something: their directory, a run of their model, a slot."""
+        return sum(
+            1
+            for life in self.lives.values()
+            if life.record.state == "waiting_directory" or life.waiting_model or life.waiting == FOR_SLOT
+        )
+
     def known_tasks(self, connection: str) -> list[str]:
         """Ids of a connection's tasks that are worked on here, or whose reports are still on their way."""
         prefix = f"{connection}/"
@@ -573,8 +598,10 @@ class Engine:
         self._look_after(life.record)
 
     def left_behind(self, life: TaskLife) -> None:
-        """A life could not be brought to its end, nor its task: the next start takes it up."""
+        """A life could not be brought to its end, nor its task: the next start takes it up. What there is to
+        deliver of it goes on being delivered."""
         self.lives.pop(life.record.key, None)
+        self._left.add(life.record.key)
         self._settled.set()
 
     async def delivered(self, record: TaskRecord, verdict: str) -> None:

@@ -67,6 +67,7 @@ class FollowUp:
         wake_hub: WakeHub | None = None,
         wake_limit: Callable[[], int] = lambda: 20,
         keep_open: Callable[[], bool] = lambda: True,
+        keep_open_for_s: Callable[[], float] = lambda: 0.0,
         outstanding: Outstanding = _nothing,
         on_held: Callable[[str, TaskRecord | None], None] = lambda conversation, record: None,
         on_given_up: Callable[[str], None] = lambda conversation: None,
@@ -76,6 +77,8 @@ class FollowUp:
         self.wake_hub = wake_hub
         self.wake_limit = wake_limit
         self.keep_open = keep_open
+        self.keep_open_for_s = keep_open_for_s
+        """For how long after its start at most, where the server would fail it one day; 0: without end."""
         self.outstanding = outstanding
         self.on_held = on_held
         """Hears that a conversation waits for the user, since it was woken too often (with its newest task),

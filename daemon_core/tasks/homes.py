@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from daemon_core.agents.codex import FAMILY_NAME as CODEX
 from daemon_core.protocol import failures
+from daemon_core.tasks import later
 from daemon_core.tasks.launch import PrepareError
 from daemon_core.workdirs.provider_homes import McpServers, codex_home, user_codex_home, write_home
 
@@ -63,6 +64,7 @@ async def lay_out(
             run_dir=life.run_dir,
             servers=McpServers(managed=request.mcp_servers, added=request.added_mcp_servers),
             writable=writable,
+            unwanted=later.unwanted_skills(life.claim, life.record.provider) if life.claim else (),
         )
         write_home(plan)
         return plan.env

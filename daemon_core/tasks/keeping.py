@@ -5,6 +5,10 @@ there, without a run and without a slot here, its directory free for others, unt
 tell; then a further run of the same task resumes the session with it. The server hears one result, in the
 end, with the usage of all runs (promise P1), and one transcript (promise P3).
 
+Earlier servers fail what has run for a time, whatever it does, and its result would be lost. So the waiting
+ends before that (``closes_at``): the task is over with what is known and says that something of it goes on,
+and what becomes of that waits for the conversation's next turn.
+
 Nothing of the waiting is recorded, since it follows from what is: a new life of the daemon finds a task whose
 run has ended, judges the run once more and comes to wait again.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +25,8 @@ import msgspec
 
 from daemon_core.journal import RunRecord
 from daemon_core.protocol.wire import Task
-from daemon_core.tasks import spawning
+from daemon_core.settings.values import format_duration
+from daemon_core.tasks import clock, spawning
 from daemon_core.tasks.barrier import BarrierUpError
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.followup import FollowUp
@@ -40,6 +46,31 @@ FOR_JOBS: Final = "jobs"
 """``TaskLife.waiting``: its agent has ended its turn, its jobs have not ended."""
 FOR_SLOT: Final = "slot"
 """They have something to tell; a place to go on is waited for."""
+LOOK_S: Final = 300.0
+"""While a task is kept open the clock is looked at so often: timers stand still while a machine sleeps."""
+SAID: Final = (
+    "Background work of this task still goes on. Its server ends tasks that are open for long, so it was not"
+    " waited for beyond {limit} after the start; how it ends is told at the next turn of this conversation."
+)
+"""Behind the result of a task that was over before what it had begun."""
+
+
+def closes_at(life: TaskLife, follow_up: FollowUp) -> dt.datetime | None:
+    """When the waiting ends, so that the server does not fail the task first; None: it never does.
+
+    The server counts from the start that it has accepted, and so is counted here.
+    """
+    limit_s = follow_up.keep_open_for_s()
+    started = clock.parse(life.record.started_at)
+    if not limit_s or life.connection.is_later or started is None:
+        return None
+    return started + dt.timedelta(seconds=limit_s)
+
+
+def is_closed(life: TaskLife, follow_up: FollowUp) -> bool:
+    """Whether the server is not to be waited on any more."""
+    until = closes_at(life, follow_up)
+    return until is not None and dt.datetime.now(dt.UTC) >= until
 
 
 async def goes_on(life: TaskLife, result: Result) -> bool:
@@ -51,6 +82,7 @@ async def goes_on(life: TaskLife, result: Result) -> bool:
         or result.outcome != "completed"
         or not result.session
         or life.over.is_set()
+        or is_closed(life, follow_up)
         or not await follow_up.expects_more(life)
     ):
         return False
@@ -69,11 +101,32 @@ async def goes_on(life: TaskLife, result: Result) -> bool:
             return False
         life.waiting = FOR_SLOT
         life.engine.changed(life)
-        with contextlib.suppress(OverError):
+        with contextlib.suppress(OverError, TimeoutError):
             return await _take_place(life, follow_up, result, claim)
         return False
     finally:
-        life.waiting = ""
+        life.waiting = life.kept_until = ""
+
+
+async def parting(life: TaskLife, result: Result) -> Result:
+    """The result of a task that is over now: with that something of it goes on, where its server would not
+    have waited for that. It follows from what is, so a death in between changes nothing."""
+    follow_up = life.engine.follow_up
+    if (
+        follow_up is None
+        or life.connection.timing.loopback
+        or result.outcome != "completed"
+        or not result.session
+        or life.over.is_set()
+        or not is_closed(life, follow_up)
+        or not await follow_up.expects_more(life)
+    ):
+        return result
+    limit = format_duration(follow_up.keep_open_for_s())
+    log.warning("task %s is not kept open for longer than %s", life.record.task_id, limit)
+    await spawning.warn(life, (SAID.format(limit=limit),))
+    output = "\n\n".join(part for part in (result.output, f"({SAID.format(limit=limit)})") if part.strip())
+    return msgspec.structs.replace(result, output=output)
 
 
 async def _make_room(life: TaskLife) -> None:
@@ -95,7 +148,23 @@ async def _wait_for_news(life: TaskLife, follow_up: FollowUp) -> None:
         # A job's end and its notice are one transaction, so between these two nothing is missed.
         if await follow_up.has_news(life):
             return
-        await life.noticed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_left_s(life, follow_up)):
+                await life.noticed.wait()
+        if is_closed(life, follow_up):
+            return
+
+
+def _left_s(life: TaskLife, follow_up: FollowUp) -> float | None:
+    """How long may be waited before the next look; it is shown until when in all."""
+    until = closes_at(life, follow_up)
+    shown = clock.text(until) if until is not None else ""
+    if shown != life.kept_until:
+        life.kept_until = shown
+        life.engine.changed(life)
+    if until is None:
+        return None
+    return min(LOOK_S, max(0.0, (until - dt.datetime.now(dt.UTC)).total_seconds()))
 
 
 async def _take_place(life: TaskLife, follow_up: FollowUp, result: Result, claim: Task) -> bool:
@@ -104,7 +173,7 @@ async def _take_place(life: TaskLife, follow_up: FollowUp, result: Result, claim
     places: list[Slot] = []
     try:
         while True:
-            await life.until_over(_take_slot(life, places), "slot")
+            await life.until_over(_take_slot_in_time(life, follow_up, places), "slot")
             try:
                 if not engine.claims_held:
                     with engine.barrier.claiming():
@@ -118,6 +187,14 @@ async def _take_place(life: TaskLife, follow_up: FollowUp, result: Result, claim
     finally:
         for slot in places:
             slot.release()
+
+
+async def _take_slot_in_time(life: TaskLife, follow_up: FollowUp, places: list[Slot]) -> None:
+    """Raises ``TimeoutError`` when the server is not to be waited on any more."""
+    until = closes_at(life, follow_up)
+    left_s = (until - dt.datetime.now(dt.UTC)).total_seconds() if until is not None else None
+    async with asyncio.timeout(left_s):
+        await _take_slot(life, places)
 
 
 async def _take_slot(life: TaskLife, places: list[Slot]) -> None:

@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from daemon_core.agents.codex import FAMILY_NAME as CODEX
 from daemon_core.agents.family import Drive, Family, LaunchPlan, LaunchRequest
 from daemon_core.jobs.notices import Notice
 from daemon_core.processes.errors import SpawnError
@@ -24,6 +25,9 @@ from daemon_core.runtimes.models import Choice
 from daemon_core.tasks import prompts
 from daemon_core.tasks.telling import prompt_with
 from daemon_core.workdirs.environments import Layout, Prepared
+
+TIERED_FAMILIES: Final = frozenset({CODEX})
+"""Families whose programs can ask their model's server for a service tier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +121,7 @@ def request_of(
     same = bool(prior_dir) and os.path.realpath(prior_dir) == os.path.realpath(work_dir)
     if claim.fresh_message and not (same and claim.prior_session_id):
         claim = msgspec.structs.replace(claim, chat_message=claim.fresh_message)
-    servers = agent.mcp_config if isinstance(agent.mcp_config, dict) else None
-    if servers is not None and isinstance(servers.get("mcpServers"), dict):
-        servers = servers["mcpServers"]
+    servers = managed_servers(agent)
     session = (claim.prior_session_id or "") if same else ""
     prompt = prompts.prompt_of(claim, launcher.family.name, hub=hub)
     return LaunchRequest(
@@ -132,10 +134,27 @@ def request_of(
         resume_session_id=session,
         model=agent.model or launcher.model,
         thinking_level=agent.thinking_level or launcher.thinking,
+        service_tier=(agent.service_tier or "").strip(),
         instructions=prepared.instructions,
         mcp_servers=servers,
+        settings_files=prepared.settings,
         extra_args=(*launcher.args, *(agent.custom_args or ())),
     )
+
+
+def managed_servers(agent: Agent) -> dict[str, object] | None:
+    """The MCP servers that an agent was given at its server, by name; None: its own settings apply."""
+    servers = agent.mcp_config if isinstance(agent.mcp_config, dict) else None
+    if servers is not None and isinstance(servers.get("mcpServers"), dict):
+        servers = servers["mcpServers"]
+    return servers
+
+
+def not_passed_on(request: LaunchRequest, family: str) -> tuple[str, ...]:
+    """What was asked for and is known to nobody here, in words."""
+    if not request.service_tier or family in TIERED_FAMILIES:
+        return ()
+    return (f"The service tier {request.service_tier!r} is not passed on: {request.provider} takes none.",)
 
 
 def with_search_path(env: dict[str, str], launcher: Launcher) -> dict[str, str]:

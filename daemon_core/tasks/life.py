@@ -91,6 +91,8 @@ class TaskLife:
         self.fresh = fresh
         self.lock = lock
         self.progress = Progress()
+        self.usage_told: list[Usage] = []
+        """What its server has been told of it, or is, in this life of the daemon."""
         self.waiting_model = ""
         """The model whose limit of runs it waits for, while it does."""
         self.server_status = ""
@@ -102,6 +104,8 @@ class TaskLife:
         self.ahead = Ahead(self)
         self.waiting = ""
         """Why it has no run although it is not over (``keeping.FOR_JOBS``, ``FOR_SLOT``), else empty."""
+        self.kept_until = ""
+        """When it is over in any case although its jobs go on (RFC 3339); empty: it waits for them."""
         self.noticed = asyncio.Event()
         """Set when something of its conversation is different: a notice, a job that has ended."""
         self.over = asyncio.Event()
@@ -211,6 +215,7 @@ class TaskLife:
         if isinstance(error, JournalError) and error.damaged:
             raise error  # the run goes on, and the next start mends the journal
         self.driver = None
+        self.usage_told = []  # whether that has been kept is not known
         if self.record.state != "ended":
             try:
                 await end_run(self.run_dir, self.run.mark)
@@ -235,6 +240,7 @@ class TaskLife:
             result = await self._run_to_result()
             while await keeping.goes_on(self, result):
                 result = await self._run_to_result()
+            result = await keeping.parting(self, result)
         except OverError:
             await ending.fail(self, results.ENDED_WITH_DAEMON, failures.CANCELLED)
         except PrepareError as error:
@@ -390,6 +396,7 @@ class TaskLife:
                 started_wall=_wall(self.run.started_at),
                 extended_until=self.record.extended_until,
                 answered_at=requests.answered_at,
+                progress_at=self.run.progress_at,
                 on_warning=lambda: self.engine.changed(self),
             ),
             requests=requests,
@@ -397,6 +404,7 @@ class TaskLife:
             on_session=self._on_session,
             on_requests=self._on_requests,
             on_turn_over=self._on_turn_over,
+            on_let_go=self._on_let_go,
         )
 
     async def unless_over(self, work: Coroutine[Any, Any, T]) -> T:
@@ -419,7 +427,7 @@ class TaskLife:
             self.progress.plan = made.plan
         if made.usage is not None:
             self.progress.usage = made.usage
-        if made.chunks or made.session_id:
+        if made.chunks or made.session_id or self.usage_told:
             self.delivery.wake()
         self.engine.stretched(self, made)
         if noticed:
@@ -433,6 +441,12 @@ class TaskLife:
     async def _on_turn_over(self) -> More | None:
         follow_up = self.engine.follow_up
         return await follow_up.more(self) if follow_up is not None else None
+
+    def _on_let_go(self) -> list[tuple[str, bytes]]:
+        """The agent is done and takes a moment to go: its usage is told meanwhile."""
+        used = results.add_usage(self.used(), self.progress.usage)
+        self.usage_told = results.counted(used)
+        return results.usage_reports(self.usage_told)
 
     async def _on_session(self, session_id: str) -> None:
         self.record.session_id = session_id

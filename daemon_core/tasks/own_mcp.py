@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from daemon_core.agents import cursor_mcp
+from daemon_core.protocol.wire import Agent
 from daemon_core.tasks import policy
+from daemon_core.tasks.launch import managed_servers
 
 if TYPE_CHECKING:
-    from daemon_core.agents.family import LaunchRequest
+    from daemon_core.agents.family import Drive, LaunchRequest
     from daemon_core.protocol.wire import Task
     from daemon_core.tasks.launch import Launcher
     from daemon_core.tasks.life import TaskLife
@@ -31,6 +34,9 @@ IN_FILE: Final = "file"
 """``Drive.mcp`` of a program that is told of servers by a settings file of its directory alone."""
 FILE_OPTION: Final = "mcp_file"
 """``Drive.options``: that file."""
+FORM_OPTION: Final = "mcp_form"
+"""``Drive.options``: how servers stand in it; by default as Gemini CLI has them."""
+CURSOR: Final = "cursor"
 NAME: Final = "ostler"
 _SECOND_NAME: Final = "ostler-own"
 # Where the programs that take further servers keep the user's and the project's, below either directory.
@@ -80,7 +86,12 @@ def settings_of(life: TaskLife, claim: Task, launcher: Launcher) -> dict[str, by
     mode = policy.mode_of(claim, launcher, life.engine.permissions, hub=life.connection.timing.loopback)
     drive = launcher.ask_drive if mode == "ask" and launcher.ask_family is not None else launcher.drive
     path = drive.options.get(FILE_OPTION)
-    if drive.mcp != IN_FILE or not isinstance(path, str) or not _is_offered(life):
+    if drive.mcp != IN_FILE or not isinstance(path, str):
+        return {}
+    if drive.options.get(FORM_OPTION) == CURSOR:
+        content = _cursor_settings(claim, offered=_is_offered(life))
+        return {path: content} if content else {}
+    if not _is_offered(life):
         return {}
     server = {
         "httpUrl": "${OSTLER_CONTROL_URL}" + PATH,
@@ -88,6 +99,22 @@ def settings_of(life: TaskLife, claim: Task, launcher: Launcher) -> dict[str, by
         "trust": mode == "allow",
     }
     return {path: msgspec.json.format(msgspec.json.encode({"mcpServers": {NAME: server}})) + b"\n"}
+
+
+def is_for_anywhere(drive: Drive) -> bool:
+    """Whether such files go into a user's directory, too."""
+    return drive.options.get(FORM_OPTION) == CURSOR
+
+
+def _cursor_settings(claim: Task, *, offered: bool) -> bytes:
+    """Those that the agent was given, too: the program can be told of them in no other way."""
+    given = managed_servers(claim.agent or Agent()) or {}
+    own = {
+        "url": "${env:OSTLER_CONTROL_URL}" + PATH,
+        "headers": {"Authorization": "Bearer ${env:OSTLER_TOKEN}"},
+    }
+    name = NAME if NAME not in given else _SECOND_NAME
+    return cursor_mcp.settings(given, {name: own} if offered else {})
 
 
 def _is_offered(life: TaskLife) -> bool:

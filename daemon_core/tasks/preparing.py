@@ -17,7 +17,8 @@ import msgspec
 from daemon_core.protocol.wire import Task
 from daemon_core.tasks.briefs import HUB_COMMANDS, JobLine, Surroundings, brief_of
 from daemon_core.tasks.failpoints import reach
-from daemon_core.tasks.prompts import kind_of, plain_id, plain_name, quoted, title_of
+from daemon_core.tasks.plain import plain_id, plain_name, quoted
+from daemon_core.tasks.prompts import kind_of, title_of
 from daemon_core.workdirs.environments import OWN_FOLDER, Environments, Layout, Marker, Prepared, Wanted
 from daemon_core.workdirs.skills import PlacedSkill
 
@@ -45,6 +46,7 @@ def wanted_of(
     jobs: Sequence[JobLine] = (),
     commands: frozenset[str] = HUB_COMMANDS,
     settings: Mapping[str, bytes] | None = None,
+    settings_anywhere: bool = False,
 ) -> Wanted:
     """What a task is to find in its directory.
 
@@ -54,7 +56,8 @@ def wanted_of(
         environ: What the run's environment begins with.
         jobs: Running jobs of the conversation, for the brief.
         commands: The groups of commands that a task of the hub is told of.
-        settings: Files of the provider's settings, for a directory of Ostler's own.
+        settings: Files of the provider's settings.
+        settings_anywhere: Whether they are for a user's directory, too.
     """
     context = {} if hub else context_of(task)
     agent = task.agent
@@ -84,6 +87,7 @@ def wanted_of(
         context=context,
         markers=(Marker(path=MARKER_NAME, managed_by=MANAGED_BY, fields={"task_id": task.id, **fields}),),
         settings=settings or {},
+        settings_anywhere=settings_anywhere,
         environ=environ,
         user_markers=() if hub else (multica,),
     )

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from daemon_core.protocol.wire import CoalescedComment, Skill, Task
+from daemon_core.tasks import later
+from daemon_core.tasks.plain import cut, plain_id, plain_name, quoted
 
 TITLE_LIMIT_CHARS: Final = 120
-NAME_LIMIT_CHARS: Final = 80
 PAYLOAD_LIMIT_CHARS: Final = 16 * 1024
 
 LEADER_HEADING: Final = "## Squad Operating Protocol"
@@ -23,8 +24,6 @@ LEADER_HEADING: Final = "## Squad Operating Protocol"
 
 PLAIN_FAMILIES: Final = frozenset({"plain"})
 """Families whose prompt is no language: not a word beside what was asked for."""
-
-_STRUCTURE: Final = frozenset('`*#<>[]{}|\\"')
 
 _SELECTED: Final = re.compile(r"\[/((?:\\.|[^\]\\])+)\]\(slash://skill/([^)\s]+)\)")
 
@@ -111,34 +110,6 @@ def selected_skills(text: str, skills: Sequence[Skill]) -> list[Skill]:
     return list(chosen.values())
 
 
-def plain_name(text: str | None, limit: int = NAME_LIMIT_CHARS) -> str:
-    """A name of somebody or something as one short line without anything that Markdown or a model takes for
-    structure."""
-    kept = "".join(" " if char in _STRUCTURE or not char.isprintable() else char for char in text or "")
-    line = " ".join(kept.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
-
-
-def plain_id(text: str | None) -> str:
-    """An id or a time, safe within a command: letters, digits and ``. _ : + -``."""
-    return "".join(char for char in text or "" if char.isascii() and (char.isalnum() or char in "._:+-"))[
-        :200
-    ]
-
-
-def quoted(text: str | None) -> str:
-    """Somebody else's text as a block quote; every line of it, however lines end."""
-    lines = (text or "").strip("\r\n").splitlines() or [""]
-    return "\n".join(f"> {line}".rstrip() for line in lines)
-
-
-def cut(text: str, limit: int) -> str:
-    """At most ``limit`` characters, and a word about it if something is missing."""
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}\n[cut: {len(text) - limit} more characters]"
-
-
 # --- kinds -------------------------------------------------------------------------------------
 
 
@@ -170,6 +141,7 @@ def _chat(task: Task, *, hub: bool) -> str:
                 f" messages here. If they refer to earlier ones, look them up with `ostler chat {first}` (and"
                 f" `ostler chat {second}` if that is not enough); do it without announcing it."
             )
+        parts += _said(later.surface(task), later.lost_session(task), later.introduction(task))
     if chosen:
         names = ", ".join(plain_name(skill.name) or skill.id for skill in chosen)
         parts.append(f"The message asks for these of your skills by name; use them: {names}.")
@@ -183,9 +155,14 @@ def _chat(task: Task, *, hub: bool) -> str:
         parts.append("Files that came with the message:\n" + "\n".join(lines))
     if not parts:
         return message
-    if not hub:
+    if not hub and (message or not task.chat_intro):
         parts.append("The message:")
-    return "\n\n".join([*parts, message])
+    return "\n\n".join([*parts, message] if message else parts)
+
+
+def _said(*parts: str) -> list[str]:
+    """Those that say something."""
+    return [part for part in parts if part]
 
 
 def _comment(task: Task) -> str:
@@ -216,6 +193,7 @@ def _comment(task: Task) -> str:
             f" `ostler squad activity {issue} no_action --reason TEXT` and write no comment."
         )
     parts.append(_reading(task, issue, thread))
+    parts += _said(later.siblings(task))
     parent = f"The parent is always {trigger}"
     if more:
         parent = f"The parent is {trigger}, or the comment of those above that this answer is to"
@@ -252,6 +230,8 @@ def _reading(task: Task, issue: str, thread: str) -> str:
         )
     if task.prior_session_id:
         return "Nothing else was written since your last run, and what came before is in this conversation."
+    if lost := later.lost_session(task):
+        return f"{lost} Begin with {listing} --thread {thread}`."
     return (
         f"You have not seen this issue yet: begin with `ostler issue get {issue}`, then read the thread with"
         f" {listing} --thread {thread}`, and others with {listing} --recent 10` as far as you need them."
@@ -333,4 +313,5 @@ def _assignment(task: Task) -> str:
         f"Begin with `ostler issue get {issue}`, then read what was said last:"
         f" `ostler issue comment list {issue} --recent 10`."
     )
+    parts += _said(later.lost_session(task), later.siblings(task))
     return "\n\n".join(parts)

@@ -114,6 +114,7 @@ async def _prepare_directory(life: TaskLife) -> None:
     reach("prepared")
     await life.set_state("ready", work_dir=str(work_dir), directory=directory, waiting_for="")
     life.ahead.begin_baseline()
+    life.ahead.begin_run()
 
 
 async def _get_repositories(life: TaskLife, work_dir: Path) -> None:
@@ -176,6 +177,7 @@ async def lay_out(life: TaskLife, claim: Task, work_dir: Path, directory: str) -
         jobs=running_jobs(life),
         commands=HUB_COMMANDS if life.engine.may_hand_on(life.record) else HUB_COMMANDS - {"delegate"},
         settings=own_mcp.settings_of(life, claim, launcher) if launcher is not None else {},
+        settings_anywhere=launcher is not None and own_mcp.is_for_anywhere(launcher.drive),
     )
 
     async def lay_out() -> Prepared:

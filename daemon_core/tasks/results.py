@@ -7,6 +7,7 @@ came first; then there is nothing to say but the usage, and the result is kept h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -26,6 +27,8 @@ from daemon_core.tasks.watchdog import WatchLimits
 
 ENDED_WITH_DAEMON = "the run was ended together with the daemon"
 WENT_DOWN = "the machine or the run's keeper went down while the agent worked"
+TICKS: Final = 10_000_000_000
+"""Of a dollar, as servers count."""
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -115,27 +118,44 @@ def by_server(server_status: str) -> str:
     return "cancelled" if server_status == "cancelled" else "abandoned"
 
 
-def reports_of(result: Result, work_dir: str, branch: str = "") -> list[tuple[str, bytes]]:
+def counted(usage: Sequence[Usage]) -> list[Usage]:
+    """What a server is told of a usage: the entries that count something."""
+    return [as_reported(entry) for entry in usage if _tokens(entry)]
+
+
+def usage_reports(told: Sequence[Usage]) -> list[tuple[str, bytes]]:
+    """The report of a usage (``counted``) for the outbox; none where there is nothing to tell. Said again it
+    replaces what was said before."""
+    return [("usage", msgspec.json.encode(UsageRequest(usage=list(told))))] if told else []
+
+
+def reports_of(
+    result: Result, work_dir: str, branch: str = "", retired: str = "", *, told: Sequence[Usage] = ()
+) -> list[tuple[str, bytes]]:
     """The last reports for the outbox, in order: usage (also of a cancelled task), then the one last word;
     for a task that its server has cancelled, that its run is over.
 
     Args:
         branch: What the task has worked on, where that is one thing; "" else.
+        retired: The session that was to be resumed and that the agent did not know; "" for none.
+        told: The usage that is in the outbox already, or was.
     """
-    reports: list[tuple[str, bytes]] = []
-    counted = [without_cost(entry) for entry in result.usage if _tokens(entry)]
-    if counted:
-        reports.append(("usage", msgspec.json.encode(UsageRequest(usage=counted))))
+    used = counted(result.usage)
+    reports = usage_reports(used) if used != list(told) else []
     session, where = result.session or None, work_dir or None
     if result.outcome == "completed":
         complete = CompleteRequest(
             output=result.output, branch_name=branch or None, session_id=session, work_dir=where
         )
+        _retire(complete, retired)
         reports.append(("complete", msgspec.json.encode(complete)))
     elif result.outcome in ("failed", "parked"):
         fail = FailRequest(
             error=result.error, failure_reason=result.reason or None, session_id=session, work_dir=where
         )
+        if branch:
+            fail.branch_name = branch
+        _retire(fail, retired)
         if result.parked is not None:
             fail.parked = result.parked
         reports.append(("fail", msgspec.json.encode(fail)))
@@ -146,9 +166,22 @@ def reports_of(result: Result, work_dir: str, branch: str = "") -> list[tuple[st
     return reports
 
 
-def without_cost(usage: Usage) -> Usage:
-    """As a server is told it: what it cost is for this machine alone."""
-    return msgspec.structs.replace(usage, cost_usd=msgspec.UNSET, cost_partial=msgspec.UNSET)
+def _retire(report: CompleteRequest | FailRequest, retired: str) -> None:
+    """Say that a session is not to be handed out again, and where nothing has taken its place, that too."""
+    if retired and retired != report.session_id:
+        report.retired_session_id = retired
+        if not report.session_id:
+            report.session_rollout_missing = True
+
+
+def as_reported(usage: Usage) -> Usage:
+    """As a server is told it. What it cost is told where the agent has said it of all the tokens."""
+    ticks: int | msgspec.UnsetType = msgspec.UNSET
+    if usage.cost_usd is not msgspec.UNSET and usage.cost_partial is not True:
+        ticks = round(usage.cost_usd * TICKS) or msgspec.UNSET
+    return msgspec.structs.replace(
+        usage, cost_usd=msgspec.UNSET, cost_partial=msgspec.UNSET, cost_usd_ticks=ticks
+    )
 
 
 def add_usage(first: Sequence[Usage], second: Sequence[Usage]) -> list[Usage]:
@@ -186,6 +219,12 @@ def _explain_stop(outcome: Outcome, end: RunEnd, limits: WatchLimits) -> Outcome
         case StopReason.SILENCE if end.silent == "request":
             silent = f"nobody answered what the agent asked within the limit ({limits.request_s:.0f} s)"
             return msgspec.structs.replace(outcome, error=silent, reason=failures.IDLE_WATCHDOG)
+        case StopReason.SILENCE if end.silent == "progress":
+            stuck = (
+                f"codex semantic inactivity timeout: it made no progress for longer than the limit"
+                f" ({limits.progress_s:.0f} s)"
+            )
+            return msgspec.structs.replace(outcome, error=stuck, reason=failures.CODEX_SEMANTIC_INACTIVITY)
         case StopReason.SILENCE:
             silent = (
                 f"the agent was silent for longer than the limit ({limits.idle_s:.0f} s,"

@@ -8,6 +8,7 @@ said. A restart of the daemon enters the same loop at the committed offset.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import errno
 import logging
@@ -21,12 +22,25 @@ import msgspec
 
 from daemon_core.agents.ends import signal_of
 from daemon_core.agents.events import Event, Outcome, PlanEntry
-from daemon_core.agents.family import EndsExplicitly, HearsFiles, HearsMore, Reader, StdinWrite
+from daemon_core.agents.family import (
+    EndsExplicitly,
+    HearsFiles,
+    HearsMore,
+    Reader,
+    StdinWrite,
+    TellsProgress,
+)
 from daemon_core.agents.writes import whole
 from daemon_core.journal import Journal, Stretch
 from daemon_core.processes.client import Lost, Shim, attach
 from daemon_core.processes.errors import EndedError, LostError, UnreachableError
-from daemon_core.processes.state import ExitStatus, is_of_this_boot, read_state, remove_secrets
+from daemon_core.processes.state import (
+    ExitStatus,
+    is_locked,
+    is_of_this_boot,
+    read_state,
+    remove_secrets,
+)
 from daemon_core.processes.tree import Identity, end_survivors, send
 from daemon_core.protocol.wire import SessionRequest, Usage
 from daemon_core.tasks import clock
@@ -134,6 +148,7 @@ class RunDriver:
         on_session: Callable[[str], Awaitable[None]],
         on_requests: Callable[[], None],
         on_turn_over: Callable[[], Awaitable[More | None]] = _nothing_more,
+        on_let_go: Callable[[], Sequence[tuple[str, bytes]]] = tuple,
     ) -> None:
         self.journal = journal
         self.patience = patience
@@ -152,6 +167,8 @@ class RunDriver:
         self.on_session = on_session
         self.on_requests = on_requests
         self.on_turn_over = on_turn_over
+        self.on_let_go = on_let_go
+        """Gives reports that can go out while the agent, which was let go, ends."""
         self.stopped: StopReason | None = None
         self._stop = asyncio.Event()
         self._done = asyncio.Event()
@@ -164,6 +181,7 @@ class RunDriver:
         self._silent: Kind = "idle"
         self._answered_once = False
         self._turns_told = 0
+        self._progressed = self._progress()
 
     def stop(self, reason: StopReason) -> None:
         """End the run: ask by protocol, then signals, then the tree. The first reason counts."""
@@ -281,7 +299,7 @@ class RunDriver:
         more = None if self.stopped is not None else await self.on_turn_over()
         if more is None:
             reader.no_more()
-            await self._commit(())
+            await self._commit((), reports=self.on_let_go())
             return
         turn = reader.turns + 1
         reader.say_more(more.text)
@@ -290,11 +308,16 @@ class RunDriver:
         reach("more_given")
 
     async def _commit(
-        self, made: Digest | Sequence[Event], *, given: Sequence[int] = (), turn: int = 0
+        self,
+        made: Digest | Sequence[Event],
+        *,
+        given: Sequence[int] = (),
+        turn: int = 0,
+        reports: Sequence[tuple[str, bytes]] = (),
     ) -> None:
         found = made if isinstance(made, Digest) else digest(made, self.next_seq)
         self.next_seq = found.next_seq
-        reports: list[tuple[str, bytes]] = []
+        reports = list(reports)
         session = self.reader.session_id
         if session and session != self._pinned:
             pin = SessionRequest(session_id=session, work_dir=self.work_dir)
@@ -314,6 +337,8 @@ class RunDriver:
         turns = self.reader.turns if isinstance(self.reader, HearsMore) else int(self._answered_once)
         if turns > self._turns_told:
             stretch.turns = turns
+        progressed = self._progress()
+        stretch.progressed = progressed > self._progressed
         if given:
             stretch.given, stretch.given_turn = given, turn
         if self.requests.update(self.reader.open_requests, found.settled, stretch.at):
@@ -328,12 +353,18 @@ class RunDriver:
             await self.on_session(session)
         if stretch.requests is not None:
             self.on_requests()
+        if stretch.progressed:
+            self._progressed = progressed
+            self.watchdog.progressed()
         if stretch.stdout_offset > self._committed:
             self._committed = stretch.stdout_offset
             self.watchdog.heard()
         else:
             self.watchdog.heard_of()
         self.on_stretch(found)
+
+    def _progress(self) -> int:
+        return self.reader.progressed if isinstance(self.reader, TellsProgress) else 0
 
     async def _say_answers(self, shim: Shim) -> None:
         """What an answer has made is said at once: the agent waits for it and gives no output meanwhile."""
@@ -429,15 +460,19 @@ class RunDriver:
 
     async def _judge(self, status: ExitStatus) -> RunEnd:
         await self._read_rest()
-        tail = await asyncio.to_thread(_tail, self.run_dir / "stderr", STDERR_TAIL_BYTES)
+        tail, taken_down = await asyncio.to_thread(self._look_at_end, status)
         outcome = self.reader.outcome(status.code, status.signal, tail)
         return RunEnd(
             outcome=outcome,
             exit=status,
             stopped=self.stopped,
             silent=self._silent,
-            taken_down=await asyncio.to_thread(self._was_taken_down, status),
+            taken_down=taken_down,
         )
+
+    def _look_at_end(self, status: ExitStatus) -> tuple[str, bool]:
+        """The end of standard error, and whether the run was taken down (in a thread)."""
+        return _tail(self.run_dir / "stderr", STDERR_TAIL_BYTES), self._was_taken_down(status)
 
     def _was_taken_down(self, status: ExitStatus) -> bool:
         """Whether the end was somebody's wish, and neither ours nor the agent's own: its shim was told to end
@@ -460,7 +495,11 @@ class RunDriver:
         async with self._turn:
             self._over = True
             await self._read_to(_size(self.run_dir / "stdout"))
-            await self._commit([*await asyncio.to_thread(self._hear_files), *self.reader.finish()])
+            heard = await asyncio.to_thread(self._hear_files) if isinstance(self.reader, HearsFiles) else []
+            events = [*heard, *self.reader.finish()]
+            # Where nothing is added, nothing need be kept: who reads the end again comes to the same.
+            if events or self.reader.consumed > self._committed or self.requests.open:
+                await self._commit(events)
 
     def _hear_files(self) -> list[Event]:
         """What the agent has left in files (in a thread)."""
@@ -504,6 +543,10 @@ def _sweep(run_dir: Path, mark: str) -> list[int]:
     info = read_state(run_dir).info
     ended = end_survivors(mark, info.cgroup if info is not None else None)
     remove_secrets(run_dir)
+    if info is not None and not is_locked(run_dir / "lock"):  # what its shim did not get to remove
+        for path in (Path(info.socket), run_dir / "output.reserve", run_dir / "exit.json.reserve"):
+            with contextlib.suppress(OSError):
+                path.unlink()
     return ended
 
 

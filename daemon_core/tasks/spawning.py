@@ -9,17 +9,22 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from daemon_core.agents.family import HearsMore, LaunchError, LaunchRequest
+from daemon_core.agents.family import HearsMore, LaunchError, LaunchPlan, LaunchRequest
+from daemon_core.agents.words import Words
 from daemon_core.journal import RunRecord
+from daemon_core.journal.records import Remark
 from daemon_core.processes.client import Lost, RunSpec, Shim, spawn
 from daemon_core.processes.errors import LostError, SpawnError
 from daemon_core.protocol import failures
+from daemon_core.protocol.wire import Task
 from daemon_core.tasks import clock, environment, homes, launch, own_mcp, policy, readying, results
+from daemon_core.tasks.ending import FRESH_NOTE
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import PrepareError
 from daemon_core.tasks.owned import beside
@@ -33,9 +38,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ERRORS_KEPT_BYTES: Final = 64 * 2**20
+"""Of an agent's standard error: only its end is ever looked at."""
 WARNING_LIMIT_CHARS: Final = 1000
 WARNINGS_LIMIT: Final = 20
-FRESH_SESSION: Final = "The earlier session is gone at the agent: it does not know what was said before."
+FRESH_SESSION: Final = Words(
+    "The earlier session is gone at the agent: it does not know what was said before.", "fresh_session"
+)
 
 
 async def hold_directory(life: TaskLife) -> None:
@@ -56,7 +65,20 @@ async def hold_directory(life: TaskLife) -> None:
         ) from error
 
 
-async def spawn_run(life: TaskLife) -> Shim | Lost:
+@dataclass(frozen=True, kw_only=True)
+class ReadyRun:
+    """A run whose files are all there; nothing of it has been started."""
+
+    claim: Task
+    """What it was made of: a newer one (with another token) makes it good for nothing."""
+    run_id: str
+    plan: LaunchPlan
+    env: dict[str, str]
+
+
+async def prepare_run(life: TaskLife) -> ReadyRun:
+    """Everything that a run needs before it is started; may be done again. Raises ``PrepareError`` and
+    ``OverError``."""
     claim = life.claim
     if claim is None:
         raise PrepareError(
@@ -121,7 +143,7 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
         except OSError as error:
             what = f"the run's files cannot be written: {error}"
             raise PrepareError(what, failures.AGENT_PROCESS) from error
-        await _warn(life, (*left_out, *plan.warnings))
+        await warn(life, (*left_out, *launch.not_passed_on(request, family.name), *plan.warnings))
         await life.update_run(
             started_at=run.started_at,
             family=run.family,
@@ -134,6 +156,16 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
             await asyncio.to_thread(ClaimFile(run_dir).keep_for_retry)
         except OSError as error:
             log.warning("task %s: no second try if its session is gone: %s", life.record.task_id, error)
+    return ReadyRun(claim=claim, run_id=run.run_id, plan=plan, env=launch.run_environment(env, plan))
+
+
+async def spawn_run(life: TaskLife) -> Shim | Lost:
+    """Start the task's newest run. Raises ``PrepareError`` and ``OverError``."""
+    run, run_dir = life.run, life.run_dir
+    ready = await life.ahead.run()
+    if ready is None or ready.claim is not life.claim or ready.run_id != run.run_id:
+        ready = await prepare_run(life)
+    plan = ready.plan
     await life.ahead.baseline()
     reach("before_spawn")
     fds = (life.lock.fd,) if life.lock is not None and life.lock.fd is not None else ()
@@ -144,11 +176,12 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
                 run_dir=run_dir,
                 argv=plan.argv,
                 cwd=Path(life.record.work_dir),
-                env=launch.run_environment(env, plan),
+                env=ready.env,
                 stdin=plan.stdin,
                 # Nobody will ever say anything: on an open pipe some programs would wait for it for ever.
                 close_stdin=plan.stdin is None,
                 merge_stderr=plan.merge_stderr,
+                output_keep=(0, ERRORS_KEPT_BYTES),
                 lock_fds=fds,
                 mark=run.mark,
                 socket_dir=life.engine.socket_dir,
@@ -174,18 +207,22 @@ async def spawn_run(life: TaskLife) -> Shim | Lost:
     return shim
 
 
-async def _warn(life: TaskLife, texts: Sequence[str]) -> None:
+async def warn(life: TaskLife, texts: Sequence[str]) -> None:
     """Keep what the user should know of how the task is run."""
     if not texts:
         return
     log.warning("task %s: %s", life.record.task_id, "; ".join(texts))
     there = msgspec.json.decode(life.record.warnings, type=list[str])
     more = [text[:WARNING_LIMIT_CHARS] for text in texts if text[:WARNING_LIMIT_CHARS] not in there]
-    warnings = msgspec.json.encode([*there, *more][:WARNINGS_LIMIT]).decode()
-    await life.engine.patience.carry(
-        lambda: life.engine.journal.update_task(life.record.key, warnings=warnings)
-    )
-    life.note(warnings=warnings)
+    known = msgspec.json.decode(life.record.remarks, type=list[Remark])
+    said = [text for text in texts if isinstance(text, Words)]
+    known += [Remark(text[:WARNING_LIMIT_CHARS], text.code, text.params) for text in said]
+    changes = {
+        "warnings": msgspec.json.encode([*there, *more][:WARNINGS_LIMIT]).decode(),
+        "remarks": msgspec.json.encode(known[:WARNINGS_LIMIT]).decode(),
+    }
+    await life.engine.patience.carry(lambda: life.engine.journal.update_task(life.record.key, **changes))
+    life.note(**changes)
 
 
 async def _checked_choice(
@@ -256,7 +293,7 @@ async def begin_fresh(life: TaskLife, end: RunEnd) -> None:
         task_key=life.record.key,
         number=life.run.number + 1,
         mark=new_run_id(),
-        note="fresh session: the earlier one is gone at the agent",
+        note=FRESH_NOTE,
     )
     # Without the session: also after a restart this run is the one that does not resume.
     claim = msgspec.structs.replace(life.claim, prior_session_id=None)
@@ -268,7 +305,7 @@ async def begin_fresh(life: TaskLife, end: RunEnd) -> None:
     life.note(**changes, run_id=run.run_id)
     life.claim = claim
     life.run = run
-    await _warn(life, (FRESH_SESSION,))
+    await warn(life, (FRESH_SESSION,))
     await asyncio.to_thread(leave, old_dir)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from daemon_core.jobs.notices import Notice
 from daemon_core.protocol.wire import Task
-from daemon_core.tasks.prompts import cut
+from daemon_core.tasks.plain import cut
 
 TEXT_LIMIT_CHARS: Final = 200_000
 """Many notices at once share this; what is cut can be asked for by the commands that they name."""

@@ -1,5 +1,6 @@
 """When a run has been silent for too long: three budgets, for an agent that thinks, one with a tool at work
-and one that waits for the user's answer. Before the end there is a warning, and the user can give more time.
+and one that waits for the user's answer; and a fourth for one that thinks and says something, but does not
+get on, where its reader tells. Before the end there is a warning, and the user can give more time.
 
 Silence counts from the last output (the shim keeps its time, so a restart is not activity), or from the last
 answer to a request if that is later. Output that nobody has read yet is not silence.
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from daemon_core.agents.family import Reader
+from daemon_core.agents.family import Reader, TellsProgress
 from daemon_core.processes.client import Shim
 from daemon_core.processes.errors import LostError, UnreachableError
 from daemon_core.tasks import clock
@@ -24,22 +25,25 @@ WARN_SHARE: Final = 0.8
 """Of a budget of silence; then the user is told."""
 UNREACHABLE_PAUSE_S: Final = 1.0
 
-Kind = Literal["idle", "tool", "request"]
+Kind = Literal["idle", "progress", "tool", "request"]
+"""Which budget counts; ``progress``: the time in which an agent that thinks has to get on is over first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchLimits:
-    """Seconds of silence allowed without and with a tool in flight and while an answer is waited for, and for
-    the whole run; 0 is no limit."""
+    """Seconds of silence allowed without and with a tool in flight and while an answer is waited for, without
+    progress and without a tool in flight, and for the whole run; 0 is no limit."""
 
     idle_s: float = 30 * 60.0
     tool_s: float = 2 * 3600.0
     request_s: float = 0.0
+    progress_s: float = 10 * 60.0
     run_s: float = 0.0
 
     def budget_s(self, kind: Kind) -> float:
         """The silence allowed to a run of this kind."""
-        return {"idle": self.idle_s, "tool": self.tool_s, "request": self.request_s}[kind]
+        budgets = {"idle": self.idle_s, "tool": self.tool_s, "request": self.request_s}
+        return self.progress_s if kind == "progress" else budgets[kind]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,7 @@ class Watchdog:
     Args:
         extended_until: a time (RFC 3339) until which the user has given it, in this life or an earlier one.
         answered_at: when a request was answered last, likewise.
+        progress_at: when the agent was last seen to get on, likewise.
         on_warning: hears that the end of a budget is near, and that it is not any more.
     """
 
@@ -70,6 +75,7 @@ class Watchdog:
         started_wall: float,
         extended_until: str = "",
         answered_at: str = "",
+        progress_at: str = "",
         on_warning: Callable[[], None] = lambda: None,
     ) -> None:
         self._reader = reader
@@ -80,6 +86,7 @@ class Watchdog:
         self._changed = asyncio.Event()
         self._heard = time.monotonic()
         self._answered = _monotonic_of(answered_at)
+        self._progressed = max(self._began, _monotonic_of(progress_at))
         self._extended_until = _monotonic_of(extended_until)
         self.warned = False
 
@@ -88,9 +95,15 @@ class Watchdog:
     def heard(self) -> None:
         """The agent has said something just now."""
         self._heard = time.monotonic()
-        if self.warned:
+        if self.warned and self.kind != "progress":
             self._warn(False)
         self._changed.set()
+
+    def progressed(self) -> None:
+        """The agent has got on just now."""
+        self._progressed = time.monotonic()
+        if self.warned:
+            self._warn(False)
 
     def answered(self) -> None:
         """The user has answered: from now on the agent is to say something again."""
@@ -116,13 +129,19 @@ class Watchdog:
         """Which budget counts."""
         if self._reader.open_requests:
             return "request"
-        return "tool" if self._reader.tools_in_flight else "idle"
+        if self._reader.tools_in_flight:
+            return "tool"
+        limits = self.limits
+        if not isinstance(self._reader, TellsProgress) or limits.progress_s <= 0:
+            return "idle"
+        until = self._progressed + limits.progress_s
+        return "idle" if limits.idle_s > 0 and self._heard + limits.idle_s < until else "progress"
 
     def view(self) -> Watching:
         """As it is now."""
         kind = self.kind
         budget_s = self.limits.budget_s(kind)
-        since = max(self._heard, self._answered)
+        since = self._since(kind)
         ends: list[float] = []
         if budget_s > 0:
             ends.append(max(since + budget_s, self._extended_until))
@@ -151,10 +170,12 @@ class Watchdog:
             # Output that nobody has read is not silence, nor is an agent held up by a full disk.
             unread = status.stdout_bytes > position() or status.stalled_on_disk
             self._heard = now if unread else now - status.idle_s
+            if unread:
+                self._progressed = now
             kind, waits = self.kind, []
             budget_s = self.limits.budget_s(kind)
             if budget_s > 0:
-                since = max(self._heard, self._answered)
+                since = self._since(kind)
                 left = max(since + budget_s, self._extended_until) - now
                 if left <= 0:
                     return "silence"
@@ -177,6 +198,9 @@ class Watchdog:
                     async with asyncio.timeout(left_s):
                         await self._changed.wait()
                 self._changed.clear()
+
+    def _since(self, kind: Kind) -> float:
+        return max(self._progressed if kind == "progress" else self._heard, self._answered)
 
     def _warn(self, warned: bool) -> None:
         self.warned = warned

@@ -93,8 +93,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """Context files by relative path."""
     markers: Sequence[Marker] = ()
     settings: Mapping[str, bytes] = {}
-    """Files of the provider's settings by path, without secrets; only for a directory of Ostler's own, and
-    never in place of one that is there."""
+    """Files of the provider's settings by path, without secrets; never in place of one that is there."""
+    settings_anywhere: bool = False
+    """Whether they may be in a user's directory, too, where that is all of a repository or in none."""
     environ: Mapping[str, str] = {}
     """Of the run, for what the user's git is set to."""
     user_markers: Sequence[Marker] = ()
@@ -109,6 +110,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     skills: tuple[PlacedSkill, ...] = ()
     home_skills: tuple[Skill, ...] = ()
     """Skills that the provider's home is to hold."""
+    settings: tuple[str, ...] = ()
+    """Files of the provider's settings that are there now."""
     excludes: str = ""
     """An excludes file for git, empty if none is needed."""
     notes: tuple[str, ...] = ()
@@ -176,8 +179,11 @@ class Environments:
                 outside[path] = content
             elif not plan.add_file(f"{OWN_FOLDER}/{path}", content):
                 notes.append(f"{OWN_FOLDER}/{path} is somebody else's and was left as it is")
-        for path, content in () if wanted.user_owned else wanted.settings.items():
-            if not plan.add_file(path, content):
+        settings: list[str] = []
+        for path, content in wanted.settings.items() if _takes_settings(wanted) else ():
+            if plan.add_file(path, content):
+                settings.append(path)
+            else:
                 notes.append(f"{path} is somebody else's and was left as it is")
         placed: list[PlacedSkill] = []
         left: list[Skill] = []
@@ -204,6 +210,7 @@ class Environments:
             brief=brief,
             skills=tuple(placed),
             home_skills=tuple(wanted.skills) if layout.home_skills else (),
+            settings=tuple(settings),
             excludes=excludes,
             notes=tuple(notes),
         )
@@ -279,6 +286,14 @@ def repository_of(directory: Path) -> Path | None:
     """The top of the git work tree that a directory is in, or None."""
     real = Path(os.path.realpath(directory))
     return next((place for place in (real, *real.parents) if os.path.lexists(place / ".git")), None)
+
+
+def _takes_settings(wanted: Wanted) -> bool:
+    if not wanted.user_owned:
+        return True
+    # Programs look for them at the top of the repository.
+    top = repository_of(wanted.work_dir)
+    return wanted.settings_anywhere and (top is None or _same(top, wanted.work_dir))
 
 
 def _mark(plan: Plan, marker: Marker) -> None:

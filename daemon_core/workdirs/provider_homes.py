@@ -26,7 +26,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -103,6 +103,7 @@ def codex_home(
     run_dir: Path | None = None,
     servers: McpServers | None = None,
     writable: Sequence[Path] = (),
+    unwanted: Collection[str] = (),
     platform: str = sys.platform,
 ) -> HomePlan:
     """The home of a Codex run below ``env_root``. Raises ``OSError`` if the user's settings cannot be
@@ -112,6 +113,7 @@ def codex_home(
         run_dir: Where what may be secret goes.
         servers: The run's MCP servers; None: the user's.
         writable: What a sandbox lets it write to beside its work directory.
+        unwanted: Skills of the user's own, by name, that the run is not to have.
     """
     root = env_root / CODEX_FOLDER
     files: dict[str, bytes] = {}
@@ -136,7 +138,7 @@ def codex_home(
     taken = {path.split("/")[1] for path in spare.contents}
     with contextlib.suppress(OSError):
         for entry in sorted(os.scandir(user_home / "skills"), key=lambda entry: entry.name):
-            if entry.is_dir() and entry.name not in taken:
+            if entry.is_dir() and entry.name not in taken and entry.name not in unwanted:
                 links[f"skills/{entry.name}"] = Path(entry.path)
     return HomePlan(
         root=root,

@@ -7,15 +7,18 @@ import errno
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from daemon_core.journal import JournalError
+from daemon_core.journal import JournalError, RunRecord, TaskRecord
 from daemon_core.processes.client import spawn
 from daemon_core.processes.errors import SpawnError
 from daemon_core.processes.state import RunPhase, read_state
+from daemon_core.protocol.wire import Task
 from daemon_core.tasks.barrier import BarrierState
 from daemon_core.tasks.run import StopReason
 from daemon_core.tasks.slots import Slots
@@ -276,6 +279,88 @@ async def test_a_task_whose_result_is_on_its_way_is_not_done_again(world: World)
         await world.finished(task, "failed")
         world.server.check(task.id)
         await world.assert_idle()
+
+
+async def test_a_task_that_is_handed_out_twice_at_once_has_one_life(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second answer comes while the claim is recorded: by then nobody works on it yet."""
+    async with world.life(claim=False) as engine:
+        fake = world.add(HELLO)
+        fake.status = "dispatched"
+        task = msgspec.convert(fake.claimed(), Task)
+        recorded, go_on = asyncio.Event(), asyncio.Event()
+        add_task = world.journal.add_task
+
+        async def slow(record: TaskRecord, run: RunRecord) -> bool:
+            added = await add_task(record, run)
+            if added:
+                recorded.set()
+                await go_on.wait()
+            return added
+
+        monkeypatch.setattr(world.journal, "add_task", slow)
+        runtime = world.runtime("claude")
+        slots = [await engine.slots.acquire("claude") for _ in range(2)]
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(engine.accept(task, runtime, slots[0]))
+            await recorded.wait()
+            assert not await engine.accept(task, runtime, slots[1])
+            slots[1].release()
+            go_on.set()
+        assert first.result()
+        assert len(engine._delivery_nursery) == 1
+        await world.finished(fake)
+        world.server.check(fake.id)
+        await world.until(lambda: len(engine._delivery_nursery) == 0)
+        await world.assert_idle()
+
+
+@pytest.mark.parametrize("signed_out", [False, True], ids=["back-off", "no credential"])
+async def test_what_is_given_up_leaves_nothing_that_waits(world: World, signed_out: bool) -> None:
+    world.server.always("complete", refuse(503, "later"))
+    async with world.life() as engine:
+        task = world.add(HELLO)
+        key = f"srv/{task.id}"
+        await world.until(lambda: key in engine.deliveries and key not in engine.lives)
+        await world.until(lambda: engine.deliveries[key].trouble is not None)
+        if signed_out:
+            world.connection.sign_out("missing")
+            engine.reconcile("srv")  # from the pause between two tries to the wait for a credential
+            await world.until(lambda: len(world.server.seen("complete")) > 1)
+        async with asyncio.timeout(20):
+            assert await engine.give_up("srv", 0.05) == 1
+        assert (await world.record(task)).delivery == "moot"
+        await world.until(lambda: len(engine._delivery_nursery) == 0)
+        assert await world.journal.outbox_size() == 0
+
+
+async def test_a_task_counts_as_here_until_its_delivery_has_ended(world: World) -> None:
+    """The journal knows first: whoever lets go of a connection must not go by it."""
+    async with world.life() as engine:
+        task = world.add(HELLO)
+        life = await world.running(task)
+        hold = threading.Event()
+        busy: list[asyncio.Future[bool]] = []
+
+        async def delivered(verdict: str) -> None:
+            # Every thread of the event loop has something else to do.
+            busy.extend(asyncio.get_running_loop().run_in_executor(None, hold.wait) for _ in range(64))
+            await engine.delivered(life.record, verdict)
+
+        life.delivery.on_done = delivered
+        try:
+            async with asyncio.timeout(20):
+                while (await world.record(task)).delivery != "delivered":  # noqa: ASYNC110
+                    await asyncio.sleep(0)  # the journal has a thread of its own
+            assert engine.known_tasks("srv") == [task.id]
+            assert len(engine._delivery_nursery) == 1
+        finally:
+            hold.set()
+        await asyncio.gather(*busy)
+        await world.settled(task)
+        assert engine.known_tasks("srv") == []
+        await world.until(lambda: len(engine._delivery_nursery) == 0)
 
 
 async def test_a_server_that_is_stuck_with_one_task_is_not_asked_without_a_pause(world: World) -> None:
@@ -684,6 +769,8 @@ async def test_a_damaged_journal_leaves_the_run_alive_for_the_next_start(
         assert engine.claims_held
         assert world.watching.trouble == [True]
         assert task.reports == []
+        async with asyncio.timeout(10):
+            assert await engine.give_up("srv", 0.1) is None, "it is the next start's, so nothing is let go of"
         run_dir = life.run_dir
     assert read_state(run_dir).phase in (RunPhase.ALIVE, RunPhase.ENDED)
     async with world.life():
@@ -728,6 +815,7 @@ async def test_two_tasks_in_one_directory_run_one_after_the_other(world: World, 
         leases = second.leases
         await world.until(lambda: second.leases > leases + 2)  # kept while it waits
         assert (await world.record(second)).state == "waiting_directory"
+        assert world.engine.waiting_for_resources() == 1
         go.touch()
         await world.finished(first)
         await world.finished(second)
@@ -833,6 +921,8 @@ async def test_a_session_that_is_gone_is_begun_afresh_with_numbers_going_on(worl
         await world.finished(task)
         report = world.server.check(task.id)
         assert report.body["session_id"] != "lost"
+        assert report.body["retired_session_id"] == "lost"
+        assert "session_rollout_missing" not in report.body, "the new one can be gone on with"
         assert report.body["output"] == "end"
         assert len(Path(starts).read_text().split()) == 2
         runs = await world.journal.runs(f"srv/{task.id}")

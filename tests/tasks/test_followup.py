@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from daemon_core.jobs.notices import Notices
 from daemon_core.protocol.wire import Task
-from daemon_core.tasks import keeping
+from daemon_core.tasks import clock, keeping
 from daemon_core.tasks.engine import Engine
 from daemon_core.tasks.followup import FollowUp
 from daemon_core.tasks.telling import AGAIN, ASKED, FROM_OSTLER, prompt_with, told
@@ -30,6 +31,7 @@ class Follow:
         self.jobs = 0
         self.limit = 20
         self.keep_open = True
+        self.keep_open_for_s = 3600.0
         self.notices: Notices
         self.follow_up: FollowUp
 
@@ -45,6 +47,7 @@ class Follow:
                 self.notices,
                 wake_limit=lambda: self.limit,
                 keep_open=lambda: self.keep_open,
+                keep_open_for_s=lambda: self.keep_open_for_s,
                 outstanding=outstanding,
             )
             await engine.recover()
@@ -230,6 +233,87 @@ async def test_a_further_run_waits_for_the_barrier(follow: Follow) -> None:
         engine.barrier.let_go("update")
         await world.finished(task)
         assert world.text(task) == "startedtold"
+
+
+async def test_a_server_is_not_waited_on_for_longer_than_it_lets_a_task_run(follow: Follow) -> None:
+    world = follow.world
+    async with follow.life() as engine:
+        follow.jobs = 1
+        task = world.add({"text": "started"})
+        await follow.waiting(task)
+        life = engine.lives[f"srv/{task.id}"]
+        await world.until(lambda: life.kept_until)
+        started = clock.parse(life.record.started_at)
+        until = clock.parse(life.kept_until)
+        assert started is not None
+        assert until is not None
+        assert (until - started).total_seconds() == follow.keep_open_for_s
+        follow.keep_open_for_s = 0.001  # the time is up
+        follow.follow_up.look(HERE)
+        await world.finished(task)
+        record = await world.record(task)
+        assert record.output.startswith("started\n\n(Background work of this task still goes on.")
+        assert "still goes on" in record.warnings
+        assert len(completes(world, task)) == 1
+        assert len(await world.journal.runs(f"srv/{task.id}")) == 1
+        # What becomes of the job is not lost: the next turn carries it.
+        await follow.end_job(text="The job has ended with exit code 3.")
+        again = world.add(chat_message="What now?")
+        await world.finished(again)
+        assert "exit code 3" in world.text(again)
+        assert await follow.states() == ["delivered"]
+
+
+async def test_a_task_whose_time_was_up_without_a_daemon_ends_with_what_is_known(follow: Follow) -> None:
+    world = follow.world
+    async with follow.life():
+        follow.jobs = 1
+        task = world.add({"text": "started"})
+        await follow.waiting(task)
+    follow.keep_open_for_s = 0.001
+    async with follow.life():
+        await world.finished(task)
+        assert "still goes on" in (await world.record(task)).output
+        assert len(completes(world, task)) == 1
+
+
+async def test_a_place_that_does_not_come_in_time_lets_the_task_end(follow: Follow) -> None:
+    world = follow.world
+    async with follow.life() as engine:
+        follow.jobs = 1
+        task = world.add({"text": "started"})
+        await follow.waiting(task)
+        engine.barrier.hold("update")
+        await engine.barrier.wait_up()
+        life = engine.lives[f"srv/{task.id}"]
+        started = clock.parse(life.record.started_at)
+        assert started is not None
+        ran_s = (dt.datetime.now(dt.UTC) - started).total_seconds()
+        follow.keep_open_for_s = ran_s + 1.0
+        await follow.end_job(text=says("told"))
+        await world.finished(task)
+        assert await follow.states() == ["pending"]
+        engine.barrier.let_go("update")
+        await world.assert_idle()
+
+
+async def test_a_later_server_is_waited_on_for_as_long_as_the_jobs_go_on(follow: Follow) -> None:
+    world = follow.world
+    follow.keep_open_for_s = 0.001
+    world.server.later = True
+    async with follow.life():
+        await world.connection._list.look()  # what its own run does
+        assert world.connection.is_later
+        follow.jobs = 1
+        task = world.add({"text": "started"})
+        await follow.waiting(task)
+        await follow.end_job(text=says("told"))
+        await world.finished(task)
+        assert world.text(task) == "startedtold"
+    world.server.later = False
+    async with follow.life():
+        await world.connection._list.look()
+        assert not world.connection.is_later
 
 
 async def test_what_a_run_did_not_answer_is_told_again_as_such(follow: Follow) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from daemon_core.protocol.wire import Agent, Attachment, CoalescedComment, Skill, Task
-from daemon_core.tasks import prompts
+from daemon_core.tasks import plain, prompts
 from daemon_core.tasks.prompts import prompt_of
 
 
@@ -228,13 +228,13 @@ def test_an_assignment_quotes_the_note_and_says_where_to_begin() -> None:
     ],
 )
 def test_names_are_plain_text(text: str | None, expected: str) -> None:
-    assert prompts.plain_name(text) == expected
+    assert plain.plain_name(text) == expected
 
 
 def test_ids_are_safe_within_a_command() -> None:
-    assert prompts.plain_id("ab-1_2`; rm -rf $HOME\n") == "ab-1_2rm-rfHOME"
+    assert plain.plain_id("ab-1_2`; rm -rf $HOME\n") == "ab-1_2rm-rfHOME"
 
 
 def test_every_line_of_a_quote_is_marked() -> None:
-    assert prompts.quoted("a\u2028b\r\n\nc\n") == "> a\n> b\n>\n> c"
-    assert prompts.cut("abcdef", 3) == "abc\n[cut: 3 more characters]"
+    assert plain.quoted("a\u2028b\r\n\nc\n") == "> a\n> b\n>\n> c"
+    assert plain.cut("abcdef", 3) == "abc\n[cut: 3 more characters]"

@@ -6,13 +6,14 @@ import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from daemon_core.agents.costs import dollars
 from daemon_core.journal import Journal, RunRecord, TaskRecord
-from daemon_core.protocol.wire import Usage, UsageRequest
+from daemon_core.protocol.wire import Usage
 from daemon_core.tasks.prices import SHIPPED, Cost, Price, Prices, PricesError
 from daemon_core.tasks.results import Result, add_usage, reports_of
 from daemon_core.tasks.spend_store import DayTotal, SpendStore
@@ -290,11 +291,27 @@ def test_costs_add_up_and_say_when_they_are_not_all() -> None:
     assert add_usage([used(tokens=1)], [used(tokens=2)])[0].cost_usd is msgspec.UNSET
 
 
-def test_a_server_is_not_told_what_it_cost() -> None:
-    result = Result(outcome="completed", usage=[used(tokens=3, cost_usd=1.5, cost_partial=True)])
+@pytest.mark.parametrize(
+    ("stated", "ticks"),
+    [
+        ({"cost_usd": 1.5}, 15_000_000_000),
+        ({"cost_usd": 1e-10}, 1),
+        ({"cost_usd": 0.1 + 0.2}, 3_000_000_000),
+        ({"cost_usd": 1e-11}, None),
+        ({"cost_usd": 0.0}, None),
+        ({"cost_usd": 1.5, "cost_partial": True}, None),
+        ({}, None),
+    ],
+)
+def test_a_server_is_told_what_an_agent_said_that_all_of_it_cost(
+    stated: dict[str, Any], ticks: int | None
+) -> None:
+    result = Result(outcome="completed", usage=[used(tokens=3, **stated)])
     body = dict(reports_of(result, ""))["usage"]
-    assert b"cost" not in body
-    assert msgspec.json.decode(body, type=UsageRequest).usage == [used(tokens=3)]
+    (told,) = msgspec.json.decode(body)["usage"]
+    assert told.pop("cost_usd_ticks", None) == ticks
+    assert not any("cost" in name for name in told)
+    assert msgspec.convert(told, Usage) == used(tokens=3)
 
 
 @pytest.mark.parametrize("told", [None, "1", True, 0, 0.0, -1, float("nan"), float("inf"), 1e12])

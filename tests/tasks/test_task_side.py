@@ -110,6 +110,33 @@ async def test_a_directory_that_wants_a_work_tree_is_not_worked_in(world: World,
     assert list(place.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"issue_statuses": {"a": 1}, "active_sibling_runs": 3, "chat_intro": "yes"},
+        {"issue_statuses": ["todo", None, {"key": 1}], "issue_statuses_omitted": "many"},
+        {
+            "agent": {"id": "a", "disabled_runtime_skills": "all"},
+            "active_sibling_runs": [[], {"issue_id": {}}],
+        },
+    ],
+)
+async def test_what_a_later_server_tells_in_another_form_costs_no_task(
+    world: World, odd: dict[str, Any]
+) -> None:
+    async with world.life():
+        task = world.add(HELLO, issue_id="i1", **odd)
+        await world.finished(task)
+    assert world.server.check(task.id).kind == "complete"
+
+
+async def test_a_service_tier_that_nobody_takes_is_said(world: World) -> None:
+    async with world.life():
+        task = world.add(HELLO, agent={"id": "a", "name": "A", "service_tier": "flex"})
+        await world.finished(task)
+        assert "'flex' is not passed on: claude" in (await world.record(task)).warnings
+
+
 async def test_comments_that_came_together_reach_the_agent(world: World) -> None:
     more = [
         {"id": "c1", "content": "echo first"},

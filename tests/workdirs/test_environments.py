@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from daemon_core.protocol.wire import Skill
@@ -273,3 +274,33 @@ def test_a_plan_that_is_empty_writes_no_manifest(environments: Environments, tmp
     environments.prepare(request)
     assert not environments.user_manifests.exists()
     assert not Plan(root)
+
+
+def test_settings_of_a_provider_are_put_where_there_are_none(
+    environments: Environments, tmp_path: Path
+) -> None:
+    root = repository(tmp_path)
+    (root / "below").mkdir()
+    before = state(root)
+    path = ".cursor/mcp.json"
+    asked = msgspec.structs.replace(wanted(tmp_path, root), settings={path: b"{}\n"})
+    assert environments.prepare(asked).settings == ()
+    environments.roll_back(root, user_owned=True)
+    anywhere = msgspec.structs.replace(asked, settings_anywhere=True)
+    assert environments.prepare(anywhere).settings == (path,)
+    assert (root / path).read_bytes() == b"{}\n"
+    environments.roll_back(root, user_owned=True)
+    assert state(root) == before
+
+    # The program looks at the top of the repository alone, and that is not ours.
+    below = msgspec.structs.replace(anywhere, work_dir=root / "below")
+    assert environments.prepare(below).settings == ()
+    environments.roll_back(root / "below", user_owned=True)
+
+    (root / ".cursor").mkdir()
+    (root / path).write_text("theirs")
+    found = environments.prepare(anywhere)
+    assert found.settings == ()
+    assert any(path in note for note in found.notes)
+    environments.roll_back(root, user_owned=True)
+    assert (root / path).read_text() == "theirs"

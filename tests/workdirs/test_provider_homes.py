@@ -63,6 +63,16 @@ def test_sign_in_and_sessions_are_the_users_and_settings_are_a_copy(tmp_path: Pa
     assert not list((home / "skills" / "deploy").iterdir())
 
 
+def test_a_skill_of_the_user_that_is_not_wanted_is_not_there(tmp_path: Path) -> None:
+    home = users(tmp_path)
+    write_home(codex_home(tmp_path / "env", home))
+    mine = tmp_path / "env" / "codex-home" / "skills" / "mine"
+    assert mine.is_symlink()
+    write_home(codex_home(tmp_path / "env", home, unwanted=["mine", "of another machine"]))
+    assert not mine.is_symlink()
+    assert (home / "skills" / "mine").is_dir()
+
+
 def test_a_home_is_brought_up_to_date(tmp_path: Path) -> None:
     home = users(tmp_path)
     write_home(codex_home(tmp_path / "env", home, [Skill(id="1", name="Deploy", content="ours")]))
