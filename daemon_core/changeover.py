@@ -25,6 +25,7 @@ from daemon_core.settings.directories import Directories
 from daemon_core.tasks.barrier import Barrier
 from daemon_core.tasks.engine import Engine
 from daemon_core.tasks.secrets import new_run_id
+from daemon_core.updates import profiles
 from daemon_core.updates.switching import UPDATE_HOLDER, Switch, execute_launcher
 from daemon_core.updates.trial import Check, OnTrial, TrialState
 from daemon_core.updates.versions import Installation, Store
@@ -58,10 +59,19 @@ def take_given(environ: MutableMapping[str, str]) -> Given:
 
 
 def broken_at_once(directories: Directories, given: Given, text: str) -> None:
-    """This process cannot even begin; where it is on trial, that is why (blocks)."""
+    """This process cannot even begin; where it is on trial, that is why (blocks). What keeps the version that
+    was gone back to from beginning, too, was nothing against the other one."""
+    store = Store(directories.app)
     if given.trial_id:
-        store = Store(directories.app)
         OnTrial(store, given.trial_id, reopen=lambda: None, decided=lambda state: None).fail(text)
+        return
+    found = store.stored()
+    if found is None or not profiles.failed_like(found, directories.profile, text):
+        return
+    try:
+        store.change(lambda pointer: profiles.forgiven(pointer, directories.profile, found.version))
+    except OSError as error:
+        log.warning("that version %s may be tried again is not written down: %s", found.version, error)
 
 
 class Changeover:

@@ -45,6 +45,7 @@ from daemon_core.control.connection_views import (
 )
 from daemon_core.control.errors import ControlError
 from daemon_core.control.facade import Facade
+from daemon_core.runtimes import offline
 from daemon_core.runtimes.discovery import FoundAgent
 from daemon_core.runtimes.heartbeat import Heartbeat
 from daemon_core.runtimes.registration import RegisteredRuntime, Registration
@@ -223,7 +224,7 @@ class Servers:
         if moved:
             self._facade.runtimes_changed()
         else:
-            self._facade.connection_changed()
+            self._facade.status_changed()
         self._check_settled()
 
     def _network_changed(self) -> None:
@@ -430,7 +431,7 @@ class Servers:
         name = server.entry.name
         registration = self.registrations.get(name)
         if registration is not None and server.connection.usable:
-            await _in_time(registration.deregister())
+            await _in_time(registration.deregister(offline.SIGNED_OUT))
         if server.task is not None:
             await cancel_and_wait(server.task)
         for book in (self._servers, self.connections, self.registrations, self.heartbeats):
@@ -530,7 +531,7 @@ class Servers:
 
     def _detail(self, server: _Server) -> ConnectionDetail:
         entry, connection = server.entry, server.connection
-        view = self._facade.connection_view(connection)
+        view = self._facade.status_desk.connection_view(connection)
         registration = self.registrations.get(entry.name)
         credential = CredentialView()
         if entry.url:

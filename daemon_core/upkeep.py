@@ -19,7 +19,7 @@ from daemon_core.runtimes.actions import PendingAction, report_result
 from daemon_core.servers import HUB_NAME
 from daemon_core.settings import installed
 from daemon_core.settings.directories import Directories
-from daemon_core.settings.file import Settings
+from daemon_core.settings.sections import Settings
 from daemon_core.tasks.engine import Engine
 from daemon_core.tasks.owned import Nursery
 from daemon_core.updates import places
@@ -93,6 +93,7 @@ class Upkeep:
             # Claims that are on their way are the switch's matter: it waits for them in any case.
             busy=lambda: any(not life.waiting for life in engine.lives.values()),
             quiet=engine.quiet,
+            profile=self._directories.profile,
         )
         self.updater = updater
         self._changeover.on_decided = lambda state: self.look()

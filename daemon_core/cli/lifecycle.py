@@ -106,6 +106,15 @@ def start(session: Session, limit_s: float = START_LIMIT_S) -> tuple[DaemonStatu
             child, was_running = _spawn(directories), False  # it was about to stop
             continue
         if time.monotonic() >= deadline:
+            if was_running:
+                pid = lock.holder(directories.lock_file)
+                raise CliError(
+                    "start_timeout",
+                    f"The daemon (pid {pid or 'unknown'}) runs already"
+                    f" and is not ready after {limit_s:.0f} s",
+                    "If it hangs, `ostler daemon stop --force` ends it; runs go on without it",
+                    EXIT_FAILED,
+                )
             raise CliError(
                 "start_timeout",
                 f"The daemon was started and is not ready after {limit_s:.0f} s",

@@ -24,7 +24,8 @@ def live_facts(task: TaskView) -> Iterator[tuple[str, str]]:
     watch = task.watch
     if watch is not None and watch.budget > 0 and watch.ends_at is not None and not watch.warned:
         what = {"tool": "with a tool at work, ", "request": "waiting for you, "}.get(watch.kind, "")
-        yield "Watchdog", f"{what}ended if silent until {show.local_time(watch.ends_at)}"
+        why = "without progress" if watch.kind == "progress" else "silent"
+        yield "Watchdog", f"{what}ended if {why} until {show.local_time(watch.ends_at)}"
     for entry in task.plan:
         yield "To do", f"[{_MARKS.get(entry.status, ' ')}] {show.safe(entry.text)}"
 

@@ -117,7 +117,12 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - a fault is raised again
         # The end of the process: whatever it was is told, in the form that was asked for.
         session.json = session.json or _asked_for_json(arguments)
-        return _tell(session, error)
+        code = _tell(session, error)
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk: it has been told, and what is left to write goes nowhere
+            _quiet()
+        return code
 
 
 def _tell(session: Session, error: Exception) -> int:
@@ -205,7 +210,12 @@ def _quiet() -> int:
 
 def _settle_streams() -> None:
     """Output goes somewhere, whatever that is: a closed stream is one that nobody reads, and a character that
-    a terminal does not have is no reason to stop."""
+    a terminal does not have is no reason to stop. A closed input is an empty one; bytes in it that are no
+    text are refused where they are used, in every locale."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - as long as we are
+    elif isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

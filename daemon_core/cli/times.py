@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from typing import Final
 
 from daemon_core.cli.words import EXIT_USAGE, CliError
+
+LONGEST_S: Final = 100 * 365 * 86400.0
+"""More cannot be waited for: clocks and sockets count no further than a few times that."""
 
 
 def seconds(text: str, option: str) -> float:
@@ -12,9 +16,12 @@ def seconds(text: str, option: str) -> float:
     from daemon_core.settings.values import parse_duration
 
     try:
-        return float(text) if text.replace(".", "", 1).isdigit() else parse_duration(text)
+        found = float(text) if text.replace(".", "", 1).isdecimal() else parse_duration(text)
     except ValueError as error:
         raise CliError("usage", f"{option} {error}", "", EXIT_USAGE) from error
+    if found > LONGEST_S:
+        raise CliError("usage", f"{option} is longer than a hundred years", "Give less", EXIT_USAGE)
+    return found
 
 
 def moment(text: str, option: str, now: datetime | None = None) -> datetime:
@@ -27,18 +34,17 @@ def moment(text: str, option: str, now: datetime | None = None) -> datetime:
         if len(text) <= 5 and ":" in text:
             wanted = datetime.combine(here.date(), time.fromisoformat(text.zfill(5))).astimezone()
             return wanted if wanted > here else wanted + timedelta(days=1)
-        given = datetime.fromisoformat(text)
-    except ValueError as error:
+        given = datetime.fromisoformat(text).astimezone(UTC)  # without a zone it is the user's own
+    except (ValueError, OverflowError) as error:  # no time, or one beyond those that can be told
         raise CliError(
             "usage",
             f"{option} {text!r} is not a time",
             'Give "18:00", "tomorrow", "2026-05-04 18:00" or an RFC 3339 time',
             EXIT_USAGE,
         ) from error
-    found = given.astimezone()  # without a zone it is the user's own
-    if found <= here:
+    if given <= here:
         raise CliError("usage", f"{option} {text!r} is in the past", "Give a later time", EXIT_USAGE)
-    return found
+    return given
 
 
 def stamp(value: datetime) -> str:

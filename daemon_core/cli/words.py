@@ -670,7 +670,10 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
         "Free some space; `ostler disk` shows what Ostler has there",
     ),
     "silent": (
-        lambda p: f"It has been silent for long; if that goes on it is ended at {_clock(p.get('ends_at'))}",
+        lambda p: (
+            ("It has made no progress" if p.get("kind") == "progress" else "It has been silent")
+            + f" for long; if that goes on it is ended at {_clock(p.get('ends_at'))}"
+        ),
         "`ostler task extend ID` gives it more time",
     ),
     "agent": (lambda p: str(p.get("text", "")), ""),
@@ -744,7 +747,13 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
     ),
     "waiting_directory": (_waiting_directory, ""),
     "waiting_runtime": (lambda p: f"{p.get('runtime', 'Its runtime')} is not online", ""),
-    "waiting_jobs": (lambda p: "Its agent has ended its turn; it is told when its background jobs end", ""),
+    "waiting_jobs": (
+        lambda p: (
+            "Its agent has ended its turn; it is told when its background jobs end"
+            + (f", until {_clock(p['until'])}: then its server would end it" if p.get("until") else "")
+        ),
+        "",
+    ),
     "waiting_wake": (lambda p: "Its background jobs have ended; it goes on when a slot is free", ""),
     "wake_limit": (
         lambda p: f"“{p.get('title', 'A task')}” was woken by its background jobs often enough for now",

@@ -3,5 +3,6 @@
 ``server`` serves ``/v1`` on the control socket for a ``backend.Backend`` (which the daemon implements),
 ``changes`` is its event stream, ``loopback`` the guarded application on 127.0.0.1. ``client``, ``views``
 and ``errors`` are the other end: standard library and msgspec only, so that a short command stays short.
-This room knows ``settings`` and ``protocol``; it knows no server, no agent and no journal.
+Between them is the ``facade``: the daemon's rooms on one side, on the other what
+can be asked, with a class and a module for each kind of thing (``*_desk``).
 """

@@ -18,6 +18,7 @@ from daemon_core.control.backend import resolve_id
 from daemon_core.control.changes import ChangeLog
 from daemon_core.control.delegation_views import DelegationAdd
 from daemon_core.control.errors import ControlError
+from daemon_core.control.new_tasks import NewTasks
 from daemon_core.control.refusals import refusal_of
 from daemon_core.control.views import DelegationView, PlanEntryView, TaskAdd, TaskRow, TaskView
 from daemon_core.hub import ConflictError, Hub, HubError, HubTask, NewTask
@@ -52,13 +53,8 @@ class Host(Protocol):
     hub: Hub | None
     engine: Engine | None
 
-    async def new_task(self, request: TaskAdd) -> NewTask:
-        """A checked wish for a task. Raises ``ControlError``."""
-        ...
-
-    async def check_agent(self, agent: str) -> None:
-        """Raises ``ControlError`` unless a named agent is there and can run."""
-        ...
+    @property
+    def new_tasks(self) -> NewTasks: ...
 
 
 class DelegationDesk:
@@ -214,11 +210,11 @@ class DelegationDesk:
         assert engine is not None
         runtime = wanted.runtime
         if wanted.agent:
-            await self._host.check_agent(wanted.agent)
+            await self._host.new_tasks.check_agent(wanted.agent)
         elif not runtime:
             runtime = life.record.provider
         repo, ref = ("", "") if wanted.directory else await self._repository(life)
-        new = await self._host.new_task(
+        new = await self._host.new_tasks.checked(
             TaskAdd(
                 prompt=wanted.prompt,
                 runtime=runtime,

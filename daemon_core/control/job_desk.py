@@ -165,6 +165,8 @@ class JobDesk:
             size=piece.size,
             ended=ended,
             data=piece.data,
+            dropped_from=piece.gap.start if piece.gap is not None else None,
+            dropped_to=piece.gap.end if piece.gap is not None else None,
         )
 
     async def digest(self, life: TaskLife | None, ident: str, stream: str = "") -> JobDigest:
@@ -173,7 +175,13 @@ class JobDesk:
         job = await self._find(life, ident)
         found = await asyncio.to_thread(output.digest, keeper.files.of(job.id), _stream(stream))
         return JobDigest(
-            id=job.id, text=found.text, size=found.size, shortened=found.shortened, ended=job.ended
+            id=job.id,
+            text=found.text,
+            size=found.size,
+            shortened=found.shortened,
+            ended=job.ended,
+            dropped_from=found.gap.start if found.gap is not None else None,
+            dropped_to=found.gap.end if found.gap is not None else None,
         )
 
     async def input(self, life: TaskLife | None, ident: str, wanted: JobInput) -> JobView:
@@ -188,6 +196,10 @@ class JobDesk:
                 "invalid_input", {"field": "text", "why": "too_long", "limit": INPUT_LIMIT_CHARS}
             )
         text = wanted.text + ("\n" if wanted.newline and not (wanted.eof and not wanted.text) else "")
+        if job.terminal and sys.platform != "win32":
+            # The Enter key sends a carriage return. A terminal makes a line end of it, unless its program
+            # wants each key as it is, and then that is what it waits for.
+            text = text.replace("\r\n", "\n").replace("\n", "\r")
         data = text.encode("utf-8", "surrogateescape")
         found = self._ready().lives.get(job.id)
         try:

@@ -177,7 +177,7 @@ class JobTools:
             stream=stream,
             wait_s=0,
         )
-        return {
+        told = {
             "text": output.plain(
                 piece.data, cut_start=piece.offset > 0, cut_end=piece.next_offset < piece.size
             ),
@@ -186,6 +186,12 @@ class JobTools:
             "size": piece.size,
             "ended": piece.ended,
         }
+        if piece.dropped_from is not None and piece.dropped_to is not None:
+            told["note"] = (
+                f"Bytes {piece.dropped_from} to {piece.dropped_to} were dropped, since the output is"
+                f" longer than is kept; it goes on at {piece.dropped_to}."
+            )
+        return told
 
 
 def _explained(

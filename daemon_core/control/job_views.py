@@ -42,13 +42,20 @@ class JobOutput(View, frozen=True, kw_only=True):
     ended: bool
     """The job has: the size is final."""
     data: bytes
+    dropped_from: int | None = None
+    """From here up to ``dropped_to`` nothing can be read any more: the output is longer than is kept. What is
+    asked for in between begins at ``dropped_to``."""
+    dropped_to: int | None = None
 
 
 class JobDigest(View, frozen=True, kw_only=True):
-    """Beginning and end of a job's output as plain text. ``size``: bytes of all of it."""
+    """Beginning and end of a job's output as plain text. ``size``: bytes of all of it, also of what was
+    dropped and cannot be read any more (``dropped_from`` up to ``dropped_to``)."""
 
     id: str
     text: str
     size: int
     shortened: bool
     ended: bool
+    dropped_from: int | None = None
+    dropped_to: int | None = None

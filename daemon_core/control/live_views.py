@@ -8,6 +8,7 @@ import msgspec
 
 from daemon_core.control.views import Condition, PlanEntryView, RequestView, TaskRow, TaskView, WatchView
 from daemon_core.journal import TaskRecord
+from daemon_core.journal.records import Remark
 from daemon_core.protocol.wire import Usage
 from daemon_core.tasks import keeping
 from daemon_core.tasks.life import TaskLife
@@ -87,7 +88,12 @@ def _kept_open(life: TaskLife) -> Condition | None:
     """Why a task has no run although its server has it as running."""
     if not life.waiting:
         return None
-    return Condition(code="waiting_jobs" if life.waiting == keeping.FOR_JOBS else "waiting_wake")
+    until = life.kept_until
+    return Condition(
+        code="waiting_jobs" if life.waiting == keeping.FOR_JOBS else "waiting_wake",
+        params={"until": until} if until else {},
+        next_try_at=until or None,
+    )
 
 
 def _watch(life: TaskLife) -> WatchView | None:
@@ -128,4 +134,13 @@ def _warnings(record: TaskRecord | None) -> list[Condition]:
     if record is None or record.warnings in ("", "[]"):
         return []
     texts = msgspec.json.decode(record.warnings, type=list[str])
-    return [Condition(code="warning", params={"text": text}) for text in texts]
+    known = {each.text: each for each in msgspec.json.decode(record.remarks, type=list[Remark])}
+    return [
+        Condition(
+            code="warning",
+            params={**known[text].params, "what": known[text].code, "text": text}
+            if text in known
+            else {"text": text},
+        )
+        for text in texts
+    ]

@@ -98,7 +98,7 @@ def mcp_routes(
             return _plain(413, "the message is too large")
         try:
             message = msgspec.json.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _json(_failure(None, _PARSE_ERROR, "not JSON"), 400)
         _connected.set(lambda: request.transport is not None and not request.transport.is_closing())
         if isinstance(message, list):  # batches were part of one version of the protocol

@@ -37,6 +37,8 @@ def with_facts(view: RuntimeView, agent: FoundAgent | None) -> RuntimeView:
         verified=agent.verified,
         signed_in=agent.signed_in,
         hint=agent.sign_in_hint if agent.signed_in == "no" else "",
+        hint_code=agent.sign_in_how if agent.signed_in == "no" else "",
+        hint_params=dict(agent.sign_in_params) if agent.signed_in == "no" else {},
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -32,7 +32,8 @@ from daemon_core.control.views import ReloadAnswer
 from daemon_core.control.web import answer, body
 from daemon_core.settings import edit, file, values
 from daemon_core.settings.errors import SettingsError
-from daemon_core.settings.file import Entry, Settings
+from daemon_core.settings.file import Entry
+from daemon_core.settings.sections import Settings
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,17 @@ def _problem(error: SettingsError) -> SettingsProblem:
         file=str(error.file) if error.file is not None else "",
         line=error.line,
         key=error.key,
+        reason=error.reason,
+        reason_params=error.params,
     )
+
+
+def condition_params(mistakes: Sequence[SettingsError]) -> dict[str, Any]:
+    """Of the condition ``settings_invalid``: the words for the command line, and the same as codes."""
+    return {
+        "what": " ".join(str(mistake) for mistake in mistakes),
+        "problems": [msgspec.to_builtins(_problem(mistake)) for mistake in mistakes],
+    }
 
 
 class SettingsDesk:

@@ -44,6 +44,9 @@ class SettingsProblem(View, frozen=True, kw_only=True):
     file: str = ""
     line: int | None = None
     key: str = ""
+    reason: str = ""
+    """The same as a code with parameters; empty: there are only the words above."""
+    reason_params: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class SettingsView(View, frozen=True, kw_only=True):

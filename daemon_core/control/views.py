@@ -122,7 +122,15 @@ class Health(View, frozen=True, kw_only=True):
     device_name: str = ""
     server_url: str = ""
     cli_version: str = ""
+    profile: str = ""
+    """Whose daemon this is: another profile's command must not take it for its own."""
+    launched_by: str = "desktop"
+    """Who looks after the daemon, as servers are told it."""
     active_task_count: int = 0
+    running_task_count: int = 0
+    """Of these, those whose agents are at work."""
+    resource_wait_task_count: int = 0
+    """Of these, those that wait for a directory, a model or a slot."""
     agents: list[str] = []
     workspaces: list[WorkspaceHealth] | None = None
 
@@ -195,6 +203,9 @@ class RuntimeView(View, frozen=True, kw_only=True):
     """yes, no, or unknown: as far as files and variables tell."""
     hint: str = ""
     """How to sign in, if nobody is."""
+    hint_code: str = ""
+    """The same as a code, with what it names; empty where there are only words for it."""
+    hint_params: dict[str, str] = {}
 
 
 class AgentView(View, frozen=True, kw_only=True):
@@ -298,8 +309,9 @@ class PlanEntryView(View, frozen=True, kw_only=True):
 
 
 class WatchView(View, frozen=True, kw_only=True):
-    """The watchdog of a run. ``kind`` is which budget counts: idle, tool (one is at work), request (an answer
-    is waited for). ``budget`` 0: silence ends nothing. ``ends_at`` None: nothing ends the run by itself."""
+    """The watchdog of a run. ``kind`` is which budget counts: idle, progress (it says something, but has to
+    get on), tool (one is at work), request (an answer is waited for). ``budget`` 0: silence ends nothing.
+    ``ends_at`` None: nothing ends the run by itself."""
 
     kind: str
     budget: float

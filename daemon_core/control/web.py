@@ -44,7 +44,7 @@ async def body(request: web.Request, kind: type[_Body]) -> _Body:
         raise ControlError("too_large", {"limit_bytes": BODY_LIMIT_BYTES}) from error
     try:
         return msgspec.json.decode(raw or b"{}", type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         detail = {"field": "body", "why": "schema", "detail": str(error)}
         raise ControlError("invalid_input", detail) from error
 

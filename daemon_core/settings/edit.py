@@ -92,8 +92,8 @@ def set_plain(
     _change(path, change, providers, unknown)
 
 
-def _refused(name: str, error: ValueError) -> SettingsError:
-    return SettingsError(f"{name} {error}", hint=find(name).key.what.rstrip("."), key=name)
+def _refused(name: str, problem: ValueError) -> SettingsError:
+    return SettingsError.of_value(name, problem, hint=find(name).key.what.rstrip("."))
 
 
 def unset_value(path: Path, name: str, unknown: Unknown | None = None) -> bool:
@@ -150,7 +150,10 @@ def _change(
                 continue
             return
     raise SettingsError(
-        "the file is being changed by another program all the time", hint="Try again", file=path
+        "the file is being changed by another program all the time",
+        hint="Try again",
+        file=path,
+        reason="changing",
     )
 
 
@@ -169,6 +172,8 @@ def _write(path: Path, text: str, instead_of: bytes | None = None) -> None:
             f"the settings cannot be written: {error.strerror}",
             hint="Check the permissions and the space of the disk",
             file=path,
+            reason="unwritable",
+            params={"error": error.strerror or ""},
         ) from error
 
 

@@ -126,8 +126,14 @@ def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 def held(path: Path) -> bool:
     """Whether a daemon holds the lock right now."""
+    close_on_exec = getattr(os, "O_CLOEXEC", 0)
     try:
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        try:
+            descriptor = os.open(path, os.O_RDWR | close_on_exec)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            descriptor = os.open(path, os.O_RDONLY | close_on_exec)
     except FileNotFoundError:
         return False
     try:

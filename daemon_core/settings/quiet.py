@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from daemon_core.settings.errors import BadValueError
+
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 """In the order of ``datetime.weekday``."""
 DAILY: Final = "daily"
@@ -35,11 +37,17 @@ def parse_span(text: str) -> Span | None:
         return None
     found = _SPAN.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f'must be spans such as "22:00-07:00", or "off", not "{text[:40]}"')
+        raise BadValueError(
+            f'must be spans such as "22:00-07:00", or "off", not "{text[:40]}"',
+            "span",
+            given=f'"{text[:40]}"',
+        )
     begin = dt.time(int(found[1]), int(found[2]))
     end = dt.time(int(found[3]), int(found[4]))
     if begin == end:
-        raise ValueError(f'must begin and end at different times, not "{text}"')
+        raise BadValueError(
+            f'must begin and end at different times, not "{text}"', "span_empty", given=f'"{text}"'
+        )
     return begin, end
 
 
@@ -52,7 +60,10 @@ def check(table: Mapping[str, str]) -> None:
     """Raises ``ValueError`` where this is no table of quiet hours."""
     for day, span in table.items():
         if day not in (DAILY, *DAYS):
-            raise ValueError(f'must name days as {DAILY}, {", ".join(DAYS)}, not "{day[:40]}"')
+            days = f"{DAILY}, {', '.join(DAYS)}"
+            raise BadValueError(
+                f'must name days as {days}, not "{day[:40]}"', "day", days=days, given=f'"{day[:40]}"'
+            )
         parse_span(span)
 
 

@@ -1,15 +1,18 @@
 """Kinds of setting: how each is written in the file and in text, and what is refused.
 
-Every parser raises ``ValueError`` whose text completes "<key> …", such as "must be a whole number from 1 to
-64, not 0".
+Every parser raises ``BadValueError`` whose text completes "<key> …", such as "must be a whole number from 1
+to 64, not 0".
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+from daemon_core.settings.errors import BadValueError
 
 Kind = Literal["flag", "count", "amount", "text", "choice", "duration", "size", "words", "counts", "texts"]
 
@@ -53,8 +56,15 @@ def parse_duration(text: str) -> float:
         return 0.0
     parts = _DURATION.findall(compact)
     if not parts or "".join(number + unit for number, unit in parts) != compact:
-        raise ValueError(f'must be a duration such as "30s", "30m", "1h30m" or "2d", not {_shown(text)}')
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+        raise BadValueError(
+            f'must be a duration such as "30s", "30m", "1h30m" or "2d", not {_shown(text)}',
+            "duration",
+            given=_shown(text),
+        )
+    found = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    if math.isinf(found):
+        raise ValueError(f"must be shorter than {_shown(text)}")
+    return found
 
 
 def format_duration(seconds: float) -> str:
@@ -74,8 +84,13 @@ def parse_size(text: str) -> int:
     """Bytes of "10MiB", "500 MB" or "4096"."""
     match = _SIZE.fullmatch(text.strip())
     if match is None or match[2] not in _SIZES:
-        raise ValueError(f'must be a size such as "10MiB" or "500MB", not {_shown(text)}')
-    return round(float(match[1]) * _SIZES[match[2]])
+        raise BadValueError(
+            f'must be a size such as "10MiB" or "500MB", not {_shown(text)}', "size", given=_shown(text)
+        )
+    found = float(match[1]) * _SIZES[match[2]]
+    if math.isinf(found):
+        raise ValueError(f"must be smaller than {_shown(text)}")
+    return round(found)
 
 
 def format_size(count: int) -> str:
@@ -90,7 +105,7 @@ def from_toml(key: Key, value: Any) -> Any:
     match key.kind:
         case "flag":
             if not isinstance(value, bool):
-                raise ValueError(f"must be true or false, not {_shown(value)}")
+                raise _no_flag(value)
             return value
         case "count":
             return _count(key, value)
@@ -102,14 +117,22 @@ def from_toml(key: Key, value: Any) -> Any:
             return _choice(key, value)
         case "duration":
             if isinstance(value, int | float) and not isinstance(value, bool) and value != 0:
-                raise ValueError(f'needs a unit: "{value}s", "{value}m" or "{value}h", in quotation marks')
+                raise BadValueError(
+                    f'needs a unit: "{value}s", "{value}m" or "{value}h", in quotation marks',
+                    "unit",
+                    given=str(value),
+                )
             return _within(key, parse_duration("0" if value == 0 else _text(value)), format_duration)
         case "size":
             plain = isinstance(value, int) and not isinstance(value, bool)
             return _within(key, parse_size(str(value) if plain else _text(value)), format_size)
         case "words":
             if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-                raise ValueError(f'must be a list of texts such as ["a", "b"], not {_shown(value)}')
+                raise BadValueError(
+                    f'must be a list of texts such as ["a", "b"], not {_shown(value)}',
+                    "words",
+                    given=_shown(value),
+                )
             return tuple(value)
         case "counts":
             return {name: _count(key, count) for name, count in _table(value).items()}
@@ -124,7 +147,7 @@ def from_text(key: Key, text: str) -> Any:
         case "flag":
             if stripped.lower() in _TRUE | _FALSE:
                 return stripped.lower() in _TRUE
-            raise ValueError(f"must be true or false, not {_shown(text)}")
+            raise _no_flag(text)
         case "count":
             try:
                 return int(stripped)
@@ -141,11 +164,15 @@ def from_text(key: Key, text: str) -> Any:
             try:
                 return shlex.split(text)
             except ValueError as error:
-                raise ValueError(f"cannot be split into words: {error}") from error
+                raise BadValueError(f"cannot be split into words: {error}", "quotes") from error
         case "counts" | "texts":
             pairs = [part.partition("=") for part in text.split(",") if part.strip()]
             if not all(sign for _, sign, _ in pairs):
-                raise ValueError(f"must be pairs such as name=value,name=value, not {_shown(text)}")
+                raise BadValueError(
+                    f"must be pairs such as name=value,name=value, not {_shown(text)}",
+                    "pairs",
+                    given=_shown(text),
+                )
             if key.kind == "texts":
                 return {name.strip(): value for name, _, value in pairs}
             counter = Key("count", "", least=key.least, most=key.most)
@@ -167,17 +194,34 @@ def to_toml(key: Key, value: Any) -> Any:
             return value
 
 
+def _no_flag(value: Any) -> BadValueError:
+    return BadValueError(f"must be true or false, not {_shown(value)}", "flag", given=_shown(value))
+
+
 def _count(key: Key, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not key.least <= value <= key.most:
         upper = f" to {key.most:.0f}" if key.most < 2**53 else " upwards"
-        raise ValueError(f"must be a whole number from {key.least:.0f}{upper}, not {_shown(value)}")
+        params = {"least": f"{key.least:.0f}", "given": _shown(value)}
+        if key.most < 2**53:
+            params["most"] = f"{key.most:.0f}"
+        raise BadValueError(
+            f"must be a whole number from {key.least:.0f}{upper}, not {_shown(value)}",
+            "count" if "most" in params else "count_from",
+            **params,
+        )
     return value
 
 
 def _amount(key: Key, value: Any) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not key.least <= value <= key.most:
-        raise ValueError(f"must be a number from {key.least:g} to {key.most:g}, not {_shown(value)}")
+        raise BadValueError(
+            f"must be a number from {key.least:g} to {key.most:g}, not {_shown(value)}",
+            "amount",
+            least=f"{key.least:g}",
+            most=f"{key.most:g}",
+            given=_shown(value),
+        )
     return float(value)
 
 
@@ -185,27 +229,41 @@ def _within(key: Key, value: Any, show: Any) -> Any:
     if not key.least <= value <= key.most:
         bound = "at least" if value < key.least else "at most"
         limit = key.least if value < key.least else key.most
-        raise ValueError(f'must be {bound} "{show(limit)}", not {_shown(show(value))}')
+        raise BadValueError(
+            f'must be {bound} "{show(limit)}", not {_shown(show(value))}',
+            "least" if value < key.least else "most",
+            limit=str(show(limit)),
+            given=str(show(value)),
+        )
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be a text in quotation marks, not {_shown(value)}")
+        raise BadValueError(
+            f"must be a text in quotation marks, not {_shown(value)}", "text", given=_shown(value)
+        )
     if "\0" in value:
-        raise ValueError("must not contain a NUL character")
+        raise BadValueError("must not contain a NUL character", "nul")
     return value
 
 
 def _choice(key: Key, value: Any) -> str:
     if value not in key.choices:
-        raise ValueError(f"must be one of {', '.join(key.choices)}, not {_shown(value)}")
+        raise BadValueError(
+            f"must be one of {', '.join(key.choices)}, not {_shown(value)}",
+            "choice",
+            choices=", ".join(key.choices),
+            given=_shown(value),
+        )
     return str(value)
 
 
 def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"must be a table such as {{ name = 1 }}, not {_shown(value)}")
+        raise BadValueError(
+            f"must be a table such as {{ name = 1 }}, not {_shown(value)}", "table", given=_shown(value)
+        )
     return value
 
 

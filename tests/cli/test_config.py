@@ -125,8 +125,12 @@ async def test_doctor_tells_what_is_wrong_and_goes_on(ostler: Ostler) -> None:
     assert "config.toml:2: daemon.slots must be" in checks["settings"]["detail"]
     assert checks["git"]["ok"] is True
     ostler.directories.config_file.unlink()
+    ostler.directories.lock_file.mkdir()
     checks = {check["name"]: check for check in (await ostler("doctor", "--json")).document["checks"]}
     assert "Did you mean OSTLER_DAEMON_SLOTS?" in checks["settings"]["hint"]
+    assert checks["daemon"]["ok"] is False
+    assert str(ostler.directories.lock_file) in checks["daemon"]["detail"]
+    assert "agent shell" in checks
 
 
 @pytest.mark.root

@@ -80,10 +80,17 @@ async def test_what_is_no_text_is_one_line(ostler: Ostler) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "code"), [(">/dev/full", 1), ("--json >/dev/full", 1), (">&-", 0), ("--json >&-", 0)]
+    ("where", "code"),
+    [
+        ("config list >/dev/full", 1),
+        ("config list --json >/dev/full", 1),
+        ("version >/dev/full", 1),  # so little that it is still to be written at the end
+        ("config list >&-", 0),
+        ("config list --json >&-", 0),
+    ],
 )
 async def test_output_that_nobody_takes(ostler: Ostler, where: str, code: int) -> None:
-    command = f"exec {sys.executable} -m daemon_core.cli config list {where}"
+    command = f"exec {sys.executable} -m daemon_core.cli {where}"
     environ = {**os.environ, "OSTLER_HOME": str(ostler.home)}
     process = await asyncio.create_subprocess_shell(
         command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -92,6 +99,34 @@ async def test_output_that_nobody_takes(ostler: Ostler, where: str, code: int) -
     assert process.returncode == code
     assert err.decode().startswith("No space left on device" if code else "")
     assert err.count(b"\n") == code, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("task add - <&-", "The prompt is empty."),
+        ("login --server http://127.0.0.1:9 --token-stdin <&-", "There is no token on standard input."),
+        ("login --server http://127.0.0.1:9 <&-", "There is no terminal to ask for the token."),
+    ],
+)
+async def test_an_input_that_is_closed_is_an_empty_one(ostler: Ostler, arguments: str, said: str) -> None:
+    command = f"exec {sys.executable} -m daemon_core.cli {arguments}"
+    environ = {**os.environ, "OSTLER_HOME": str(ostler.home)}
+    process = await asyncio.create_subprocess_shell(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE)
+    _, err = await process.communicate()
+    assert process.returncode == 2
+    assert err.decode().startswith(said)
+    assert err.count(b"\n") == 1, err
+
+
+async def test_an_input_that_is_no_text_is_one_line(ostler: Ostler, backend: MemoryBackend) -> None:
+    ostler.environ = {"PYTHONIOENCODING": "utf-8:strict"}
+    for arguments in (
+        ["login", "--server", "http://127.0.0.1:9", "--token-stdin"],
+        ["agent", "add", "ann", "--runtime", "shell", "--instructions", "-"],
+    ):
+        done = await ostler(*arguments, stdin=b"\xff\xfe\n")
+        assert (done.code, done.err) == (2, "Something that was given is not UTF-8 text. Convert it.\n")
 
 
 async def test_a_terminal_without_the_characters_is_no_fault(ostler: Ostler, backend: MemoryBackend) -> None:

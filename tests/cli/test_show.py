@@ -84,14 +84,16 @@ def test_times_are_of_the_users_clock() -> None:
     assert now < early < now + timedelta(days=1)
     assert times.moment("tomorrow", "--until", now).date() == now.date() + timedelta(days=1)
     assert times.stamp(times.moment("2026-05-05T00:00:00Z", "--until", now)) == "2026-05-05T00:00:00.000Z"
-    with pytest.raises(CliError, match="usage"):
-        times.moment("2026-05-03", "--until", now)
+    for past_or_beyond in ("2026-05-03", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+14:00"):
+        with pytest.raises(CliError, match="usage"):
+            times.moment(past_or_beyond, "--until", now)
 
 
 def test_durations_are_seconds_or_have_a_unit() -> None:
     assert [times.seconds(text, "--timeout") for text in ("90", "1.5", "2m")] == [90, 1.5, 120]
-    with pytest.raises(CliError):
-        times.seconds("soon", "--timeout")
+    for wrong in ("soon", "²", "9" * 60, f"{'9' * 400}d"):
+        with pytest.raises(CliError):
+            times.seconds(wrong, "--timeout")
 
 
 def test_tables_and_facts_are_without_it_too() -> None:

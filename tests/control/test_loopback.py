@@ -59,6 +59,7 @@ async def test_health_is_told_to_this_user(url: str) -> None:
     assert {"status", "pid", "os", "uptime", "daemon_id", "device_name", "server_url"} <= set(health)
     assert {"cli_version", "active_task_count", "agents", "workspaces"} <= set(health)
     assert {"version", "active_runs", "barrier"} <= set(health)
+    assert {"profile", "launched_by", "running_task_count", "resource_wait_task_count"} <= set(health)
 
 
 async def test_mounted_routes_are_behind_the_same_guard(url: str) -> None:

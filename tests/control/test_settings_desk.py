@@ -14,7 +14,7 @@ from daemon_core.control.settings_desk import SETTINGS_ROUTES, SettingsDesk
 from daemon_core.control.views import ReloadAnswer
 from daemon_core.settings import edit, file
 from daemon_core.settings.errors import SettingsError
-from daemon_core.settings.file import Settings
+from daemon_core.settings.sections import Settings
 from tests.control.memory_backend import MemoryBackend
 
 TEXT = """# mine

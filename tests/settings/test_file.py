@@ -14,8 +14,6 @@ from daemon_core.settings import values
 from daemon_core.settings.edit import template
 from daemon_core.settings.errors import SettingsError
 from daemon_core.settings.file import (
-    AgentSettings,
-    Settings,
     entries,
     find,
     load,
@@ -24,6 +22,7 @@ from daemon_core.settings.file import (
     unknown_overrides,
     value_of,
 )
+from daemon_core.settings.sections import AgentSettings, Settings
 
 PATH = Path("/c/config.toml")
 
@@ -131,6 +130,9 @@ def test_all_kinds_are_read() -> None:
         ("[daemon\n", 1, "", "not valid TOML"),
         ('[daemon]\nname = "x', 2, "", "not valid TOML"),
         ("x = " + "[" * 20_000, 1, "", "nested too deeply"),
+        ("[daemon]\nslots = " + "9" * 5000, 2, "", "a number is too long"),
+        (f"[log]\nsize = '{'9' * 400}GB'", 2, "log.size", "must be smaller"),
+        (f"[watchdog]\nidle = '{'9' * 400}d'", 2, "watchdog.idle", "must be shorter"),
     ],
 )
 def test_a_mistake_is_told_with_line_key_and_what_to_write(text: str, line: int, key: str, said: str) -> None:

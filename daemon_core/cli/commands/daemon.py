@@ -247,7 +247,7 @@ def logs(session: Session, follow: bool, count: int) -> None:
         else:
             click.echo(safe(line.decode("utf-8", "replace")))
     if empty and not path.exists():
-        session.note(f"There is no log yet at {path}", START_HINT)
+        session.note(f"There is no log yet at {path}", "`ostler daemon start` starts the daemon")
 
 
 @click.command(cls=Command)

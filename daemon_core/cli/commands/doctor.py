@@ -34,7 +34,7 @@ from daemon_core.settings.errors import SettingsError
 
 if TYPE_CHECKING:
     from daemon_core.control.views import DaemonStatus, RuntimeView
-    from daemon_core.settings.file import Settings
+    from daemon_core.settings.sections import Settings
 
 _LOW_BYTES: Final = 1024**3
 _FULL_BYTES: Final = 100 * 1024**2
@@ -84,6 +84,8 @@ def checks(session: Session) -> Iterator[Check]:
         yield check
     except SettingsError as error:
         yield Check("daemon", False, str(error.what), error.hint)
+    except OSError as error:  # its lock file: the checks of agents and servers help all the same
+        yield Check("daemon", False, f"{error.filename or 'daemon'}: {error.strerror or error}")
     if status is not None:
         for entry in status.conditions:
             what, hint = condition(entry.code, entry.params)

@@ -216,6 +216,8 @@ def _follow(
                 f"/jobs/{quoted(ident)}/output", offset=offset, limit=limit, stream=stream, wait=f"{wait:.3f}"
             )
             found = link.ask(JobOutput, "GET", path, deadline=deadline)
+            if found.offset > offset and found.dropped_to is not None:
+                _tell_dropped(found)
             if found.data and printer is not None:
                 printer.show(found.data)
             offset = found.next_offset
@@ -234,6 +236,15 @@ def _follow(
     finally:
         if printer is not None:
             printer.end()
+
+
+def _tell_dropped(found: JobOutput) -> None:
+    """Beside the output, which may go into a file."""
+    click.echo(
+        f"[... bytes {found.dropped_from} to {found.dropped_to} were dropped, since the output is longer"
+        f" than is kept; it goes on at {found.dropped_to} ...]",
+        err=True,
+    )
 
 
 def _digest(link: JobLink, ident: str, stream: str) -> None:
@@ -379,6 +390,8 @@ def output(
                 "next_offset": found.next_offset,
                 "size": found.size,
                 "ended": found.ended,
+                "dropped_from": found.dropped_from,
+                "dropped_to": found.dropped_to,
                 "text": found.data.decode("utf-8", "replace"),
             }
         )
