@@ -10,13 +10,14 @@ import argparse
 import datetime as dt
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from PySide6.QtCore import QObject, QSocketNotifier, Qt, QTimer, QUrl
-from PySide6.QtGui import QColor, QDesktopServices
+from PySide6.QtGui import QColor, QDesktopServices, QSessionManager
 from PySide6.QtWidgets import QApplication, QMessageBox
 
 from daemon_core import __version__
@@ -34,6 +35,7 @@ from desktop.leaving import Leaving
 from desktop.memory import GiveBack
 from desktop.models.settings import SettingsStore
 from desktop.models.state import DesktopState, LinkPhase
+from desktop.notifications.facts import job_subject
 from desktop.notifications.planner import Kind
 from desktop.notifications.platform import platform
 from desktop.notifications.teller import Teller
@@ -68,7 +70,8 @@ class Desktop(QObject):
     def __init__(self, app: QApplication, directories: Directories) -> None:
         super().__init__(app)
         self.app = app
-        self.again = False
+        self.again: Sequence[str] | None = None
+        """To begin anew in this process's place: with these arguments."""
         self.directories = directories
         self.theme = Theme(app)
         self.link = Link(directories, self)
@@ -94,6 +97,7 @@ class Desktop(QObject):
         self.shortcut.refused.connect(self._on_no_shortcut)
         self.windows = Windows(self.link, self.theme, directories, self.do, self, store=self.store)
         self.windows.autostart = self._autostart
+        self.windows.balloon = self.tray.tell
         shown = directories.state / "desktop-shown.json"
         self.platform = platform(self.tray.tell, directories.cache, self, shown)
         self.teller = Teller(
@@ -115,6 +119,9 @@ class Desktop(QObject):
         self.tray.availability_changed.connect(self._on_tray)
         self.tray.opened.connect(self.link.look)
         app.applicationStateChanged.connect(self._on_application)
+        app.commitDataRequest.connect(_not_at_login)
+        if self.platform.bus is not None:
+            self.platform.bus.up.connect(self._on_bus)
         self.updates = Updates(self.link, self.tray.tell, self)
         launched = installed.launcher_directory() is not None
         command = [*installed.program("ostler-desktop"), "--profile", directories.profile]
@@ -151,6 +158,8 @@ class Desktop(QObject):
         """Do what was chosen somewhere."""
         if command.name == "open_task":
             self.teller.handled(command.subject)
+        elif command.name == "open" and command.subject == "jobs" and command.detail:
+            self.teller.handled(job_subject(command.detail))
         match command.name:
             case "cancel_task":
                 self._post(TaskView, f"/v1/tasks/{command.subject}/cancel")
@@ -173,7 +182,7 @@ class Desktop(QObject):
                 self.supervisor.restart()
             case "restart_desktop":
                 if not self.renewal.start():
-                    self.again = True
+                    self.again = ()
                     self.app.quit()
             case "reconnect":
                 self.link.connect_now()
@@ -269,6 +278,8 @@ class Desktop(QObject):
         if self.app.isSavingSession():
             return  # the user logs out, which closes every window
         self._memory.soon()
+        if self._on_bus():
+            return
         if not self.tray.available:
             self.ask_to_quit(about_nothing=False)
         elif self.store.flag("desktop.explain_close") and not self._explained:
@@ -285,6 +296,20 @@ class Desktop(QObject):
             self.patience.stop()
         else:
             self.patience.begin()
+
+    def _on_bus(self) -> bool:
+        """The session's bus is there, and may be another one than before: an icon can be had of it in another
+        life of this process only. Not while somebody looks at a window: the end of that comes here, too."""
+        bus = self.platform.bus
+        if bus is None or not bus.ready or not self.tray.cut_off or self.windows.shown:
+            return False
+        log.info("the session has another bus: beginning anew for an icon there")
+        address = os.environ.get("DBUS_SESSION_BUS_ADDRESS", "")
+        if address:  # it may name the one bus that it was, and no other is taken for that
+            os.environ["DBUS_SESSION_BUS_ADDRESS"] = re.sub(r",guid=[0-9a-f]+", "", address)
+        self.again = ("--background",)
+        self.app.quit()
+        return True
 
     def _on_no_tray(self) -> None:
         if not self.windows.shown:
@@ -305,6 +330,7 @@ class Desktop(QObject):
             self.supervisor.start()
 
     def _on_activated(self, twice: bool) -> None:
+        self.link.look()
         place = None if twice else self.tray.place()
         if place is not None:
             self.windows.toggle_panel(place)
@@ -385,10 +411,11 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_NO_ANSWER if options.background else _no_answer(app)
     with logs.kept(directories):
         code, again = _live(app, directories, single, options)
-    if again:
+    if again is not None:
         command = [
             *installed.program("ostler-desktop"),
             *(["--profile", options.profile] if options.profile else []),
+            *again,
         ]
         os.execv(command[0], command)
     return code
@@ -396,8 +423,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _live(
     app: QApplication, directories: Directories, single: SingleInstance, options: argparse.Namespace
-) -> tuple[int, bool]:
-    """The life of the one desktop: its exit code, and whether it wants to begin anew."""
+) -> tuple[int, Sequence[str] | None]:
+    """The life of the one desktop: its exit code, and with what it wants to begin anew."""
     taking_over = options.take_over is not None
     log.info("Ostler's desktop %s starts as process %d", VERSION, os.getpid())
     desktop = Desktop(app, directories)
@@ -421,6 +448,12 @@ def _live(
     single.close()
     log.info("Ostler's desktop ends with exit code %d", code)
     return code, desktop.again
+
+
+def _not_at_login(session: QSessionManager) -> None:
+    """The session ends. What starts this at the next login is the user's own switch and nothing else: a
+    session that brings its programs back would start it beside that, or against it."""
+    session.setRestartHint(QSessionManager.RestartHint.RestartNever)
 
 
 def _application() -> QApplication:

@@ -10,13 +10,16 @@ ends, and the end of the connection says that it is gone.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from typing import Final
 
-from PySide6.QtCore import QLockFile, QObject, QTimer, Signal
+from PySide6.QtCore import QFileSystemWatcher, QLockFile, QObject, QTimer, Signal
 from PySide6.QtNetwork import QLocalServer, QLocalSocket
 
 from daemon_core.control import pipes
-from daemon_core.settings.directories import Directories
+from daemon_core.settings.directories import Directories, make_private
+from daemon_core.settings.errors import SettingsError
 
 log = logging.getLogger("ostler.desktop")
 
@@ -25,6 +28,8 @@ TAKEN_MS: Final = 5_000
 """So long a desktop may be busy with something else."""
 TAKEN: Final = b"taken\n"
 LIMIT_BYTES: Final = 4096
+GONE_MS: Final = 1_000
+"""A socket that somebody removed is made again after this time: whole directories take a moment to go."""
 PLACE_MS: Final = 15_000
 """So long the first one has to go."""
 
@@ -43,10 +48,19 @@ class SingleInstance(QObject):
 
     def __init__(self, directories: Directories, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._name = pipes.address(directories.checked_socket().with_name("desktop.sock"))
+        self._path = directories.checked_socket().with_name("desktop.sock")
+        self._name = pipes.address(self._path)
         self._lock = QLockFile(str(directories.state / "desktop.lock"))
         self._lock.setStaleLockTime(0)
         self._server = QLocalServer(self)
+        self._server.setSocketOptions(QLocalServer.SocketOption.UserAccessOption)
+        self._server.newConnection.connect(self._on_connection)
+        self._watcher = QFileSystemWatcher(self)
+        self._watcher.directoryChanged.connect(self._on_directory_changed)
+        self._gone = QTimer(self)
+        self._gone.setSingleShot(True)
+        self._gone.setInterval(GONE_MS)
+        self._gone.timeout.connect(self._on_gone)
         self._wish = ""
         self._asking: QLocalSocket | None = None
         self._patience = QTimer(self)
@@ -61,12 +75,32 @@ class SingleInstance(QObject):
         # A disk that is full or cannot be written takes no lock: there the socket alone tells who was first.
         if not self._lock.isLocked() and self._answers():
             return False
+        self._listen()
+        return True
+
+    def _listen(self) -> None:
         QLocalServer.removeServer(self._name)
-        self._server.setSocketOptions(QLocalServer.SocketOption.UserAccessOption)
-        self._server.newConnection.connect(self._on_connection)
         if not self._server.listen(self._name):
             log.warning("no other start can reach this one: %s", self._server.errorString())
-        return True
+        if sys.platform != "win32" and self._path.parent.is_dir():
+            self._watcher.addPath(str(self._path.parent))
+
+    def _on_directory_changed(self, _path: str) -> None:
+        if self._server.isListening() and not os.path.exists(self._path):
+            self._gone.start()
+
+    def _on_gone(self) -> None:
+        """Somebody removed the socket, or the directory that it was in. Where more than that is gone nothing
+        is put there again: Ostler is being removed."""
+        if os.path.exists(self._path) or not self._path.parent.parent.is_dir():
+            return
+        self._server.close()
+        try:
+            make_private(self._path.parent)
+        except (OSError, SettingsError) as error:
+            log.warning("no other start can reach this one: %s", error)
+            return
+        self._listen()
 
     def _answers(self) -> bool:
         socket = QLocalSocket()
@@ -122,6 +156,7 @@ class SingleInstance(QObject):
             self.kept.emit()
 
     def close(self) -> None:
+        self._gone.stop()
         self._server.close()
         self._lock.unlock()
 

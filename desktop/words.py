@@ -76,7 +76,8 @@ def link_sentence(state: DesktopState) -> str:
     """What is wrong between the desktop and the daemon; empty where all is well."""
     match state.link:
         case LinkPhase.CONNECTED:
-            return ""
+            slow = state.unsure and not updating(state)
+            return _("Ostler's daemon takes long to answer") if slow else ""
         case LinkPhase.ABSENT | LinkPhase.CONNECTING if updating(state):
             if state.supervision not in (Supervision.GAVE_UP, Supervision.FAILED):
                 return _("Updating to {version}; tasks go on", version=updating(state))
@@ -101,6 +102,8 @@ def link_sentence(state: DesktopState) -> str:
             return _("Ostler's daemon is stopped")
         case Supervision.FAILED:
             return _("Ostler's daemon cannot start")
+        case Supervision.STUCK:
+            return _("Ostler's daemon does not answer")
         case _:
             return (
                 _("Connecting") if state.link is LinkPhase.CONNECTING else _("Ostler's daemon is not running")
@@ -168,6 +171,34 @@ _ACTIONS: Final[Mapping[str, tuple[str, Command]]] = {
 }
 
 
+_NEXT: Final[Mapping[str, str]] = {
+    "disk_full": mark("Tasks are taken again by themselves when there is room."),
+    "disk_low": mark("Tasks are taken again by themselves when there is room."),
+    "settings_invalid": mark("What was in force before is so still."),
+}
+
+
+_WARNINGS: Final[Mapping[str, str]] = {
+    "fresh_session": mark(
+        "The earlier conversation is gone at the agent: it does not know what was said before."
+    ),
+    "model_not_chosen": mark("{agent} cannot be told which model to use: {model} is left out."),
+    "left_out_model": mark("This agent cannot be told which model to use: {value} is left out."),
+    "model_unknown": mark("{agent} has no model {model} here: it uses its usual one."),
+    "no_thinking_levels": mark("{agent} has no thinking levels: {level} is left out."),
+    "left_out_thinking_level": mark("This agent has no thinking levels: {value} is left out."),
+    "thinking_level_unknown": mark(
+        "{model} has no thinking level {level} (it has: {levels}): it is left out."
+    ),
+    "left_out_earlier_session": mark("This agent cannot go on with an earlier conversation."),
+    "mcp_server_unusable": mark("MCP server {name} is left out: it is neither a command nor an address."),
+    "mcp_servers_left_out": mark(
+        "MCP servers are left out ({names}): this agent takes them from its settings alone."
+    ),
+}
+"""What was asked for a task and is not done."""
+
+
 class _Known(dict[str, Any]):
     def __missing__(self, key: str) -> str:
         return "?"
@@ -176,15 +207,27 @@ class _Known(dict[str, Any]):
 def condition_text(condition: Condition) -> str:
     """What is so, in a sentence."""
     known = _CONDITIONS.get(condition.code)
+    if condition.code == "warning":
+        known = _WARNINGS.get(str(condition.params.get("what")))
     if known is None:
         return str(condition.params.get("text") or condition.code.replace("_", " ").capitalize())
     params: Mapping[str, Any] = condition.params
+    if condition.code == "settings_invalid":
+        from desktop.problem_words import all_problems
+
+        params = {"what": all_problems(params.get("problems", ()), params.get("what"))}
     if condition.code in ("spend_limit", "spend_near"):
         amounts: dict[str, Any] = {
             name: f"${decimal(params[name], 2)}" for name in ("spent", "limit") if name in params
         }
         params = {**params, **amounts}
     return _(known).format_map(_Known(params))
+
+
+def condition_next(condition: Condition) -> str:
+    """What happens next without anybody doing anything; empty where there is no more to say than when."""
+    known = _NEXT.get(condition.code)
+    return _(known) if known is not None else ""
 
 
 def full_stop(sentence: str) -> str:

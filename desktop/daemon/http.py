@@ -138,6 +138,10 @@ class LocalHttp(QObject):
         self._calls.add(made)
         return made
 
+    def forget(self) -> None:
+        """Connect anew for what is asked next."""
+        self._manager.clearConnectionCache()
+
     def _on_error(self, error: QNetworkReply.NetworkError) -> None:
         # WORKAROUND for Qt 6.11: each refused connection to a local socket keeps one of a host's six channels
         # for ever, and the seventh request is never sent.

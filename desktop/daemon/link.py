@@ -6,6 +6,9 @@ them costs one repaint a batch.
 
     absent ──socket appears──▶ connecting ──snapshot──▶ connected ──stream ends──▶ connecting …
                                    └── no answer in time ──▶ hung (asked again after a growing pause)
+
+A daemon that is asked whether it is there, and takes its time, is ``unsure`` meanwhile: nobody is shown that
+all is well while that is not known.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from daemon_core.control import pipes
 from daemon_core.control.errors import ControlError
 from daemon_core.control.views import API_VERSIONS, ChangeEvent, DaemonStatus, Snapshot
 from daemon_core.settings.directories import Directories
-from desktop.daemon.http import Call, Failure, LineStream, LocalHttp, Unreachable
+from desktop.daemon.http import TIMEOUT_MS, Call, Failure, LineStream, LocalHttp, Unreachable
 from desktop.models.state import (
     DesktopState,
     LinkPhase,
@@ -45,8 +48,16 @@ FOREIGN_AFTER: Final = 3
 SILENCE_MS: Final = 75_000
 """A daemon that says nothing for so long is asked whether it is there. It says so itself once a minute, so
 one that is well is never asked."""
+ANSWER_MS: Final = TIMEOUT_MS
+"""So long an answer to whether it is there may take."""
+DOUBT_MS: Final = 1_500
+"""An answer that takes longer than this is waited for in sight of everybody."""
 STALE_MS: Final = 2_000
 """What somebody looks at is made sure of if the daemon was last heard longer ago than this."""
+MISSING_MS: Final = 2_000
+"""A daemon that ends has removed its socket and is gone within this time."""
+STARTING_PAUSE_MS: Final = 1_000
+"""A daemon that starts is asked so often at least: it is shown as soon as it runs."""
 HINT_MS: Final = 5_000
 """So long after a sign of a daemon it is tried again at once: its socket is there before it listens."""
 HINT_PAUSE_MS: Final = 100
@@ -94,6 +105,8 @@ class Link(QObject):
         self._batch = _timer(self, BATCH_MS, self._on_batch)
         self._again = _timer(self, FIRST_PAUSE_MS, self.connect_now)
         self._silence = _timer(self, SILENCE_MS, self._make_sure)
+        self._doubt = _timer(self, DOUBT_MS, self._on_doubt)
+        self._missing = _timer(self, MISSING_MS, self._on_missing)
         self._watcher = QFileSystemWatcher(self)
         self._watcher.directoryChanged.connect(self._on_directory_changed)
 
@@ -106,7 +119,7 @@ class Link(QObject):
 
     def stop(self) -> None:
         """Let go of everything; nothing is emitted any more."""
-        for timer in (self._batch, self._again, self._silence):
+        for timer in (self._batch, self._again, self._silence, self._doubt, self._missing):
             timer.stop()
         self._drop()
         if self._snapshot is not None:
@@ -115,8 +128,10 @@ class Link(QObject):
 
     def look(self) -> None:
         """Somebody looks at what is known: make sure that it is still so. A daemon that hangs while nothing
-        is asked of it would be found out only after ``SILENCE_MS``."""
-        if self._stream is not None and self._heard.hasExpired(STALE_MS):
+        is asked of it would be found out only after ``SILENCE_MS``, and one that is back after a pause."""
+        if self._stream is None:
+            self.connect_now()
+        elif self._heard.hasExpired(STALE_MS):
             self._make_sure()
 
     def connect_now(self) -> None:
@@ -126,9 +141,11 @@ class Link(QObject):
             if pipes.is_foreign(self._socket_path):
                 self._on_no_snapshot(Unreachable("foreign"))
                 return
+            self._wait_in_doubt()
             self._snapshot = self.http.call(
-                Snapshot, "GET", "/v1/snapshot", done=self._on_snapshot, failed=self._on_no_snapshot
-            )
+                Snapshot, "GET", "/v1/snapshot", done=self._on_snapshot, failed=self._on_no_snapshot,
+                timeout_ms=ANSWER_MS,
+            )  # fmt: skip
 
     def call(
         self,
@@ -140,11 +157,15 @@ class Link(QObject):
         failed: Callable[[Failure], None] | None = None,
         **options: Any,
     ) -> Call[T]:
-        """``LocalHttp.call``. An answer that does not come in time has the daemon looked at: it may hang."""
+        """``LocalHttp.call``. An answer that does not come has the daemon looked at: it may hang, or its
+        socket may be gone."""
 
         def tell(failure: Failure) -> None:
-            if isinstance(failure, Unreachable) and failure.why == "timeout" and self.state.connected:
-                self._on_no_answer()
+            if isinstance(failure, Unreachable) and self.state.connected:
+                if failure.why == "timeout":
+                    self._on_no_answer()
+                else:
+                    self._make_sure()
             if failed is not None:
                 failed(failure)
 
@@ -158,6 +179,7 @@ class Link(QObject):
 
     def _on_snapshot(self, snapshot: Snapshot) -> None:
         self._snapshot = None
+        self._doubt.stop()
         self._unanswered = self._nonsense = 0
         oldest, newest = snapshot.status.api
         if oldest > API_VERSIONS[1] or newest < API_VERSIONS[0]:
@@ -170,14 +192,18 @@ class Link(QObject):
         self._stream.ended.connect(self._on_stream_ended)
         self._on_heard()
         since = self.state.since if self.state.connected else now_text()
-        fresh = replace(self.state, link=LinkPhase.CONNECTED, since=since, next_try_at="", detail="")
+        fresh = replace(
+            self.state, link=LinkPhase.CONNECTED, since=since, unsure=False, next_try_at="", detail=""
+        )
         self._become(from_snapshot(fresh, snapshot))
         self.fresh.emit()
 
     def _on_no_snapshot(self, failure: Failure) -> None:
         self._snapshot = None
+        self._doubt.stop()
         if isinstance(failure, ControlError):
             # It starts or stops: it is there, and the next try is soon.
+            self._pause_ms = min(self._pause_ms, STARTING_PAUSE_MS)
             self._lost(LinkPhase.CONNECTING, failure.code)
         elif failure.why == "timeout":
             self._unanswered += 1
@@ -192,19 +218,27 @@ class Link(QObject):
 
     def _lost(self, phase: LinkPhase, detail: str) -> None:
         """No link now: say so, and try again when something hints at a daemon, or after a pause."""
+        there = phase is not LinkPhase.ABSENT
+        """Something listens, and no directory will tell when it comes to answer."""
         if phase is LinkPhase.CONNECTING and self.state.link is LinkPhase.ABSENT:
             phase = LinkPhase.ABSENT
+        next_try = ""
+        hinted = self._hint.isValid() and not self._hint.hasExpired(HINT_MS)
         if phase is LinkPhase.ABSENT:
             self._watch()
-            next_try = ""
-            if self._hint.isValid() and not self._hint.hasExpired(HINT_MS):
-                self._again.start(HINT_PAUSE_MS)
         else:
-            self._again.start(self._pause_ms)
             next_try = now_text(self._pause_ms)
+        if phase is LinkPhase.ABSENT and hinted:
+            self._again.start(HINT_PAUSE_MS)
+        elif there:
+            self._again.start(self._pause_ms)
             self._pause_ms = min(self._pause_ms * 2, LAST_PAUSE_MS)
         since = self.state.since if self.state.link is phase else now_text()
-        self._become(replace(self.state, link=phase, since=since, detail=detail, next_try_at=next_try))
+        self._become(
+            replace(
+                self.state, link=phase, since=since, unsure=False, detail=detail, next_try_at=next_try
+            )
+        )  # fmt: skip
 
     def _watch(self) -> None:
         """Be told when the socket appears. Its directory may not be there yet: then what would hold it."""
@@ -219,13 +253,23 @@ class Link(QObject):
             self._watcher.addPath(wanted)
 
     def _on_directory_changed(self, path: str) -> None:
-        if self.state.connected:
-            return
         self._watch()
-        if os.path.exists(self._socket_path):
+        there = os.path.exists(self._socket_path)
+        if self.state.connected:
+            if not there:
+                self._missing.start()
+            return
+        if there:
             self._hint.start()
             self._pause_ms = FIRST_PAUSE_MS
             self._again.start(0)
+
+    def _on_missing(self) -> None:
+        """Somebody has removed the socket of a daemon that lives: what is connected goes on, and nothing else
+        can be asked any more."""
+        if self.state.connected and not os.path.exists(self._socket_path):
+            self.http.forget()
+            self._make_sure()
 
     # --- the stream --------------------------------------------------------------------------------
 
@@ -276,14 +320,28 @@ class Link(QObject):
     def _on_heard(self) -> None:
         self._heard.start()
         self._silence.start()
+        self._doubt.stop()
+        if self.state.unsure:
+            self._become(replace(self.state, unsure=False))
 
     def _make_sure(self) -> None:
         """Ask whether it is there, unless that is on its way."""
         if self._stream is not None and self._asked is None:
             self._silence.stop()
+            self._wait_in_doubt()
             self._asked = self.http.call(
-                DaemonStatus, "GET", "/v1/status", done=self._on_there, failed=self._on_not_there
-            )
+                DaemonStatus, "GET", "/v1/status", done=self._on_there, failed=self._on_not_there,
+                timeout_ms=ANSWER_MS,
+            )  # fmt: skip
+
+    def _wait_in_doubt(self) -> None:
+        """What is shown as being well now is so only if an answer comes soon."""
+        if self.state.connected and not self._doubt.isActive():
+            self._doubt.start()
+
+    def _on_doubt(self) -> None:
+        if self.state.connected:
+            self._become(replace(self.state, unsure=True))
 
     def _on_there(self, _status: DaemonStatus) -> None:
         self._asked = None
@@ -298,6 +356,7 @@ class Link(QObject):
         does, and that is said."""
         self._drop()
         self._unanswered += 1
+        self._on_doubt()
         self.connect_now()
 
     def _start_over(self) -> None:

@@ -16,6 +16,7 @@ from daemon_core.control.job_views import JobOutput
 from daemon_core.control.resident_views import ResidentLogLine
 from desktop.daemon.http import Call, Failure, LineStream, LocalHttp
 from desktop.models.output import Output
+from desktop.text import _
 
 FIRST_BYTES: Final = 96 * 1024
 """Of the end of an output that is there already, and of what stands before it when that is wanted."""
@@ -61,6 +62,7 @@ class OutputFeed(QObject):
         self._over = False
         self._held: Call[JobOutput] | None = None
         self._earlier: Call[JobOutput] | None = None
+        self._earlier_from = 0
         self._stream: LineStream | None = None
         self._piece: JobOutput | None = None
         """What came and is being taken, from ``_taken`` on."""
@@ -126,7 +128,7 @@ class OutputFeed(QObject):
         """What stands before the first line."""
         start = self.output.start
         if self._path and start and self._begun and self._earlier is None:
-            offset = max(0, start - FIRST_BYTES)
+            offset = self._earlier_from = max(0, start - FIRST_BYTES)
             self._earlier = self._http.call(
                 JobOutput, "GET", f"{self._path}&offset={offset}&limit={start - offset}",
                 done=self._on_earlier, failed=self._on_no_earlier,
@@ -145,6 +147,9 @@ class OutputFeed(QObject):
 
     def _on_piece(self, piece: JobOutput) -> None:
         self._held = None
+        if self._begun and piece.offset > self.output.next:
+            # What comes next was dropped, since the output is longer than is kept: begun anew behind it.
+            self.output, self._begun = Output(), False
         if not self._begun:
             self._begun = True
             self.output.begin(piece.data, piece.offset)
@@ -198,10 +203,20 @@ class OutputFeed(QObject):
 
     def _on_earlier(self, piece: JobOutput) -> None:
         self._earlier = None
-        if piece.next_offset == self.output.start:
+        start = self.output.start
+        hole, behind = piece.dropped_from, piece.dropped_to
+        if hole is not None and behind is not None and hole < start and self._earlier_from < behind:
+            # Up to what was dropped; what stands before that is asked for next.
+            left = piece.data[: max(0, start - piece.offset)] if piece.offset >= behind else b""
+            said = _("[… a part is not here: the output is longer than is kept …]")
+            came = self.output.put_before(f"{said}\n".encode() + left, 0)
+            self.output.start = hole
+        elif piece.next_offset == start:
             came = self.output.put_before(piece.data, piece.offset)
-            self.went.emit(-came)
-            self.grown.emit(0)
+        else:
+            return
+        self.went.emit(-came)
+        self.grown.emit(0)
 
     def _on_no_earlier(self, _failure: Failure) -> None:
         self._earlier = None  # asked again when somebody scrolls there again

@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from daemon_core.control.errors import ControlError
 from daemon_core.control.stats_views import StatsFrame, StatView
-from desktop.daemon.http import Call, Failure, LocalHttp
+from desktop.daemon.http import Call, Failure, LocalHttp, Unreachable
 from desktop.daemon.link import Link
 from desktop.models.jobs import AT_WORK
 from desktop.models.state import ACTIVE, DesktopState
@@ -128,5 +128,8 @@ class StatsFeed(QObject):
 
     def _on_none(self, failure: Failure) -> None:
         self._call = None
-        if isinstance(failure, ControlError) and failure.code != "not_found":
-            self._again.start()  # an older daemon knows no such thing and is not asked again
+        if isinstance(failure, ControlError) and failure.code == "not_found":
+            return  # an older daemon knows no such thing and is not asked again
+        if isinstance(failure, Unreachable):
+            self._link.look()  # somebody sees these figures, and all the rest that may be old
+        self._again.start()

@@ -7,6 +7,7 @@ kernel where there is one, and by the link to it everywhere; nothing is polled.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -22,13 +23,20 @@ from desktop.daemon.http import Failure
 from desktop.daemon.link import Link, now_text
 from desktop.daemon.restarts import EXIT_CONFLICT, EXIT_USAGE, Adopt, GiveUp, LeaveIt, Restarts, Wait
 from desktop.models.state import DesktopState, LinkPhase, Supervision
+from desktop.words import updating
 
 if TYPE_CHECKING:
     import subprocess
 
+log = logging.getLogger("ostler.desktop")
+
 ERROR_TAIL_BYTES: Final = 4096
 REAP_MS: Final = 1_000
 """Only where there is no handle for a process: how often a child that is starting is looked at."""
+STARTS_MS: Final = 30_000
+"""A daemon that was started and that nobody can reach after this time does not come up any more."""
+LEAVES_MS: Final = 5_000
+"""So long a daemon that cannot be reached may take to end, or to be there for the first time."""
 RUN_VARIABLES: Final = ("OSTLER_TASK_ID", "OSTLER_RUN_ID", "OSTLER_TOKEN", "OSTLER_MARK")
 
 
@@ -73,6 +81,9 @@ class Supervisor(QObject):
         self._reap = QTimer(self)
         self._reap.setInterval(REAP_MS)
         self._reap.timeout.connect(self._look_at_child)
+        self._stuck = QTimer(self)
+        self._stuck.setSingleShot(True)
+        self._stuck.timeout.connect(self._on_stuck)
         link.changed.connect(self._on_changed)
 
     @property
@@ -117,10 +128,15 @@ class Supervisor(QObject):
                 failed=self.refused.emit,
             )
             return
-        held = lock.holder(self._directories.lock_file)
+        held = lock.holder(self._directories.lock_file) if self._held() else None
         if held:
             self._watch(held)  # before it can be gone
-        killed = lock.kill_holder(self._directories.lock_file, self._directories.info_file)
+        killed = lock.kill_holder(self._directories.lock_file, self._directories.info_file) if held else None
+        child = self._child
+        if not killed and child is not None and child.poll() is None:
+            self._watch(child.pid)  # it does not even come to take the lock
+            child.kill()
+            killed = child.pid
         self._start_when_gone(killed or 0)
 
     def _start_when_gone(self, pid: int) -> None:
@@ -135,6 +151,7 @@ class Supervisor(QObject):
         """The desktop ends; the daemon does not."""
         self._pause.stop()
         self._reap.stop()
+        self._stuck.stop()
         self._forget_handle()
 
     # --- starting ----------------------------------------------------------------------------------
@@ -148,7 +165,9 @@ class Supervisor(QObject):
         if self._child is not None and self._child.poll() is None:
             if self._link.state.connected:
                 return
-            self._pause.start(250)  # the one before is about to end
+            self._pause.start(250)  # the one before is about to end, or is said to be stuck
+            if not self._stuck.isActive():
+                self._stuck.start(LEAVES_MS)
             return
         self._link.tell(supervision=Supervision.STARTING, next_try_at="", since=now_text())
         try:
@@ -158,6 +177,7 @@ class Supervisor(QObject):
             self._link.tell(supervision=Supervision.FAILED, said=str(error))
             return
         self._watch(self._child.pid)
+        self._stuck.start(STARTS_MS)
         if self._handle is None:
             self._reap.start()
 
@@ -209,13 +229,16 @@ class Supervisor(QObject):
             if self._unheard and state.status.pid == self._watched:
                 return  # its last words
             self._reap.stop()
+            self._stuck.stop()
             self._watch(state.status.pid)
             if state.supervision is not Supervision.NONE:
                 self._link.tell(supervision=Supervision.NONE)
         elif self._unheard or (before.connected and self._handle is None and state.link is LinkPhase.ABSENT):
             self._ended(None)
         elif state.link is LinkPhase.HUNG and self._handle is None:
-            self._watch_hung()
+            self._watch_holder()
+        elif before.connected and state.link is LinkPhase.ABSENT:
+            self._stuck.start(LEAVES_MS)  # its process is there: it ends, or its socket is gone
 
     def _look_at_child(self) -> None:
         if self._child is None or self._child.poll() is not None:
@@ -235,22 +258,45 @@ class Supervisor(QObject):
             return
         self._ended(code)
 
-    def _watch_hung(self) -> None:
+    def _watch_holder(self) -> None:
         """A daemon that never answered this desktop: when it is gone, another one is started."""
-        if lock.held(self._directories.lock_file):
+        if self._held():
             self._watch(lock.holder(self._directories.lock_file) or 0)
+
+    def _held(self) -> bool:
+        """Whether a daemon holds the profile's lock; a place that cannot be read holds none."""
+        try:
+            return lock.held(self._directories.lock_file)
+        except OSError as error:
+            log.warning("nobody can tell whether a daemon holds its lock: %s", error)
+            return False
+
+    def _on_stuck(self) -> None:
+        """Nobody reaches it, and its process is there. It is not ended unless the user says so."""
+        state = self._link.state
+        if state.link not in (LinkPhase.ABSENT, LinkPhase.CONNECTING):
+            return  # what is wrong is said
+        if state.detail == "not_ready" or updating(state):
+            self._stuck.start(STARTS_MS)  # it has much to do before it is ready
+            return
+        child = self._child
+        if self._handle is None and (child is None or child.poll() is not None):
+            return
+        self._pause.stop()
+        self._link.tell(supervision=Supervision.STUCK, since=now_text())
 
     def _ended(self, code: int | None) -> None:
         """The process is gone, which is told once for each."""
         pid, self._watched, self._unheard = self._watched, 0, False
         if not pid:
             return
+        self._stuck.stop()
         self._link.connect_now()
         if self._again:
             self._again = False
             self._start_after()
             return
-        if code == EXIT_CONFLICT and not lock.held(self._directories.lock_file):
+        if code == EXIT_CONFLICT and not self._held():
             code = EXIT_USAGE  # no other daemon is in its way but something else: its port, say
         wanted = self._wanted_down or self._asked(pid)
         self._wanted_down = False
@@ -258,6 +304,9 @@ class Supervisor(QObject):
         match decision:
             case Adopt():
                 self._link.tell(supervision=Supervision.NONE)
+                if not self._link.state.connected:
+                    self._watch_holder()
+                    self._stuck.start(LEAVES_MS)
             case LeaveIt(failed=True):
                 self._link.tell(supervision=Supervision.FAILED, said=self._last_words(), since=now_text())
             case LeaveIt():

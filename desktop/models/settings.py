@@ -45,6 +45,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "notifications.finished": True,
     "notifications.failed": True,
     "notifications.stalled": True,
+    "notifications.job": True,
     "notifications.parked": True,
     "notifications.update": True,
     "notifications.trouble": True,
@@ -278,9 +279,3 @@ class SettingsStore(QObject):
         if file.open(QSaveFile.OpenModeFlag.WriteOnly):
             file.write(msgspec.json.encode(ours))
             file.commit()
-
-
-def problem_place(problem: SettingsProblem) -> str:
-    """Where a mistake is: "config.toml, line 5"; empty where it is in no file."""
-    name = Path(problem.file).name if problem.file else ""
-    return f"{name}:{problem.line}" if name and problem.line else name

@@ -62,6 +62,8 @@ class Supervision(enum.Enum):
     GAVE_UP = "gave_up"
     STOPPED = "stopped"
     """The user stopped it."""
+    STUCK = "stuck"
+    """Its process is there, and nobody can reach it."""
     FAILED = "failed"
     """It cannot be started: the words are its own."""
 
@@ -74,6 +76,7 @@ class DesktopState:
         revision: Of the newest change that is in here.
         tasks: What goes on or waits, and the last that ended; by id, newest first.
         since: When ``link`` became what it is (RFC 3339).
+        unsure: It was asked whether it is there and has not said so in good time: what is shown may be old.
         next_try_at: When the daemon is tried again by itself, as RFC 3339; empty: it is not.
         detail: What the last attempt to reach the daemon came to.
         said: What a daemon that does not start, or that crashed, said last.
@@ -82,6 +85,7 @@ class DesktopState:
     link: LinkPhase = LinkPhase.CONNECTING
     supervision: Supervision = Supervision.NONE
     since: str = ""
+    unsure: bool = False
     next_try_at: str = ""
     detail: str = ""
     said: str = ""
@@ -217,6 +221,13 @@ def _decode(event: ChangeEvent, kind: type[Any]) -> Any:
 
 def _id(event: ChangeEvent) -> str:
     return str(msgspec.json.decode(event.data, type=dict[str, Any]).get("id", ""))
+
+
+def hangs(state: DesktopState) -> bool:
+    """Whether a daemon is there that does not answer: only ending it helps."""
+    return state.link is LinkPhase.HUNG or (
+        state.supervision is Supervision.STUCK and state.link in (LinkPhase.ABSENT, LinkPhase.CONNECTING)
+    )
 
 
 def ready_agents(state: DesktopState) -> int:

@@ -6,12 +6,12 @@ that is asked for when the template is used; ``{{what: hint}}`` says more. No Qt
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from daemon_core.settings.atomic import write_private
 
 SUFFIX: Final = ".md"
 MOST: Final = 100
@@ -85,14 +85,8 @@ def save(directory: Path, name: str, text: str) -> Path:
         raise ValueError(name)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / f"{clean}{SUFFIX}"
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".", suffix=SUFFIX)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text.strip() + "\n")
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    # The Qt thread waits for no disk; another file in its place is kept by the system's own order of writes.
+    write_private(path, f"{text.strip()}\n".encode(), durable=False)
     return path
 
 

@@ -3,9 +3,9 @@
 jeepney makes and reads the messages, Qt's socket carries them. Qt's own D-Bus cannot be used for this from
 Python: it gives no way to send an unsigned integer, and ``Notify`` begins with one behind the name.
 
-A connection is made when something is first asked and again when something is asked after it was lost;
-nothing tries by itself in between. A call that nobody answers fails after its time, and its answer is
-dropped when it comes all the same.
+A connection is made when something is first asked. One that was lost is made again after a growing pause, for
+those who listen, and at once when something is asked. A call that nobody answers fails after its time, and
+its answer is dropped when it comes all the same.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from PySide6.QtNetwork import QLocalSocket
 log = logging.getLogger("ostler.desktop.bus")
 
 CALL_TIMEOUT_MS: Final = 5_000
+FIRST_PAUSE_MS: Final = 1_000
+LAST_PAUSE_MS: Final = 60_000
+"""A bus that went away is most often back within seconds, or the login is over."""
 BUS: Final = DBusAddress("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
 
 Done = Callable[[tuple[Any, ...]], None]
@@ -88,6 +91,11 @@ class SessionBus(QObject):
         self._clock = QTimer(self)
         self._clock.setSingleShot(True)
         self._clock.timeout.connect(self._on_clock)
+        self._was_up = False
+        self._pause_ms = FIRST_PAUSE_MS
+        self._again = QTimer(self)
+        self._again.setSingleShot(True)
+        self._again.timeout.connect(self._connect)
 
     @property
     def ready(self) -> bool:
@@ -161,6 +169,7 @@ class SessionBus(QObject):
     def close(self) -> None:
         """Let go of the connection; nothing is called any more."""
         self._clock.stop()
+        self._again.stop()
         self._opening = False
         self._calls.clear()
         self._waiting.clear()
@@ -186,6 +195,7 @@ class SessionBus(QObject):
         self._opening = False
         place = place_of(self._address or os.environ.get("DBUS_SESSION_BUS_ADDRESS") or usual_address())
         if place is None:
+            self._try_again()
             self._fail_all("no_bus")
             return
         name, abstract = place
@@ -227,7 +237,9 @@ class SessionBus(QObject):
             self._set_clock()
 
     def _on_hello(self, body: tuple[Any, ...]) -> None:
-        self._ready = True
+        self._ready = self._was_up = True
+        self._pause_ms = FIRST_PAUSE_MS
+        self._again.stop()
         self.name = str(body[0]) if body else ""
         self.call(BUS, "GetId", done=self._on_ident)
         for listener in self._listeners:
@@ -277,9 +289,16 @@ class SessionBus(QObject):
         socket.abort()
         socket.deleteLater()
         self._late.clear()
+        self._try_again()
         self._fail_all("no_bus")
         if was_ready:
             self.down.emit()
+
+    def _try_again(self) -> None:
+        """Where there never was a bus nobody waits for one."""
+        if self._was_up and self._listeners:
+            self._again.start(self._pause_ms)
+            self._pause_ms = min(2 * self._pause_ms, LAST_PAUSE_MS)
 
     # --- what comes --------------------------------------------------------------------------------
 

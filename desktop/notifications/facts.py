@@ -22,11 +22,12 @@ from daemon_core.control.views import (
 )
 from desktop.commands import Command
 from desktop.models.requests import encode_answer, request_in_short
-from desktop.models.state import DesktopState, LinkPhase, Supervision
+from desktop.models.state import DesktopState, LinkPhase, Supervision, hangs
 from desktop.notifications.planner import Fact, Kind
 from desktop.text import _, n_
 from desktop.tray.view import TROUBLES
 from desktop.updates.words import in_language, reason_words
+from desktop.windows.job_words import job_state
 from desktop.windows.wording import reason_text, seconds_between, span
 from desktop.words import clock, condition_action, condition_text, cut, link_sentence
 
@@ -35,6 +36,8 @@ TEXT_CHARS: Final = 240
 OPTION_CHARS: Final = 32
 MOST_BUTTONS: Final = 3
 """More than three, and servers begin to leave some out."""
+SEEN_S: Final = 10.0
+"""Who starts a command looks at it for so long: its end within that is no news."""
 NOTIFIED: Final = TROUBLES | {"spend_limit", "clock_jump"}
 """Conditions that are news when they come: somebody has to do something, or would want to know."""
 
@@ -99,11 +102,13 @@ def waiting_news(task: TaskRow) -> News | None:
         return News(fact, f"parked {until or ''}")
     notice = task.notice
     if task.status == "running" and notice is not None and notice.code == "silent":
-        text = (
-            _("Silent since {since}; ends at {end}", since=clock(notice.since), end=clock(notice.next_try_at))
-            if notice.next_try_at
-            else _("Silent since {since}", since=clock(notice.since))
-        )
+        since, end = clock(notice.since), clock(notice.next_try_at)
+        if notice.params.get("kind") == "progress":
+            text = _("No progress since {since}; ends at {end}", since=since, end=end)
+        elif notice.next_try_at:
+            text = _("Silent since {since}; ends at {end}", since=since, end=end)
+        else:
+            text = _("Silent since {since}", since=since)
         fact = _task_fact(
             task, Kind.STALLED, task_subject(task.id), text,
             buttons=(
@@ -172,6 +177,55 @@ def _task_fact(
     )
 
 
+# --- jobs ------------------------------------------------------------------------------------------
+
+
+def job_subject(job_id: str) -> str:
+    return f"job:{job_id}"
+
+
+def job_ended_key(job: JobView) -> str:
+    """What makes the end of a job the same one; empty where it has not ended, or nobody waits to hear of it:
+    an agent hears of its own, who killed one knows, and what was over at once was seen by who began it."""
+    took_s = seconds_between(job.started_at, job.ended_at)
+    if job.ended_at is None or job.task_id or job.conversation or job.status == "killed":
+        return ""
+    if took_s is not None and took_s < SEEN_S:
+        return ""
+    return f"{job.status} {job.ended_at}"
+
+
+def job_ended_news(job: JobView) -> News:
+    """A background command that a person has started is over."""
+    took = span(seconds_between(job.started_at, job.ended_at))
+    if job.status == "done":
+        text = _("Done in {time}", time=took) if took else _("Done")
+    else:
+        why = job_state(job) if job.exit_code is not None or not job.error else job.error
+        text = _("Failed after {time}", time=took) if took else _("Failed")
+        text += f": {why}"
+    fact = _job_fact(job, Kind.JOB, cut(text, TEXT_CHARS), job.ended_at or "")
+    return News(fact, job_ended_key(job))
+
+
+def ended_jobs(state: DesktopState, since: str) -> Sequence[JobView]:
+    """Jobs whose end is news for somebody who knows of everything up to ``since``; the oldest first."""
+    found = [job for job in state.jobs.values() if job_ended_key(job) and (job.ended_at or "") > since]
+    return sorted(found, key=lambda job: job.ended_at or "")
+
+
+def _job_fact(job: JobView, kind: Kind, text: str, at: str) -> Fact:
+    return Fact(
+        kind,
+        job_subject(job.id),
+        cut(job.name or job.command, TITLE_CHARS) or _("A background job"),
+        text,
+        task=job_subject(job.id),
+        command=Command("open", "jobs", job.id),
+        at=at,
+    )
+
+
 # --- everything else -------------------------------------------------------------------------------
 
 
@@ -179,14 +233,7 @@ def job_news(job: JobView) -> News | None:
     """A background command seems to wait for somebody to type something."""
     if not job.stalled or job.ended_at is not None:
         return None
-    fact = Fact(
-        Kind.STALLED,
-        f"job:{job.id}",
-        cut(job.name or job.command, TITLE_CHARS) or _("A background job"),
-        _("Seems to wait for input"),
-        command=Command("open", "jobs"),
-        at=job.stalled_at or "",
-    )
+    fact = _job_fact(job, Kind.STALLED, _("Seems to wait for input"), job.stalled_at or "")
     return News(fact, f"stalled {job.stalled_at or ''}")
 
 
@@ -215,11 +262,12 @@ _ABOUT: Final = frozenset({"server", "provider", "path", "name", "port", "id", "
 def daemon_news(state: DesktopState) -> News | None:
     """Ostler's daemon does not run, and does not come back by itself."""
     grave = state.supervision in (Supervision.GAVE_UP, Supervision.FAILED)
-    odd = state.link in (LinkPhase.HUNG, LinkPhase.FOREIGN, LinkPhase.TOO_OLD, LinkPhase.TOO_NEW)
-    if not grave and not odd:
+    hung = hangs(state)
+    odd = state.link in (LinkPhase.FOREIGN, LinkPhase.TOO_OLD, LinkPhase.TOO_NEW)
+    if not grave and not hung and not odd:
         return None
     buttons: tuple[tuple[str, Command], ...] = ()
-    if state.link in (LinkPhase.HUNG, LinkPhase.TOO_OLD):
+    if hung or state.link is LinkPhase.TOO_OLD:
         buttons = ((_("Restart it"), Command("restart_daemon")),)
     elif grave:
         buttons = ((_("Start it"), Command("start_daemon")), (_("Show the log"), Command("show_logs")))
@@ -232,7 +280,7 @@ def daemon_news(state: DesktopState) -> News | None:
         buttons=buttons,
         at=state.since,
     )
-    what = state.supervision.value if grave else state.link.value
+    what = state.supervision.value if grave else LinkPhase.HUNG.value if hung else state.link.value
     return News(fact, what)
 
 

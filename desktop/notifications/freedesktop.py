@@ -107,6 +107,7 @@ class Freedesktop(Service):
 
             bus.listen(rule, checked)
         bus.watch_owner(NAME, self._on_owner)
+        bus.up.connect(self._on_up)
         bus.down.connect(self._on_down)
 
     def begin(self) -> None:
@@ -345,6 +346,13 @@ class Freedesktop(Service):
             if not self._revived_at or now - self._revived_at > REVIVE_PAUSE_S:
                 self._revived_at = now
                 self.revived.emit()
+
+    def _on_up(self) -> None:
+        """A server that is on the bus before us tells nobody that it came."""
+        if self._bereft:
+            self._bus.call(
+                BUS, "GetNameOwner", "s", (NAME,), done=lambda body: self._on_owner(str(body[0])), start=False
+            )
 
     def _on_down(self) -> None:
         self._on_owner("")

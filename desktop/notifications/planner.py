@@ -39,6 +39,7 @@ class Kind(enum.Enum):
     FINISHED = "finished"
     FAILED = "failed"
     STALLED = "stalled"
+    JOB = "job"
     PARKED = "parked"
     UPDATE = "update"
     TROUBLE = "trouble"
@@ -57,7 +58,7 @@ class Fact:
     title: str
     text: str
     task: str = ""
-    """The task that is looked at when its window is."""
+    """The task that is looked at when its window is; of a job: its own subject."""
     command: Command | None = None
     """What a click on the whole does."""
     buttons: tuple[tuple[str, Command], ...] = ()
@@ -103,7 +104,7 @@ class Context:
 
     Attributes:
         now: Seconds of any clock that only goes forward.
-        looked_at: The task in a focused window of ours; empty: none.
+        looked_at: The task in a focused window of ours, or a job's subject; empty: none.
         quiet: Quiet hours, a snooze, "do not disturb" of the desktop, or nobody there.
         off: Kinds that the user does not want.
         limit: How many may come in a minute.

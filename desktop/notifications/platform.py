@@ -6,11 +6,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject
 
 from desktop.notifications.disturbance import Disturbance
 from desktop.notifications.service import Balloon, Chain, Service
+
+if TYPE_CHECKING:
+    from desktop.notifications.bus import SessionBus
 
 ICON_NAME = "ostler"
 ICON_PIXELS = 64
@@ -23,6 +27,7 @@ class Platform:
     service: Service
     disturbance: Disturbance
     close: Callable[[], None]
+    bus: SessionBus | None = None
 
 
 def platform(
@@ -61,7 +66,7 @@ def platform(
         service.close()
         bus.close()
 
-    return Platform(service, disturbance, close_bus)
+    return Platform(service, disturbance, close_bus, bus)
 
 
 def icon(directory: Path) -> str:

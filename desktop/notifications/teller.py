@@ -75,6 +75,7 @@ _SOUNDS: Final = {
     Kind.FINISHED: "complete",
     Kind.FAILED: "dialog-warning",
     Kind.STALLED: "dialog-warning",
+    Kind.JOB: "complete",
     Kind.TROUBLE: "dialog-error",
     Kind.PARKED: "dialog-information",
     Kind.UPDATE: "dialog-information",
@@ -96,7 +97,7 @@ class Teller(QObject):
     Args:
         do: Has commands done by the application.
         told: Where it is kept what was told.
-        looked_at: The task in a focused window of ours; empty: none.
+        looked_at: The task in a focused window of ours, or a job as ``job:ID``; empty: none.
 
     Attributes:
         messages: What was notified and is not handled.
@@ -236,8 +237,9 @@ class Teller(QObject):
             self._on_moment()
         fresh = state.connected and not self._connected
         self._connected = state.connected
-        if state.connected and (fresh or before.tasks is not state.tasks):
+        if state.connected and (fresh or before.tasks is not state.tasks or before.jobs is not state.jobs):
             self._look_at_ends(state, fresh=fresh)
+        if state.connected and (fresh or before.tasks is not state.tasks):
             self._look_at_questions(state, fresh=fresh)
         self._look_at_standing(state)
 
@@ -253,18 +255,25 @@ class Teller(QObject):
         self._look_at_standing(self._link.state)
 
     def _look_at_ends(self, state: DesktopState, *, fresh: bool) -> None:
-        """Tasks that ended: one now and then as it comes, all that was missed in one go."""
+        """Tasks and jobs that ended: one now and then as it comes, all that was missed in one go."""
         ended = [
             task
             for task in facts.ended_tasks(state, self._told.since)
             if not self._told.knows(facts.task_subject(task.id), facts.ended_key(task))
             and task.id not in self._ending
         ]
-        if fresh and len(ended) > 1:
-            self._tell_many([facts.ended_news(task) for task in ended])
+        jobs = [
+            facts.job_ended_news(job)
+            for job in facts.ended_jobs(state, self._told.since)
+            if not self._told.knows(facts.job_subject(job.id), facts.job_ended_key(job))
+        ]
+        if fresh and len(ended) + len(jobs) > 1:
+            missed = [*(facts.ended_news(task) for task in ended), *jobs]
+            self._tell_many(sorted(missed, key=lambda news: news.fact.at))
             return
         for task in ended:
             self._tell_end(task)
+        self._tell(jobs)
         results: list[Result] = []
         for task in state.tasks.values():
             if task.status == "cancelled" and facts.task_subject(task.id) in self._planner.open:

@@ -41,6 +41,11 @@ class PortalShortcut(QObject):
         self._bus = bus or SessionBus(parent=self)
         self._session = ""
         self._wish = 0
+        self._lost: Keys | None = None
+        """What was held on a bus that has gone."""
+        self._keys: Keys | None = None
+        self._bus.up.connect(self._on_up)
+        self._bus.down.connect(self._on_down)
         self._bus.listen(
             MatchRule(type="signal", interface=SHORTCUTS.interface, member="Activated", path=PATH),
             self._on_activated,
@@ -49,6 +54,7 @@ class PortalShortcut(QObject):
     def grab(self, keys: Keys) -> None:
         """Ask for these keys; ``refused`` tells where they are not given."""
         self.release()
+        self._keys = keys
         self._wish += 1
         wish = self._wish
 
@@ -75,9 +81,18 @@ class PortalShortcut(QObject):
     def release(self) -> None:
         """Give the keys back."""
         self._wish += 1
+        self._keys = self._lost = None
         session, self._session = self._session, ""
         if session:
             self._close(session)
+
+    def _on_down(self) -> None:
+        if self._session:
+            self._session, self._lost = "", self._keys
+
+    def _on_up(self) -> None:
+        if self._lost is not None:
+            self.grab(self._lost)
 
     def _close(self, session: str) -> None:
         self._bus.call(DBusAddress(session, NAME, "org.freedesktop.portal.Session"), "Close")

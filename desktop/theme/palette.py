@@ -103,8 +103,9 @@ def style_sheet(colours: Colours) -> str:
         border-bottom: 1px solid {c.line}; padding: {half}px {grid}px; }}
     QScrollBar:vertical {{ background: transparent; width: 10px; margin: 0; }}
     QScrollBar:horizontal {{ background: transparent; height: 10px; margin: 0; }}
-    QScrollBar::handle {{ background: {c.neutral}; border-radius: 3px; margin: 2px; min-height: 32px;
+    QScrollBar::handle {{ background: {c.handle}; border-radius: 3px; margin: 2px; min-height: 32px;
         min-width: 32px; }}
+    QScrollBar::handle:hover, QScrollBar::handle:pressed {{ background: {c.neutral}; }}
     QScrollBar::add-line, QScrollBar::sub-line, QScrollBar::add-page, QScrollBar::sub-page {{
         background: none; border: none; width: 0; height: 0; }}
     QTabBar::tab {{ background: transparent; border: none; border-bottom: 2px solid transparent;

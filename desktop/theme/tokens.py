@@ -49,6 +49,8 @@ class Colours:
     waiting: str
     failed: str
     neutral: str
+    handle: str
+    """Of scroll bars: seen, and never the first thing that is."""
     hover: str
     selected: str
     added: str
@@ -71,6 +73,7 @@ LIGHT: Final = Colours(
     waiting="#9A5B00",
     failed="#C0392B",
     neutral="#6B6E76",
+    handle="#888B93",
     hover="#F3F3F1",
     selected="#F2E9DF",
     added="#E8F4EC",
@@ -92,6 +95,7 @@ DARK: Final = Colours(
     waiting="#F2B45A",
     failed="#FF8A80",
     neutral="#9A9DA6",
+    handle="#767982",
     hover="#2C2D31",
     selected="#3A3128",
     added="#1F3328",
@@ -111,6 +115,7 @@ LIGHT_CONTRAST: Final = replace(
     waiting="#6E4100",
     failed="#96281B",
     neutral="#44464C",
+    handle="#44464C",
     hover="#EDEDED",
     selected="#E6D8C8",
 )
@@ -129,6 +134,7 @@ DARK_CONTRAST: Final = replace(
     waiting="#FFD08A",
     failed="#FFB3AC",
     neutral="#C9CBD1",
+    handle="#C9CBD1",
     hover="#202124",
     selected="#4A3A26",
 )

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from PySide6.QtCore import QObject, QRect, QSize, QTimer, Signal
+from PySide6.QtCore import QEvent, QObject, QRect, QSize, QTimer, Signal
 from PySide6.QtGui import QAction, QColor, QCursor, QGuiApplication, QIcon
 from PySide6.QtWidgets import QMenu, QSystemTrayIcon
 
@@ -35,6 +35,18 @@ SETTLE_MS: Final = 200
 """After the host's name appears: so long until it takes registrations. Measured."""
 
 
+class _Icon(QSystemTrayIcon):
+    """The system's icon. It is told of a tooltip that is about to show where the icon is a window of ours;
+    over D-Bus the host has the text already and tells nobody that it shows it."""
+
+    hovered = Signal()
+
+    def event(self, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.ToolTip:
+            self.hovered.emit()
+        return super().event(event)
+
+
 class TrayIcon(QObject):
     """The tray icon. Without any tray on this desktop ``available`` is false and nothing is shown.
 
@@ -42,7 +54,7 @@ class TrayIcon(QObject):
         chosen(Command): A row of the menu was chosen.
         activated(bool): The icon was clicked, and what that opens is ours to show; True: clicked twice.
         availability_changed(bool): A tray came or went.
-        opened(): The menu is about to be looked at.
+        opened(): The menu or the tooltip is about to be looked at.
     """
 
     opened = Signal()
@@ -75,6 +87,9 @@ class TrayIcon(QObject):
         )
         self._rows: tuple[Row, ...] = ()
         self._actions: list[QAction] = []
+        # A host that comes and goes several times at once is a host that came.
+        self._came = _settling(self, self._renew)
+        self._went = _settling(self, self._say_availability)
         self._tray = self._make()
         self._available = QSystemTrayIcon.isSystemTrayAvailable()
         self._watcher: QObject | None = self._watch_host()
@@ -83,6 +98,15 @@ class TrayIcon(QObject):
     def available(self) -> bool:
         """Whether there is a tray to be seen in."""
         return QSystemTrayIcon.isSystemTrayAvailable()
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the bus that the icon was on is gone for good: Qt connects to one in a life and no more."""
+        if self._watcher is None:
+            return False
+        from PySide6.QtDBus import QDBusConnection
+
+        return not QDBusConnection.sessionBus().isConnected()
 
     def show(self, view: TrayView) -> None:
         """Show this from now on."""
@@ -125,8 +149,9 @@ class TrayIcon(QObject):
     # --- icon --------------------------------------------------------------------------------------
 
     def _make(self) -> QSystemTrayIcon:
-        tray = QSystemTrayIcon(self)
+        tray = _Icon(self)
         tray.setContextMenu(self._menu)
+        tray.hovered.connect(self.opened)
         tray.activated.connect(self._on_activated)
         return tray
 
@@ -174,10 +199,10 @@ class TrayIcon(QObject):
         return watcher
 
     def _on_host_came(self, _name: str) -> None:
-        QTimer.singleShot(SETTLE_MS, self, self._renew)
+        self._came.start()
 
     def _on_host_changed(self, _name: str) -> None:
-        QTimer.singleShot(SETTLE_MS, self, self._say_availability)
+        self._went.start()
 
     def _renew(self) -> None:
         """A new icon in the place of one that the host does not know."""
@@ -258,6 +283,14 @@ class TrayIcon(QObject):
         command = action.data() if isinstance(action, QAction) else None
         if isinstance(command, Command):
             self.chosen.emit(command)
+
+
+def _settling(parent: QObject, slot: Callable[[], None]) -> QTimer:
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(SETTLE_MS)
+    timer.timeout.connect(slot)
+    return timer
 
 
 def _show_number(count: int) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from daemon_core.control.views import RuntimeView, TaskRow
 from desktop.commands import Command
-from desktop.models.state import DesktopState, LinkPhase, Supervision
+from desktop.models.state import DesktopState, LinkPhase, Supervision, hangs
 from desktop.text import _, n_
 from desktop.theme.mark import Shape
 from desktop.updates.words import notes, ready
@@ -32,6 +32,8 @@ from desktop.words import (
 )
 
 TITLE_CHARS: Final = 44
+MOST_ROWS: Final = 12
+"""At the top level, whatever comes together. Lines between rows are none."""
 SHOWN_TASKS: Final = 3
 SHOWN_NEEDING: Final = 2
 SHOWN_TROUBLES: Final = 1
@@ -94,14 +96,12 @@ NOTHING_ASKED: Final[Mapping[str, Asked]] = {}
 
 def shape_of(state: DesktopState) -> Shape:
     """The icon's shape."""
+    if state.connected and state.unsure and not updating(state):
+        return Shape.DISCONNECTED
     if not state.connected and not _expected_away(state):
-        troubled = state.supervision in (Supervision.GAVE_UP, Supervision.FAILED) or state.link in (
-            LinkPhase.FOREIGN,
-            LinkPhase.HUNG,
-            LinkPhase.TOO_OLD,
-            LinkPhase.TOO_NEW,
-        )
-        return Shape.PROBLEM if troubled else Shape.DISCONNECTED
+        troubled = state.supervision in (Supervision.GAVE_UP, Supervision.FAILED, Supervision.STUCK)
+        odd = state.link in (LinkPhase.FOREIGN, LinkPhase.HUNG, LinkPhase.TOO_OLD, LinkPhase.TOO_NEW)
+        return Shape.PROBLEM if troubled or odd else Shape.DISCONNECTED
     if state.needing:
         return Shape.NEEDS_YOU
     if any(condition.code in TROUBLES for condition in state.conditions):
@@ -139,33 +139,64 @@ def tray_view(
     tooltip = _("Ostler: {sentence}.", sentence=sentence)
     if state.connected and troubles:
         tooltip += " " + full_stop(condition_text(troubles[0]))
-    rows: list[Row] = [Row("text", sentence, bold=True)]
+    head = [Row("text", sentence, bold=True)]
     if not state.connected:
-        rows += _down_rows(state)
+        head += _down_rows(state)
     else:
         for condition in troubles[:SHOWN_TROUBLES]:
             action = condition_action(condition)
             inner = (Row("action", action[0], action[1]),) if action is not None else ()
             text = cut(condition_text(condition), TITLE_CHARS + 16)
-            rows.append(Row("menu", text, rows=inner) if inner else Row("text", text))
-        rows += _task_rows(state, asked, now)
-        rows.append(SEPARATOR)
-        rows.append(Row("action", _("New task…"), Command("new_task")))
-        rows.append(_runtimes_row(state))
-    rows += _pause_rows(state, snoozed_until, now)
-    rows.append(SEPARATOR)
-    if ready(state):
-        rows.append(_update_row(state))
+            head.append(Row("menu", text, rows=inner) if inner else Row("text", text))
+    news = [_update_row(state)] if ready(state) else []
     if messages:
         text = n_("{n} message…", "{n} messages…", messages)
-        rows.append(Row("action", text, Command("open", "messages")))
-    rows.append(Row("action", _("Open Ostler"), Command("open", "now")))
-    rows.append(Row("action", _("Settings…"), Command("open", "settings")))
-    if state.connected:
-        rows.append(Row("action", _("Show the log"), Command("show_logs")))
-    rows.append(Row("action", _("Quit…"), Command("quit")))
+        news.append(Row("action", text, Command("open", "messages")))
+    rows = _fitted(state, head, news, asked, snoozed_until, now)
     count = len(state.needing) + len(state.active) if state.connected else 0
     return TrayView(shape=shape_of(state), count=count, tooltip=tooltip, rows=tuple(rows))
+
+
+def _fitted(
+    state: DesktopState,
+    head: list[Row],
+    news: list[Row],
+    asked: Mapping[str, Asked],
+    snoozed_until: str,
+    now: dt.datetime | None,
+) -> list[Row]:
+    """The whole menu. Where there is much to say, what can be reached otherwise goes into menus of its own;
+    what is left over is what the tasks get."""
+    work = []
+    if state.connected:
+        work = [Row("action", _("New task…"), Command("new_task")), _runtimes_row(state)]
+    holding = _pause_rows(state, snoozed_until, now)
+    ours = [Row("action", _("Settings…"), Command("open", "settings"))]
+    if state.connected:
+        ours.append(Row("action", _("Show the log"), Command("show_logs")))
+    window = Row("action", _("Open Ostler"), Command("open", "now"))
+    leave = Row("action", _("Quit…"), Command("quit"))
+
+    def room() -> int:
+        return MOST_ROWS - sum(map(len, (head, work, holding, news, ours))) - 2
+
+    wanted = min(len(state.needing) + len(state.active), SHOWN_TASKS + 1) if state.connected else 0
+    if room() < wanted and len(ours) > 1:
+        ours = [Row("menu", _("More"), rows=tuple(ours))]
+    if room() < wanted and len(holding) > 1:
+        holding = [Row("menu", _("Pause"), rows=tuple(holding))]
+    tasks = _task_rows(state, asked, now, room()) if state.connected else []
+    return [
+        *head,
+        *tasks,
+        *([SEPARATOR, *work] if work else []),
+        *holding,
+        SEPARATOR,
+        *news,
+        window,
+        *ours,
+        leave,
+    ]
 
 
 def _update_row(state: DesktopState) -> Row:
@@ -190,7 +221,7 @@ def _update_row(state: DesktopState) -> Row:
 def _down_rows(state: DesktopState) -> list[Row]:
     if _expected_away(state):
         return []
-    if state.link is LinkPhase.HUNG:
+    if hangs(state):
         return [Row("action", _("Restart it; tasks go on"), Command("restart_daemon"))]
     if state.link is LinkPhase.TOO_OLD:
         return [Row("action", _("Restart it with this version; tasks go on"), Command("restart_daemon"))]
@@ -208,16 +239,22 @@ def _down_rows(state: DesktopState) -> list[Row]:
     return []
 
 
-def _task_rows(state: DesktopState, asked: Mapping[str, Asked], now: dt.datetime | None) -> list[Row]:
+def _task_rows(
+    state: DesktopState, asked: Mapping[str, Asked], now: dt.datetime | None, room: int
+) -> list[Row]:
+    """What needs somebody, then what runs, in at most so many rows; the last one says how many more there
+    are."""
     needing, active = state.needing, state.active
-    if not needing and not active:
+    count = len(needing) + len(active)
+    if not count:
         return []
+    most = SHOWN_TASKS if count <= room else min(SHOWN_TASKS, room - 1)
+    shown = needing[: min(SHOWN_NEEDING, most)]
+    going = active[: most - len(shown)]
     rows = [SEPARATOR]
-    shown = needing[:SHOWN_NEEDING]
-    going = active[: SHOWN_TASKS - len(shown)]
     rows += [_needing_row(task, asked.get(task.id)) for task in shown]
     rows += [_active_row(task, now) for task in going]
-    more = len(needing) + len(active) - len(shown) - len(going)
+    more = count - len(shown) - len(going)
     if more:
         rows.append(Row("action", n_("{n} more task…", "{n} more tasks…", more), Command("open", "now")))
     return rows

@@ -39,6 +39,8 @@ from desktop.theme.tokens import Colours
 
 ROOM_BESIDE = 48
 """What a choice has beside its text: its padding and the chevron."""
+LINE = 10
+"""What is this near in height stands in one line."""
 PLAIN_LIST = "QListView { background: transparent; } QListView:focus { border: none; }"
 """A list on the page's own ground; its delegate draws the focus around the current row."""
 
@@ -254,29 +256,93 @@ class _Label(QLabel):
 
 def label(text: str = "", *, size: int = tokens.BODY, strong: bool = False, wrap: bool = False) -> QLabel:
     """A text. Never read as rich text: what it says may come from an agent."""
-    made = _Label(text)
+    return _dressed(_Label(text), size, strong=strong, wrap=wrap)
+
+
+class _Refusal(_Label):
+    """Its glyph says that something is wrong; its colour alone would not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setIndent(glyphs.SMALL + tokens.GRID)
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
+        super().paintEvent(event)
+        if not self.text():
+            return
+        room = self.contentsRect()
+        line = QFontMetrics(self.font()).height()
+        # The text stands in the middle of what it is given.
+        needed = self.heightForWidth(self.width()) - self.height() + room.height()
+        y = room.top() + max(0, (room.height() - needed) // 2) + (line - glyphs.SMALL) // 2
+        x = room.right() + 1 - glyphs.SMALL if self.isRightToLeft() else room.left()
+        colour = self.palette().color(QPalette.ColorRole.WindowText).name()
+        painter = QPainter(self)
+        painter.drawPixmap(
+            x, y, glyphs.pixmap("circle-alert", colour, glyphs.SMALL, self.devicePixelRatioF())
+        )
+        painter.end()
+
+
+def refusal_label() -> QLabel:
+    """Why something was not done, beside where it was wanted."""
+    return _dressed(_Refusal(), tokens.BODY, strong=False, wrap=True)
+
+
+def _dressed(made: QLabel, size: int, *, strong: bool, wrap: bool) -> QLabel:
     made.setTextFormat(Qt.TextFormat.PlainText)
     made.setFont(sized(body_font(), size, strong=strong))
     made.setWordWrap(wrap)
+    if made.isRightToLeft():
+        # Qt goes by the letters of the text, and many of them are Latin on a page from right to left.
+        made.setAlignment(
+            Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignAbsolute
+        )
     return made
 
 
-def tab_by_place(page: QWidget) -> None:
-    """Have Tab go from the top to the bottom of a list. Qt goes by age, and rows come and go."""
-    rtl = page.layoutDirection() is Qt.LayoutDirection.RightToLeft
+def at_the_end(made: QLabel) -> QLabel:
+    """Have a label's text stand where lines end."""
+    side = Qt.AlignmentFlag.AlignLeft if made.isRightToLeft() else Qt.AlignmentFlag.AlignRight
+    made.setAlignment(side | Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignAbsolute)
+    return made
 
-    def place(widget: QWidget) -> tuple[int, int]:
-        at = widget.mapTo(page, widget.rect().topRight() if rtl else widget.rect().topLeft())
-        return at.y(), -at.x() if rtl else at.x()
 
-    found = [
-        each
-        for each in page.findChildren(QWidget)
-        if each.isVisible() and each.focusPolicy() & Qt.FocusPolicy.TabFocus and each.focusProxy() is None
-    ]
-    found.sort(key=place)
+def tab_by_place(*places: QWidget) -> None:
+    """Have Tab go through these one after the other, and inside each from the top to the bottom. Qt goes by
+    age, and rows come and go."""
+    found: list[QWidget] = []
+    for place in places:
+        inside = [each for each in (place, *place.findChildren(QWidget)) if _takes_tab(each)]
+        found += _read(inside, place)
     for first, second in pairwise(found):
         QWidget.setTabOrder(first, second)
+
+
+def _takes_tab(widget: QWidget) -> bool:
+    wants = widget.focusPolicy() & Qt.FocusPolicy.TabFocus
+    return bool(wants) and widget.isVisible() and widget.focusProxy() is None
+
+
+def _read(widgets: list[QWidget], page: QWidget) -> list[QWidget]:
+    """As one reads them: lines from the top, and what stands in one line from the side where reading
+    begins."""
+    rtl = page.layoutDirection() is Qt.LayoutDirection.RightToLeft
+
+    def middle(widget: QWidget) -> int:
+        return widget.mapTo(page, widget.rect().center()).y()
+
+    def beginning(widget: QWidget) -> int:
+        at = widget.mapTo(page, widget.rect().topRight() if rtl else widget.rect().topLeft())
+        return -at.x() if rtl else at.x()
+
+    lines: list[list[QWidget]] = []
+    for widget in sorted(widgets, key=middle):
+        if lines and middle(widget) - middle(lines[-1][0]) <= LINE:
+            lines[-1].append(widget)
+        else:
+            lines.append([widget])
+    return [widget for line in lines for widget in sorted(line, key=beginning)]
 
 
 def tint(widget: QWidget, colour: str) -> None:

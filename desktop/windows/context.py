@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ class Context:
     messages: Messages | None = None
     """What was notified and is not handled; None: nothing notifies."""
 
-    drafts: dict[str, str] = field(default_factory=dict)
+    drafts: MutableMapping[str, str] = field(default_factory=dict)
     """What was written and not sent yet, by the place it was written at: it outlives the widgets."""
 
     @property

@@ -18,7 +18,7 @@ from desktop.windows.bits import Elided, GlyphLabel, label, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.first_run_steps import Step, Told
 from desktop.windows.missing_agents import MissingAgents
-from desktop.windows.runtime_words import runtime_sentence
+from desktop.windows.runtime_words import runtime_glyph, runtime_sentence
 from desktop.windows.task import refusal_sentence
 from desktop.windows.wording import reason_text, seconds_between, span
 from desktop.words import link_sentence
@@ -64,10 +64,7 @@ class AgentLine(QWidget):
         online = runtime.status == "online"
         self.try_it.setVisible(online)
         if not self.task:
-            signed_out = runtime.signed_in == "no"
-            colours = self._context.colours
-            good = online and not signed_out
-            glyph, colour = ("circle-check", colours.done) if good else ("circle-alert", colours.waiting)
+            glyph, colour = runtime_glyph(runtime, self._context.colours)
             self._say(glyph, colour, runtime_sentence(runtime))
 
     def show_task(self, task: TaskRow | TaskView) -> None:

@@ -13,11 +13,19 @@ from desktop.text import _, n_
 from desktop.theme import tokens
 from desktop.tray.view import TROUBLES
 from desktop.updates.section import UpdateSection
-from desktop.windows.bits import Elided, GlyphLabel, label, quiet_button, tint
+from desktop.windows.bits import Elided, GlyphLabel, hairline, label, quiet_button, tint
 from desktop.windows.context import Context
 from desktop.windows.diagnostics import DiagnosticsSection
 from desktop.windows.settings_disk import DiskPanel
-from desktop.words import clock, condition_action, condition_text, full_stop, link_sentence, updating
+from desktop.words import (
+    clock,
+    condition_action,
+    condition_next,
+    condition_text,
+    full_stop,
+    link_sentence,
+    updating,
+)
 
 
 class HealthPage(QWidget):
@@ -45,7 +53,7 @@ class HealthPage(QWidget):
         disk.addWidget(DiskPanel(context))
         inner = QWidget()
         self._inside = QVBoxLayout(inner)
-        self._inside.setContentsMargins(0, 0, tokens.GRID * 2, 0)
+        self._inside.setContentsMargins(24, tokens.GRID, 24, 24)
         self._inside.setSpacing(tokens.GRID * 3)
         self._inside.addWidget(self._conditions)
         self._inside.addWidget(self.updates)
@@ -54,14 +62,18 @@ class HealthPage(QWidget):
         self._inside.addStretch(1)
         self._area.setWidget(inner)
         column = QVBoxLayout(self)
-        column.setContentsMargins(24, 24, tokens.GRID, 24)
-        column.setSpacing(tokens.GRID * 2)
-        column.addWidget(self._sentence)
+        column.setContentsMargins(0, 24, 0, 0)
+        column.setSpacing(tokens.GRID)
+        head = QHBoxLayout()
+        head.setContentsMargins(24, 0, 24, 0)
+        head.addWidget(self._sentence)
+        column.addLayout(head)
         column.addWidget(self._area, 1)
-        column.addWidget(self._facts)
+        column.addWidget(hairline())
         row = QHBoxLayout()
+        row.setContentsMargins(24, tokens.HALF, 24, 12)
+        row.addWidget(self._facts, 1)
         row.addWidget(quiet_button(_("Show the log"), lambda: context.do(Command("show_logs"))))
-        row.addStretch(1)
         column.addLayout(row)
         context.link.changed.connect(self._on_state)
         context.theme.changed.connect(self._recolour)
@@ -83,8 +95,8 @@ class HealthPage(QWidget):
         version = updating(state)
         if version:
             self._sentence.set_text(_("Updating to {version}; tasks go on", version=version))
-        elif not state.connected:
-            self._sentence.set_text(link_sentence(state))
+        elif wrong := link_sentence(state):
+            self._sentence.set_text(wrong)
         elif conditions:
             self._sentence.set_text(_("Some things are not as they should be"))
         else:
@@ -132,9 +144,10 @@ class HealthPage(QWidget):
         since = _("Since {time}.", time=clock(condition.since)) if condition.since else ""
         next_try = condition.next_try_at
         then = _("Next try at {time}.", time=clock(next_try)) if next_try else ""
-        when = label(" ".join(part for part in (since, then) if part), wrap=True)
+        when = label(" ".join(part for part in (since, then, condition_next(condition)) if part), wrap=True)
         tint(when, colours.muted)
-        when.setVisible(bool(when.text()))
+        if not when.text():
+            when.hide()  # and not shown before it has its place: it would be a window for a moment
         words.addWidget(when)
         row = QHBoxLayout()
         row.setSpacing(12)

@@ -28,6 +28,7 @@ from desktop.windows.bits import (
     label,
     primary_button,
     quiet_button,
+    refusal_label,
     tint,
 )
 from desktop.windows.context import Context
@@ -144,7 +145,7 @@ class JobDetail(QWidget):
         second.setSpacing(tokens.GRID)
         second.addWidget(self._glyph)
         second.addWidget(self._facts, 1)
-        self._told = label(wrap=True)
+        self._told = refusal_label()
         self._told.hide()
         head = QVBoxLayout()
         head.setContentsMargins(24, tokens.GRID * 2, 24, tokens.GRID)

@@ -46,7 +46,7 @@ from desktop.models.state import DesktopState
 from desktop.text import _, n_
 from desktop.theme import glyphs, tokens
 from desktop.theme.palette import body_font, sized
-from desktop.windows.bits import PLAIN_LIST, Elided, label, paint_ground, quiet_button, tint
+from desktop.windows.bits import PLAIN_LIST, Elided, label, paint_ground, quiet_button, tab_by_place, tint
 from desktop.windows.context import Context
 from desktop.windows.job_detail import JobDetail
 from desktop.windows.job_words import job_glyph, job_state, job_time, resident_facts, resident_glyph
@@ -237,6 +237,12 @@ class JobsPage(QWidget):
         if self.new.isEnabled():
             self.begin_job()
 
+    @property
+    def job_id(self) -> str:
+        """The job that is looked at; empty: none."""
+        job = self.job.job if self.detail.currentWidget() is self.job else None
+        return job.id if job is not None else ""
+
     def choose_job(self, job_id: str) -> None:
         """Show this job, from wherever one comes."""
         self._show_state()
@@ -291,6 +297,14 @@ class JobsPage(QWidget):
         self.list.setVisible(bool(self.model.entries))
         # The proxy has to be in sight: Tab would be caught at one that is not.
         self.setFocusProxy(self.list if self.model.entries else self.new)
+
+    def focusNextPrevChild(self, next: bool) -> bool:  # noqa: N802 - Qt's names
+        # Tab comes first to what has the focus in the place of the page.
+        if self.model.entries:
+            tab_by_place(self.list, self.detail, self.new)
+        else:
+            tab_by_place(self.new, self.detail)
+        return super().focusNextPrevChild(next)
 
     def _choose_first(self) -> None:
         first = next((entry for entry in self.model.entries if not entry.heading), None)

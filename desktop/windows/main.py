@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QHBoxLayout, QStackedWidget, QVBoxLayout, QWidget
 from desktop.models.state import DesktopState
 from desktop.text import _, mark, n_
 from desktop.tray.view import TROUBLES
-from desktop.windows.bits import label, tint
+from desktop.windows.bits import refusal_label, tint
 from desktop.windows.context import Context
 from desktop.windows.rail import Rail
 from desktop.windows.trouble import TroubleStrip
@@ -118,7 +118,7 @@ class MainWindow(QWidget):
         side = QVBoxLayout()
         side.setSpacing(0)
         side.addWidget(self.trouble)
-        self._told = label(wrap=True)
+        self._told = refusal_label()
         self._told.setContentsMargins(24, 12, 24, 0)
         tint(self._told, context.colours.failed)
         self._told.hide()
@@ -164,6 +164,8 @@ class MainWindow(QWidget):
             else:
                 made = next(each for each in PAGES if each.name == name).make(self._context, self._settings)
             self._pages[name] = made
+            if not made.accessibleName():  # some take the focus themselves, before anything in them does
+                made.setAccessibleName(next((_(page.text) for page in PAGES if page.name == name), _("Task")))
             self.stack.addWidget(made)
         return self._pages[name]
 

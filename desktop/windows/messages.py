@@ -35,6 +35,7 @@ _GLYPHS: Final[Mapping[Kind, str]] = {
     Kind.FINISHED: "circle-check",
     Kind.FAILED: "circle-x",
     Kind.STALLED: "hourglass",
+    Kind.JOB: "terminal",
     Kind.PARKED: "circle-pause",
     Kind.UPDATE: "arrow-down",
     Kind.TROUBLE: "triangle-alert",
@@ -45,6 +46,7 @@ def kind_colour(kind: Kind, colours: Colours) -> str:
     """The colour that goes with the glyph."""
     return {
         Kind.FINISHED: colours.done,
+        Kind.JOB: colours.accent,
         Kind.FAILED: colours.failed,
         Kind.TROUBLE: colours.failed,
         Kind.UPDATE: colours.accent,
@@ -152,13 +154,14 @@ class MessagesPage(QWidget):
         self._area.setWidgetResizable(True)
         self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._area.setAccessibleName(_("Messages"))
         head = QHBoxLayout()
-        head.setContentsMargins(tokens.GRID, 0, tokens.GRID, 0)
+        head.setContentsMargins(24, 0, 24, 0)
         head.addWidget(self._sentence, 1)
         head.addWidget(self.clear)
-        self._empty.setContentsMargins(tokens.GRID, 0, 0, 0)
+        self._empty.setContentsMargins(24, 0, 24, 0)
         column = QVBoxLayout(self)
-        column.setContentsMargins(24 - tokens.GRID, 24, 24 - tokens.GRID, 0)
+        column.setContentsMargins(0, 24, 0, 0)
         column.setSpacing(tokens.GRID * 2)
         column.addLayout(head)
         column.addWidget(self._empty)
@@ -195,7 +198,7 @@ class MessagesPage(QWidget):
         focused = next((at for at, line in enumerate(self.lines) if line.hasFocus()), None)
         inner = QWidget()
         column = QVBoxLayout(inner)
-        column.setContentsMargins(0, 0, tokens.GRID, 24)
+        column.setContentsMargins(24 - tokens.GRID, 0, 24 - tokens.GRID, 24)
         column.setSpacing(tokens.HALF)
         self.lines = [MessageLine(self._context, fact) for fact in facts]
         for line in self.lines:

@@ -15,7 +15,7 @@ from desktop.daemon.http import Failure
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.theme.palette import mono_font
-from desktop.windows.bits import Choice, PromptBox, label, primary_button, quiet_button, tint
+from desktop.windows.bits import Choice, PromptBox, label, primary_button, quiet_button, refusal_label, tint
 from desktop.windows.context import Context
 from desktop.windows.job_words import job_refusal
 
@@ -59,7 +59,7 @@ class NewJobBox(QWidget):
         self.button = primary_button(_("Start"), self.start)
         self.button.setToolTip(_("Ctrl+Enter"))
         self.button.setEnabled(False)
-        self._refusal = label(wrap=True)
+        self._refusal = refusal_label()
         self._refusal.hide()
         title = label(_("New job"), size=tokens.TITLE, strong=True)
         told = label(

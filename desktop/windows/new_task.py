@@ -19,7 +19,7 @@ from desktop.models.state import ACTIVE, DesktopState, known_agents
 from desktop.models.templates import Template, fields_of, filled
 from desktop.text import _, n_
 from desktop.theme import tokens
-from desktop.windows.bits import Choice, GlyphLabel, PromptBox, label, primary_button, tint
+from desktop.windows.bits import Choice, GlyphLabel, PromptBox, label, primary_button, refusal_label, tint
 from desktop.windows.context import Context
 from desktop.windows.task import refusal_sentence
 from desktop.windows.template_menu import FieldForm, TemplateButton
@@ -50,6 +50,8 @@ class NewTaskBox(QWidget):
         self._wanted = ("", "")
         """Model and thinking level that were chosen last for this agent; empty: the usual ones."""
         self._dirty: tuple[str, int] = ("", -1)
+        self._starting = False
+        """Asked for, and not answered yet: one press is one task, whatever happens in between."""
         self._look = FolderLook(self)
         self._look.known.connect(self._on_looked)
         self.prompt = PromptBox(_("What should be done?"))
@@ -69,7 +71,7 @@ class NewTaskBox(QWidget):
         self.button = primary_button(_("Start"), self.start)
         self.button.setToolTip(_("Ctrl+Enter"))
         self.button.setEnabled(False)
-        self._refusal = label(wrap=True)
+        self._refusal = refusal_label()
         self._refusal.hide()
         self.repo = QLineEdit()
         self.repo.setPlaceholderText(_("Address of a repository, or a path"))
@@ -88,7 +90,7 @@ class NewTaskBox(QWidget):
         self.setAcceptDrops(True)
         self._fill_folders()
         self._fill_models(())
-        self.prompt.setPlainText(str(settings.value("new_task/draft", "") or ""))
+        self.prompt.setPlainText(context.drafts.get("new_task", ""))
         self.repo.setText(str(settings.value("new_task/repo", "") or ""))
         context.theme.changed.connect(self._recolour)
         self._recolour()
@@ -145,8 +147,10 @@ class NewTaskBox(QWidget):
     # --- what is offered ---------------------------------------------------------------------------
 
     def show_state(self, state: DesktopState) -> None:
-        """Offer the agents that there are now."""
+        """Offer the agents that there are now. While the daemon is away, for a restart say, what is being
+        written can be written on."""
         self._show_place()
+        self._show_button()
         known = known_agents(state)
         self.agent.setVisible(bool(known))
         if known == self._known:
@@ -188,7 +192,8 @@ class NewTaskBox(QWidget):
         self._settings.setValue(self._kept("thinking"), wanted.thinking)
         self._settings.setValue("new_task/directory", _REPO if repository else directory)
         self._settings.setValue("new_task/repo", repository or self._settings.value("new_task/repo", ""))
-        self.button.setEnabled(False)
+        self._starting = True
+        self._show_button()
         self._refusal.hide()
         self._context.link.call(
             TaskView, "POST", "/v1/tasks", wanted, timeout_ms=WORK_TIMEOUT_MS,
@@ -222,11 +227,12 @@ class NewTaskBox(QWidget):
         return bool(self.folder.currentData() == _REPO)
 
     def _on_started(self, task: TaskView) -> None:
+        self._starting = False
         self.prompt.clear()
-        self._settings.remove("new_task/draft")
         self._context.do(Command("open_task", task.id))
 
     def _on_refused(self, failure: Failure) -> None:
+        self._starting = False
         self._refuse(refusal_sentence(failure))
         self._show_button()
 
@@ -237,6 +243,7 @@ class NewTaskBox(QWidget):
 
     def _on_typed(self) -> None:
         text = self.prompt.toPlainText()
+        self._context.drafts["new_task"] = text
         self.fields.show_fields(fields_of(text))
         self.templates.text_to_save = text
         self._show_button()
@@ -244,7 +251,8 @@ class NewTaskBox(QWidget):
             self._ask_models()
 
     def _show_button(self) -> None:
-        ready = bool(self.prompt.toPlainText().strip()) and self.fields.complete
+        ready = self._context.link.state.connected and not self._starting
+        ready = ready and bool(self.prompt.toPlainText().strip()) and self.fields.complete
         if self._from_repository and not self.repo.text().strip():
             ready = False
         self.button.setEnabled(ready)
@@ -446,10 +454,6 @@ class NewTaskBox(QWidget):
         super().hideEvent(event)
         self._look.stop()
         self._keep()
-        if self.prompt.toPlainText().strip():
-            self._settings.setValue("new_task/draft", self.prompt.toPlainText())
-        else:
-            self._settings.remove("new_task/draft")
 
 
 def place_sentence(directory: str, dirty: tuple[str, int], state: DesktopState) -> str:

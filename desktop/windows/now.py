@@ -230,7 +230,6 @@ class NowPage(QWidget):
         self.waiting.show_tasks(state.waiting)
         self.ended.show_tasks(state.ended)
         self.new_task.show_state(state)
-        self.new_task.setEnabled(state.connected)
         self.empty.setText(empty_sentence(state))
         self.empty.setVisible(bool(self.empty.text()))
         if (state.needing or state.active) and self.isVisible():

@@ -19,6 +19,7 @@ from daemon_core.settings.directories import Directories
 from desktop.commands import Command
 from desktop.daemon.http import Failure
 from desktop.daemon.link import Link
+from desktop.models.drafts import Drafts
 from desktop.models.settings import SettingsStore
 from desktop.text import _
 from desktop.theme.palette import Theme
@@ -61,6 +62,8 @@ class Windows(QObject):
         self._store = store
         self.autostart: Callable[[], Autostart] | None = None
         self.messages: Messages | None = None
+        self.balloon: Callable[[str, str], None] | None = None
+        """Says something where no window is open."""
         self._link = link
         self._theme = theme
         self._directories = directories
@@ -69,7 +72,7 @@ class Windows(QObject):
         self._panel: Panel | None = None
         self._first_run: FirstRunWindow | None = None
         self._settings: QSettings | None = None
-        self._drafts: dict[str, str] = {}
+        self._drafts = Drafts(directories.state / "desktop-drafts.json", self)
         self._ends = False
 
     @property
@@ -99,8 +102,15 @@ class Windows(QObject):
         return any(each is not None and each.isVisible() for each in (self._main, self._first_run))
 
     def looked_at(self) -> str:
-        """The task in the window, while that has the focus; empty: none."""
-        return "" if self._main is None or not self._main.isActiveWindow() else self._task_of(self._main)
+        """The task in the window, or the job as ``job:ID``, while that has the focus; empty: none."""
+        if self._main is None or not self._main.isActiveWindow():
+            return ""
+        if self._main.page_name == "jobs":
+            from desktop.windows.jobs import JobsPage
+
+            page = self._main.page("jobs")
+            return f"job:{page.job_id}" if isinstance(page, JobsPage) and page.job_id else ""
+        return self._task_of(self._main)
 
     @property
     def first_run_due(self) -> bool:
@@ -109,10 +119,11 @@ class Windows(QObject):
 
     def tell(self, sentence: str) -> bool:
         """Say for a while why something was not done; False: there is no window to say it in."""
-        if self._main is None or not self._main.isVisible():
-            return False
-        self._main.tell(sentence)
-        return True
+        for place in (self._panel, self._main):  # the panel is what is in front
+            if place is not None and place.isVisible():
+                place.tell(sentence)
+                return True
+        return False
 
     def show_aside(self) -> None:
         """Have the window among the others, out of the way of what the user does."""
@@ -293,7 +304,7 @@ class Windows(QObject):
         return page.section if isinstance(page, SettingsPage) else ""
 
     def close(self) -> None:
-        """Close what is open; its place is remembered."""
+        """Close what is open; its place is remembered, and what was written there."""
         self._ends = True
         if self._panel is not None:
             self._panel.close()
@@ -301,6 +312,7 @@ class Windows(QObject):
             self._first_run.abandon()
         if self._main is not None:
             self._main.close()
+        self._drafts.save()
 
     def _post(self, path: str, body: Any = None, done: Callable[[TaskView], None] | None = None) -> None:
         self._link.call(TaskView, "POST", path, body, done=done, failed=self._refused(path))
@@ -308,10 +320,11 @@ class Windows(QObject):
     def _refused(self, path: str) -> Callable[[Failure], None]:
         def tell(failure: Failure) -> None:
             log.warning("%s was refused: %s", path, failure)
-            if self._main is not None:
-                from desktop.windows.task import refusal_sentence
+            from desktop.windows.task import refusal_sentence
 
-                self._main.tell(refusal_sentence(failure))
+            sentence = refusal_sentence(failure)
+            if not self.tell(sentence) and self.balloon is not None:
+                self.balloon(_("Ostler did not do it"), sentence)
 
         return tell
 

@@ -31,7 +31,16 @@ from desktop.models.state import DesktopState
 from desktop.text import _
 from desktop.theme import mark, tokens
 from desktop.tray.view import shape_of
-from desktop.windows.bits import Elided, GlyphButton, hairline, label, quiet_button, tab_by_place, tint
+from desktop.windows.bits import (
+    Elided,
+    GlyphButton,
+    hairline,
+    label,
+    quiet_button,
+    refusal_label,
+    tab_by_place,
+    tint,
+)
 from desktop.windows.context import Context
 from desktop.windows.now import Section, empty_sentence
 from desktop.windows.quick_task import QuickTask
@@ -43,6 +52,7 @@ HEIGHT: Final = 560
 LEAST_HEIGHT: Final = 260
 MARK: Final = 20
 TICK_MS: Final = 1_000
+TOLD_MS: Final = 10_000
 ACTIVE: Final = 12
 WAITING: Final = 3
 ENDED: Final = 3
@@ -122,6 +132,13 @@ class Panel(QWidget):
         self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self._area.setWidget(self._inner)
+        self._told = refusal_label()
+        self._told.setContentsMargins(14, tokens.GRID, 14, 0)
+        self._told.hide()
+        self._untell = QTimer(self)
+        self._untell.setSingleShot(True)
+        self._untell.setInterval(TOLD_MS)
+        self._untell.timeout.connect(lambda: self.tell(""))
         self.new_task = QuickTask(self._context, settings)
         self._column = column = QVBoxLayout(self)
         column.setContentsMargins(1, 1, 1, 1)
@@ -131,6 +148,7 @@ class Panel(QWidget):
         column.addWidget(hairline())
         column.addWidget(self._area, 1)
         column.addWidget(hairline())
+        column.addWidget(self._told)
         column.addWidget(self.new_task)
         self._stats = StatsFeed.of(context.link)
         self._stats.came.connect(self._on_stats)
@@ -162,6 +180,15 @@ class Panel(QWidget):
         self.raise_()
         self.activateWindow()
         self._first().setFocus(Qt.FocusReason.PopupFocusReason)
+
+    def tell(self, sentence: str) -> None:
+        """Say for a while why something was not done; empty: no more."""
+        tint(self._told, self._context.colours.failed)
+        self._told.setText(sentence)
+        self._told.setVisible(bool(sentence))
+        if sentence:
+            self._untell.start()
+        self._fit_soon.start()
 
     def _first(self) -> QWidget:
         """What is to be answered comes before what is to be written."""
@@ -301,6 +328,8 @@ class Panel(QWidget):
         super().hideEvent(event)
         self._closed_at.start()
         self._tick.stop()
+        self._untell.stop()
+        self._told.hide()
         self._stats.leave(self)
         self.needing.leave()
 

@@ -13,7 +13,7 @@ from desktop.daemon.http import WORK_TIMEOUT_MS, Failure
 from desktop.models.state import DesktopState, known_agents
 from desktop.text import _
 from desktop.theme import tokens
-from desktop.windows.bits import Choice, GlyphButton, label, tint
+from desktop.windows.bits import Choice, GlyphButton, refusal_label, tint
 from desktop.windows.context import Context
 
 CHOICE_WIDTH: Final = 176
@@ -31,6 +31,7 @@ class QuickTask(QWidget):
         self._context = context
         self._settings = settings
         self._known: list[tuple[str, str]] = []
+        self._starting = False
         self.prompt = QLineEdit()
         self.prompt.setPlaceholderText(_("What should be done?"))
         self.prompt.setAccessibleName(_("What should be done?"))
@@ -42,7 +43,7 @@ class QuickTask(QWidget):
             choice.setMaximumWidth(CHOICE_WIDTH)
         self.button = GlyphButton("send", _("Start the task"), context.colours)
         self.button.clicked.connect(self.start)
-        self._refusal = label(wrap=True)
+        self._refusal = refusal_label()
         self._refusal.hide()
         first = QHBoxLayout()
         first.setSpacing(tokens.HALF)
@@ -64,7 +65,6 @@ class QuickTask(QWidget):
 
     def show_state(self, state: DesktopState) -> None:
         """Offer what there is now."""
-        self.setEnabled(state.connected)
         known = known_agents(state)
         if known != self._known:
             self._known = known
@@ -110,7 +110,8 @@ class QuickTask(QWidget):
         )
         self._settings.setValue("new_task/agent", self.agent.currentData())
         self._settings.setValue("new_task/directory", wanted.directory)
-        self.button.setEnabled(False)
+        self._starting = True
+        self._show_button()
         self._refusal.hide()
         self._context.link.call(
             TaskView, "POST", "/v1/tasks", wanted, timeout_ms=WORK_TIMEOUT_MS,
@@ -118,11 +119,14 @@ class QuickTask(QWidget):
         )  # fmt: skip
 
     def _on_started(self, _task: TaskView) -> None:
+        self._starting = False
         self.prompt.clear()
+        self._show_button()
 
     def _on_refused(self, failure: Failure) -> None:
         from desktop.windows.task import refusal_sentence
 
+        self._starting = False
         tint(self._refusal, self._context.colours.failed)
         self._refusal.setText(refusal_sentence(failure))
         self._refusal.show()
@@ -133,4 +137,5 @@ class QuickTask(QWidget):
         self._show_button()
 
     def _show_button(self) -> None:
-        self.button.setEnabled(bool(self.prompt.text().strip()) and self._context.link.state.connected)
+        ready = self._context.link.state.connected and not self._starting
+        self.button.setEnabled(ready and bool(self.prompt.text().strip()))

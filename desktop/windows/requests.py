@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from daemon_core.control.views import RequestView, TaskView
@@ -21,6 +21,7 @@ from desktop.windows.flow import Flow
 from desktop.words import cut
 
 SHOWN_CHARS: Final = 160
+SETTLED_MS: Final = 4_000
 MOST_OPTIONS: Final = 4
 """More than that are written, not pressed."""
 
@@ -91,9 +92,14 @@ class RequestRow(QWidget):
         self._buttons.append(button)
         row.add(button)
 
-    def _answer(self, choice: str, words: str = "") -> None:
+    def _enable(self, on: bool) -> None:
         for button in self._buttons:
-            button.setEnabled(False)
+            button.setEnabled(on)
+
+    def _answer(self, choice: str, words: str = "") -> None:
+        self._enable(False)
+        # An answer that is taken ends the request, and this with it. One that is not can be given again.
+        QTimer.singleShot(SETTLED_MS, self, lambda: self._enable(True))
         self._context.do(Command("answer", self._task, self.request.id, encode_answer(choice, words)))
 
 

@@ -19,7 +19,16 @@ from desktop.models.jobs import AT_WORK
 from desktop.text import _, n_
 from desktop.theme import tokens
 from desktop.theme.palette import mono_font
-from desktop.windows.bits import Elided, GlyphButton, GlyphLabel, hairline, label, quiet_button, tint
+from desktop.windows.bits import (
+    Elided,
+    GlyphButton,
+    GlyphLabel,
+    hairline,
+    label,
+    quiet_button,
+    refusal_label,
+    tint,
+)
 from desktop.windows.context import Context
 from desktop.windows.job_detail import FollowedOutput
 from desktop.windows.job_words import (
@@ -53,7 +62,7 @@ class ResidentDetail(QWidget):
         self._place = Elided(middle=True)
         self._place.setFont(mono_font())
         self._why = label(wrap=True)
-        self._told = label(wrap=True)
+        self._told = refusal_label()
         self._told.hide()
         self.line = Sparkline(context)
         self._processes = label()

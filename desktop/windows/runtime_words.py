@@ -8,6 +8,7 @@ from typing import Any, Final
 from daemon_core.control.model_views import ModelsView
 from daemon_core.control.views import RuntimeView
 from desktop.text import _, mark, n_
+from desktop.theme.tokens import Colours
 from desktop.words import clock, cut
 
 OUTPUT_CHARS: Final = 200
@@ -52,6 +53,13 @@ _REASONS: Final[Mapping[str, str]] = {
 }
 
 
+_SIGN_IN: Final[Mapping[str, str]] = {
+    "sign_in_run": mark("Run {run} in a terminal to sign in, or set {set}."),
+    "sign_in_type": mark("Start {run} in a terminal and type {type} to sign in, or set {set}."),
+    "sign_in_choose": mark("Start {run} in a terminal and choose how to sign in, or set {set}."),
+}
+
+
 class _Known(dict[str, Any]):
     def __missing__(self, key: str) -> str:
         return "?"
@@ -79,6 +87,24 @@ def runtime_reason(runtime: RuntimeView) -> str:
     return " ".join(part for part in (text, detail) if part)
 
 
+def runtime_glyph(runtime: RuntimeView, colours: Colours) -> tuple[str, str]:
+    """(glyph, colour) for how it stands."""
+    good = runtime.status == "online" and runtime.signed_in != "no" and not runtime.reason
+    return {
+        "online": ("circle-check", colours.done) if good else ("circle-alert", colours.waiting),
+        "offline": ("circle-alert", colours.waiting),
+        "off": ("circle-slash", colours.neutral),
+    }.get(runtime.status, ("circle-x", colours.failed))
+
+
+def sign_in_hint(runtime: RuntimeView) -> str:
+    """How to sign in, where nobody is; empty: somebody is, or nobody knows."""
+    if runtime.signed_in != "no":
+        return ""
+    known = _SIGN_IN.get(runtime.hint_code)
+    return _(known).format_map(_Known(runtime.hint_params)) if known is not None else runtime.hint
+
+
 def runtime_place(runtime: RuntimeView) -> str:
     """Whose tasks it gets, where that is a server; empty: those of this machine."""
     if runtime.connection in ("", "hub"):
@@ -95,7 +121,7 @@ def runtime_sentence(runtime: RuntimeView) -> str:
         "offline": busy or ("" if reason else _("Offline")),
         "off": " · ".join(part for part in (_("Switched off"), busy) if part),
     }.get(runtime.status, "" if reason else _("Cannot be used"))
-    signed_out = runtime.hint if runtime.signed_in == "no" else ""
+    signed_out = sign_in_hint(runtime)
     facts = (runtime_place(runtime), runtime.path if not reason else "")
     if reason or signed_out:
         lines = (" ".join(part for part in (reason, signed_out) if part), (state, *facts))

@@ -22,7 +22,7 @@ from desktop.windows.asking import ask
 from desktop.windows.bits import Elided, GlyphLabel, label, quiet_button, tab_by_place, tint
 from desktop.windows.context import Context
 from desktop.windows.missing_agents import MissingAgents
-from desktop.windows.runtime_words import models_sentence, runtime_sentence
+from desktop.windows.runtime_words import models_sentence, runtime_glyph, runtime_sentence
 from desktop.windows.switch import Switch
 from desktop.words import ready_sentence
 
@@ -73,12 +73,7 @@ class RuntimeRow(QWidget):
         """It is like this now."""
         self.runtime = runtime
         colours = self._context.colours
-        good = runtime.status == "online" and runtime.signed_in != "no" and not runtime.reason
-        glyph, colour = {
-            "online": ("circle-check", colours.done) if good else ("circle-alert", colours.waiting),
-            "offline": ("circle-alert", colours.waiting),
-            "off": ("circle-slash", colours.neutral),
-        }.get(runtime.status, ("circle-x", colours.failed))
+        glyph, colour = runtime_glyph(runtime, colours)
         sentence = runtime_sentence(runtime)
         name = runtime.name or runtime.provider
         self._glyph.show_glyph(glyph, colour, sentence)
@@ -135,7 +130,7 @@ class RuntimesPage(QWidget):
         self.missing = MissingAgents(context, MOST_MISSING)
         self._inner = inner = QWidget()
         column = QVBoxLayout(inner)
-        column.setContentsMargins(0, 0, tokens.GRID * 2, 24)
+        column.setContentsMargins(24, 0, 24, 24)
         column.setSpacing(tokens.GRID * 2)
         column.addWidget(self._empty)
         column.addLayout(self._list)
@@ -148,12 +143,12 @@ class RuntimesPage(QWidget):
         self._area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._area.setWidget(inner)
         head = QHBoxLayout()
-        head.setContentsMargins(0, 0, tokens.GRID * 2, 0)
+        head.setContentsMargins(24, 0, 24, 0)
         head.addWidget(self._sentence, 1)
         self._again = quiet_button(_("Look again"), self._look_again)
         head.addWidget(self._again)
         column = QVBoxLayout(self)
-        column.setContentsMargins(24, 24, tokens.GRID, 0)
+        column.setContentsMargins(0, 24, 0, 0)
         column.setSpacing(tokens.GRID)
         column.addLayout(head)
         column.addWidget(self._area, 1)

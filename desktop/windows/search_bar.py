@@ -33,11 +33,18 @@ class SearchBar(QWidget):
         self.field.textChanged.connect(self.changed)
         self._count = label(size=tokens.SMALL)
         tint(self._count, colours.muted)
+        self.before = GlyphButton("chevron-up", _("The hit before (Shift+Enter)"), colours)
+        self.before.clicked.connect(lambda _checked=False: self.moved.emit(-1))
+        self.after = GlyphButton("chevron-down", _("The next hit (Enter)"), colours)
+        self.after.clicked.connect(lambda _checked=False: self.moved.emit(1))
         self._back = back = GlyphButton("x", _("Close the search"), colours)
         back.clicked.connect(lambda _checked=False: self.close_search())
         row = QHBoxLayout(self)
-        row.setContentsMargins(24, tokens.GRID, 24, 0)
+        row.setContentsMargins(24, tokens.GRID, 24, tokens.HALF)
+        row.setSpacing(tokens.HALF)
         row.addWidget(self.field, 1)
+        row.addWidget(self.before)
+        row.addWidget(self.after)
         row.addWidget(self._count)
         row.addStretch(1)
         row.addWidget(back)
@@ -46,7 +53,8 @@ class SearchBar(QWidget):
     def recolour(self, colours: Colours) -> None:
         """The look is another one."""
         tint(self._count, colours.muted)
-        self._back.recolour(colours)
+        for button in (self.before, self.after, self._back):
+            button.recolour(colours)
 
     def begin(self) -> None:
         """Show it, ready to be typed into."""
@@ -62,6 +70,8 @@ class SearchBar(QWidget):
 
     def show_count(self, hit: int, hits: int) -> None:
         """Which hit is shown of how many."""
+        for button in (self.before, self.after):
+            button.setEnabled(hits > 0)
         if not self.field.text():
             self._count.setText("")
         elif not hits:

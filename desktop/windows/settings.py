@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 from PySide6.QtCore import QFileSystemWatcher, Qt, QTimer, QUrl
 from PySide6.QtGui import (
     QColor,
@@ -33,8 +34,9 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from desktop.models.settings import SettingsStore, problem_place
+from desktop.models.settings import SettingsStore
 from desktop.models.state import DesktopState
+from desktop.problem_words import problem_sentence
 from desktop.text import _, n_
 from desktop.theme import tokens
 from desktop.windows.bits import GlyphLabel, hairline, label, quiet_button, tint
@@ -130,10 +132,11 @@ class SettingsPage(QWidget):
         self.area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.area.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         nav = QVBoxLayout()
-        nav.setContentsMargins(tokens.GRID, 24, 0, 12)
+        rtl = self.isRightToLeft()  # Qt turns no margins round
+        nav.setContentsMargins(0 if rtl else tokens.GRID, 24, tokens.GRID if rtl else 0, 12)
         nav.setSpacing(12)
         search = QHBoxLayout()
-        search.setContentsMargins(tokens.HALF, 0, 0, 0)  # as the rows below
+        search.setContentsMargins(tokens.HALF, 0, tokens.HALF if rtl else 0, 0)  # as the rows below
         search.addWidget(self.field, 0, Qt.AlignmentFlag.AlignLeading)
         nav.addLayout(search)
         nav.addWidget(self.sections, 1)
@@ -472,10 +475,7 @@ class _Mistake(QWidget):
         problem, left_out = self._store.problem, self._store.left_out
         self.setVisible(problem is not None or bool(left_out))
         if problem is not None:
-            place = problem_place(problem)
-            what = f"{place}: {problem.what}." if place else f"{problem.what[:1].upper()}{problem.what[1:]}."
-            hint = problem.hint + ("" if problem.hint.endswith(("?", ".")) or not problem.hint else ".")
-            self.sentence.setText(" ".join(part for part in (what, hint) if part))
+            self.sentence.setText(problem_sentence(msgspec.to_builtins(problem)))
             self.then.setText(
                 _("What was in force is so still. Nothing can be changed here until the file is mended.")
             )

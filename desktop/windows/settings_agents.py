@@ -26,6 +26,7 @@ from desktop.windows.bits import (
     label,
     primary_button,
     quiet_button,
+    refusal_label,
     tint,
 )
 from desktop.windows.context import Context
@@ -59,7 +60,7 @@ class AgentsPanel(QWidget):
             ),
             wrap=True,
         )
-        self._error = label(wrap=True)
+        self._error = refusal_label()
         self._list = QVBoxLayout()
         self._list.setSpacing(tokens.GRID)
         self.add = quiet_button(_("Add an agent"), lambda: self.open_form(None))
@@ -204,7 +205,7 @@ class AgentForm(QWidget):
             self.permissions.setCurrentIndex(max(0, self.permissions.findData(agent.permissions)))
             self.resume.setCurrentIndex([wish for wish, _text in RESUMES].index(agent.resume_after_limit))
             self.instructions.setPlainText(agent.instructions)
-        self.error = label(wrap=True)
+        self.error = refusal_label()
         self.error.hide()
         self.save = primary_button(_("Save") if agent else _("Add"), self.send)
         cancel = quiet_button(_("Cancel"), self.left.emit)
@@ -353,7 +354,7 @@ class AgentPolicies(QWidget):
         self._shown: list[tuple[str, str, str]] | None = None
         self.choices: dict[str, CalmChoice] = {}
         self._heading = label(_("Named agents"), size=tokens.TITLE, strong=True)
-        self._error = label(wrap=True)
+        self._error = refusal_label()
         self._error.hide()
         self._rows = QVBoxLayout()
         self._rows.setSpacing(tokens.GRID)

@@ -27,14 +27,7 @@ from desktop.models.state import DesktopState
 from desktop.text import _, mark, n_
 from desktop.theme import tokens
 from desktop.windows.asking import ask
-from desktop.windows.bits import (
-    Elided,
-    GlyphLabel,
-    label,
-    primary_button,
-    quiet_button,
-    tint,
-)
+from desktop.windows.bits import Elided, GlyphLabel, label, primary_button, quiet_button, refusal_label, tint
 from desktop.windows.context import Context
 from desktop.windows.settings_editors import CalmChoice
 from desktop.windows.settings_words import refusal_words
@@ -221,7 +214,7 @@ class ConnectionRow(QWidget):
         self.state = label(wrap=True)
         self.facts = label(wrap=True)
         self.facts.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.error = label(wrap=True)
+        self.error = refusal_label()
         self.error.hide()
         self.try_now = quiet_button(_("Try now"), self._try_now)
         self.again = quiet_button(_("New token"), lambda: self.sign_in.emit(self._detail.url))
@@ -368,7 +361,7 @@ class SignInForm(QWidget):
         self.hint = label(
             _("Make a personal access token in your account at the server, and paste it here."), wrap=True
         )
-        self.error = label(wrap=True)
+        self.error = refusal_label()
         self.error.hide()
         self.send_button = primary_button(_("Sign in"), self.send)
         self.cancel = quiet_button(_("Cancel"), self.left.emit)

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 from desktop.autostart import Autostart
 from desktop.text import _
 from desktop.theme import tokens
-from desktop.windows.bits import label, tint
+from desktop.windows.bits import label, refusal_label, tint
 from desktop.windows.context import Context
 from desktop.windows.switch import Switch
 
@@ -27,7 +27,7 @@ class AutostartRow(QWidget):
         self.switch = Switch(name, lambda: context.colours)
         self.switch.clicked.connect(self._on_clicked)
         self._hint = label(wrap=True)
-        self.error = label(wrap=True)
+        self.error = refusal_label()
         words = QVBoxLayout()
         words.setSpacing(2)
         words.addWidget(label(name))
@@ -47,7 +47,8 @@ class AutostartRow(QWidget):
         """Show what the system says."""
         autostart = self._context.autostart
         state = autostart.enabled() if autostart is not None else None
-        self.setVisible(autostart is not None)
+        if autostart is None:
+            self.hide()  # never shown from here: before it has its place it would be a window
         self.switch.setChecked(bool(state))
         self.switch.setEnabled(state is not None)
         said = autostart.explanation() if autostart is not None else ""

@@ -12,7 +12,7 @@ from desktop.models.settings import SettingsStore
 from desktop.text import _
 from desktop.theme import tokens
 from desktop.windows.asking import while_there
-from desktop.windows.bits import GlyphButton, label, quiet_button, tint
+from desktop.windows.bits import GlyphButton, label, quiet_button, refusal_label, tint
 from desktop.windows.context import Context
 from desktop.windows.settings_editors import Editor, editor_for
 from desktop.windows.settings_words import default_text, hint_of, refusal_words, title_of
@@ -35,7 +35,7 @@ class SettingRow(QWidget):
         if not self._hint.text():
             self._hint.hide()
         self._note = label(wrap=True)
-        self.error = label(wrap=True)
+        self.error = refusal_label()
         self.restart = quiet_button(_("Restart it now"), lambda: context.do(Command("restart_daemon")))
         self.restart.setToolTip(_("Tasks go on while Ostler's daemon starts again."))
         self.reset = GlyphButton("rotate-ccw", "", context.colours)

@@ -189,8 +189,8 @@ SECTIONS: Final = (
             Keys(
                 (
                     "notifications.needs_you", "notifications.finished", "notifications.failed",
-                    "notifications.stalled", "notifications.parked", "notifications.update",
-                    "notifications.trouble",
+                    "notifications.stalled", "notifications.job", "notifications.parked",
+                    "notifications.update", "notifications.trouble",
                 )
             ),
             Heading(mark("How")),

@@ -14,7 +14,7 @@ from desktop.text import _, n_
 from desktop.theme import tokens
 from desktop.updates.words import detail, ready, sentence
 from desktop.windows.asking import ask
-from desktop.windows.bits import label, quiet_button, tint
+from desktop.windows.bits import label, quiet_button, refusal_label, tint
 from desktop.windows.context import Context
 from desktop.windows.settings_words import refusal_words
 from desktop.windows.wording import dollars
@@ -29,7 +29,7 @@ class _Panel(QWidget):
         self._context = context
         self.sentence = label(wrap=True)
         self.detail = label(wrap=True)
-        self.error = label(wrap=True)
+        self.error = refusal_label()
         self.error.hide()
         self.act = quiet_button(button, self._on_act)
         column = QVBoxLayout(self)

@@ -11,6 +11,7 @@ from typing import Final
 from daemon_core.control.errors import ControlError
 from daemon_core.control.settings_views import SettingView
 from desktop.daemon.http import Failure
+from desktop.problem_words import problem_sentence
 from desktop.text import _, mark, n_
 
 TITLES: Final[Mapping[str, str]] = {
@@ -32,9 +33,12 @@ TITLES: Final[Mapping[str, str]] = {
     "jobs.keep_untold": mark("Keep a job that nobody was told of"),
     "jobs.wake_limit": mark("Wake a conversation at most"),
     "jobs.keep_open": mark("Keep tasks of servers open for their jobs"),
+    "jobs.keep_open_for": mark("Keep them open for at most"),
+    "jobs.output_limit": mark("Kept of one job's output"),
     "jobs.output_budget": mark("Room for the output of jobs"),
     "watchdog.idle": mark("End a silent agent after"),
     "watchdog.tool": mark("End a silent tool after"),
+    "watchdog.progress": mark("End a Codex that gets nowhere after"),
     "watchdog.request": mark("Wait for your answer at most"),
     "watchdog.run_time_limit": mark("End any run after"),
     "permissions.default": mark("What agents may do"),
@@ -65,6 +69,7 @@ TITLES: Final[Mapping[str, str]] = {
     "notifications.finished": mark("A task is done"),
     "notifications.failed": mark("A task failed"),
     "notifications.stalled": mark("A task is silent for long"),
+    "notifications.job": mark("A job of yours has ended"),
     "notifications.parked": mark("A task waits for a usage limit"),
     "notifications.update": mark("An update is ready"),
     "notifications.trouble": mark("Trouble with Ostler itself"),
@@ -101,6 +106,7 @@ HINTS: Final[Mapping[str, str]] = {
     "limits.runtimes": mark("Instead of the number for each agent."),
     "watchdog.idle": mark("One that says nothing and has no tool at work."),
     "watchdog.tool": mark("Builds and tests may be silent for long."),
+    "watchdog.progress": mark("One that says something, and neither thinks nor does anything."),
     "watchdog.request": mark("You may be away; what waits costs nothing but its slot."),
     "watchdog.run_time_limit": mark("Whatever it does. Long work is no fault."),
     "jobs.time_limit": mark("Unless the job names its own."),
@@ -120,6 +126,7 @@ HINTS: Final[Mapping[str, str]] = {
     "notifications.needs_you": mark("Comes in quiet hours too: without an answer nothing goes on."),
     "notifications.trouble": mark("Comes in quiet hours too: tasks may not be taken meanwhile."),
     "notifications.stalled": mark("Before it is ended, so that you can give it more time."),
+    "notifications.job": mark("A command that you started in the background, not those of agents."),
     "notifications.quiet_hours": mark("What waited is told in one summary afterwards."),
     "notifications.per_minute": mark("More than that become one summary."),
     "retention.days": mark("With their own work directories. Your own are never touched. 0: for ever."),
@@ -174,7 +181,7 @@ CHOICES: Final[Mapping[str, Mapping[str, str]]] = {
 }  # fmt: skip
 NEVER: Final = frozenset(
     {
-        "watchdog.idle", "watchdog.tool", "watchdog.run_time_limit",
+        "watchdog.idle", "watchdog.tool", "watchdog.progress", "watchdog.run_time_limit",
     }
 )  # fmt: skip
 """Spans of time where 0 means "never"."""
@@ -268,14 +275,7 @@ def refusal_words(failure: Failure, about: str = "") -> str:
         return _("Ostler's daemon does not answer, so this was not changed.")
     params = failure.params
     if failure.code == "settings_invalid":
-        what = str(params.get("what", ""))
-        key = str(params.get("key") or "")
-        # The field stands beside it: its key need not be said again.
-        what = what.removeprefix(key).strip() if key and what.startswith(key) else what
-        where = ""
-        if key != about and params.get("file") and params.get("line"):
-            where = f"{params['file']}:{params['line']}: "
-        return f"{where}{what[:1].upper()}{what[1:]}."
+        return problem_sentence(params, about=about)
     return {
         "refused_from_run": _("Settings cannot be changed from inside a task."),
         "not_ready": _("Ostler is still starting. Try again in a moment."),

@@ -18,6 +18,8 @@ from desktop.words import decimal
 
 WIDTH: Final = 56
 HEIGHT: Final = 18
+BELOW: Final = 0.16
+"""How much of its colour lies under the line."""
 WHOLE_CPU: Final = 100.0
 """At least this much fills the height, so that an idle program is a flat line."""
 
@@ -54,6 +56,7 @@ class Sparkline(QWidget):
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # as time and figures go everywhere
         colours = self._context.colours
         top = (self.height() - HEIGHT) / 2
         draw_line(painter, QRectF(0, top + 2, WIDTH, HEIGHT - 4), self._cpu, colours.running, colours.line)
@@ -79,7 +82,16 @@ def draw_line(painter: QPainter, place: QRectF, values: Sequence[float], colour:
     ]
     if len(points) == 1:
         points.insert(0, QPointF(points[0].x() - step, points[0].y()))
-    painter.setPen(QPen(QColor(colour), 1.5, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
+    below = QColor(colour)
+    below.setAlphaF(BELOW)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(below)
+    corners = (QPointF(points[-1].x(), place.bottom()), QPointF(points[0].x(), place.bottom()))
+    painter.drawPolygon(QPolygonF([*points, *corners]))
+    painter.setBrush(Qt.BrushStyle.NoBrush)
+    pen = QPen(QColor(colour), 1.25, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap)
+    pen.setJoinStyle(Qt.PenJoinStyle.RoundJoin)
+    painter.setPen(pen)
     painter.drawPolyline(QPolygonF(points))
 
 

@@ -36,6 +36,8 @@ from desktop.windows.bits import (
     label,
     primary_button,
     quiet_button,
+    refusal_label,
+    tab_by_place,
     tint,
 )
 from desktop.windows.changes import ChangesPane
@@ -150,6 +152,10 @@ class TaskPage(QWidget):
         self.errors.setToolTip(_("Go to the next error"))
         self.errors.clicked.connect(self._on_errors)
         tabs.addWidget(self.errors)
+        self._find = GlyphButton("search", _("Search in the transcript"), colours)
+        self._find.setToolTip(_("Search in the transcript (Ctrl+F)"))
+        self._find.clicked.connect(lambda _checked=False: self.begin_search())
+        tabs.addWidget(self._find)
         column.addLayout(tabs)
         column.addWidget(hairline())
         self.stack = QStackedWidget()
@@ -219,11 +225,14 @@ class TaskPage(QWidget):
         self.reply = PromptBox(_("Reply, and it goes on in the same conversation"))
         self.reply.sent.connect(self._send)
         self.reply.textChanged.connect(self._show_send)
+        self.reply.textChanged.connect(self._keep_draft)
         self.send = primary_button(_("Send"), self._send)
         self.send.setEnabled(False)
+        # As high as one line of the reply: its frame and padding are 12 pixels.
+        self.send.setStyleSheet(f"min-height: {self.reply.height() - 12}px")
         self._sending = False
         self.send.setToolTip(_("Ctrl+Enter"))
-        self._refusal = label(wrap=True)
+        self._refusal = refusal_label()
         tint(self._refusal, self._context.colours.failed)
         self._refusal.hide()
         row = QHBoxLayout()
@@ -264,7 +273,8 @@ class TaskPage(QWidget):
         self._ask()
 
     def _keep_draft(self) -> None:
-        """What is written for this task and was not sent is there again when the task is."""
+        """What is written for this task and was not sent is there again when the task is, also after a
+        crash."""
         name, text = f"reply {self._id}", self.reply.toPlainText()
         if self._id and text.strip():
             self._context.drafts[name] = text
@@ -311,7 +321,9 @@ class TaskPage(QWidget):
         if silent is not None:
             left = elapsed_until(silent.next_try_at)
             self._notice_text.setText(
-                _("It has been silent for a while and will be ended {when}.", when=left)
+                _("It has made no progress for a while and will be ended {when}.", when=left)
+                if silent.params.get("kind") == "progress"
+                else _("It has been silent for a while and will be ended {when}.", when=left)
             )
         elif told is not None:
             self._notice_text.setText(full_stop(condition_text(told)))
@@ -540,7 +552,7 @@ class TaskPage(QWidget):
         tint(self._notice_text, colours.waiting)
         tint(self._refusal, colours.failed)
         self._colour_pills()
-        for button in (self._back, self._directory, self._terminal, self._editor):
+        for button in (self._back, self._directory, self._terminal, self._editor, self._find):
             button.recolour(colours)
         self._show_facts()
 
@@ -562,6 +574,13 @@ class TaskPage(QWidget):
         self._again.stop()
         self._cancel_calls()
         self._keep_draft()
+
+    def focusNextPrevChild(self, next: bool) -> bool:  # noqa: N802 - Qt's names
+        head = (self._back, self._directory, self._terminal, self._editor, self._cancel, self._retry)
+        tabs = (self.tabs, self.beside, self.errors, self._find)
+        pane = self.stack.currentWidget() or self.stack
+        tab_by_place(*head, self.notice, self.requests, *tabs, pane, self.reply, self.send)
+        return super().focusNextPrevChild(next)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
         if event.key() == Qt.Key.Key_Escape:

@@ -25,7 +25,7 @@ from desktop.models.state import ACTIVE, ENDED
 from desktop.text import _, n_
 from desktop.theme import tokens
 from desktop.theme.palette import body_font, sized
-from desktop.windows.bits import Elided, GlyphButton, GlyphLabel, tint
+from desktop.windows.bits import Elided, GlyphButton, GlyphLabel, at_the_end, tint
 from desktop.windows.bits import label as text_label
 from desktop.windows.context import Context
 from desktop.windows.sparkline import Sparkline
@@ -55,7 +55,7 @@ class TaskLine(QWidget):
         self._detail = Elided(size=tokens.BODY)
         self._time = text_label()
         self._time.setFont(sized(body_font(), tokens.BODY))
-        self._time.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        at_the_end(self._time)
         self.line = Sparkline(context)
         self._time.setMinimumWidth(QFontMetrics(self._time.font()).horizontalAdvance("00:00:00"))
         self._extend = GlyphButton("hourglass", _("Give it more time"), colours)
@@ -196,7 +196,11 @@ def detail_text(task: TaskRow, *, costs: bool = True) -> str:
     cost."""
     parts = [task.agent or task.runtime, place_of(task)]
     if task.notice is not None and task.notice.code == "silent":
-        parts.append(_("silent for a while, and ended soon unless it gets more time"))
+        parts.append(
+            _("no progress for a while, and ended soon unless it gets more time")
+            if task.notice.params.get("kind") == "progress"
+            else _("silent for a while, and ended soon unless it gets more time")
+        )
     elif task.status in ENDED:
         parts.append(state_text(task))
         took = seconds_between(task.started_at, task.ended_at)

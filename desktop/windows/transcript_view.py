@@ -129,7 +129,7 @@ class TranscriptView(ReadingArea):
     def grown(self, first: int) -> None:
         """Items from ``first`` on are new or changed."""
         self.measure(self.transcript, first, self._heights)
-        if self._needle and not self._search.isActive():
+        if self._needle:  # also while it looks: it may be beyond what has changed
             self._search_at = min(self._search_at, first)
             self._hits = [hit for hit in self._hits if hit < first]
             self._search.start()

@@ -6,7 +6,7 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QPushButton, QVBoxLayout, QWidget
 
 from desktop.commands import Command
-from desktop.models.state import DesktopState, LinkPhase, Supervision
+from desktop.models.state import DesktopState, LinkPhase, Supervision, hangs
 from desktop.text import _
 from desktop.windows.bits import GlyphLabel, label, quiet_button, tint
 from desktop.windows.context import Context
@@ -87,7 +87,9 @@ def action_of(state: DesktopState) -> tuple[str, Command] | None:
     if updating(state) and state.supervision not in (Supervision.GAVE_UP, Supervision.FAILED):
         return None
     match state.link:
-        case LinkPhase.HUNG | LinkPhase.TOO_OLD:
+        case _ if hangs(state):
+            return _("Restart it"), Command("restart_daemon")
+        case LinkPhase.TOO_OLD:
             return _("Restart it"), Command("restart_daemon")
         case LinkPhase.ABSENT if state.supervision not in (Supervision.STARTING, Supervision.WAITING):
             return _("Start it"), Command("start_daemon")
@@ -102,7 +104,7 @@ def action_of(state: DesktopState) -> tuple[str, Command] | None:
 def detail_sentence(state: DesktopState) -> str:
     """What happens next, and what goes on."""
     parts = []
-    if state.link in (LinkPhase.HUNG, LinkPhase.TOO_OLD):
+    if hangs(state) or state.link is LinkPhase.TOO_OLD:
         parts.append(_("Tasks go on while it is restarted."))
     elif state.link is LinkPhase.TOO_NEW:
         parts.append(_("Ostler was updated meanwhile. Tasks go on."))
@@ -113,5 +115,5 @@ def detail_sentence(state: DesktopState) -> str:
     if state.next_try_at:
         parts.append(_("Next try at {time}.", time=clock(state.next_try_at)))
     if state.supervision in (Supervision.GAVE_UP, Supervision.FAILED) and state.said:
-        parts.append(cut(state.said, DETAIL_CHARS))
+        parts.append(_("Its last words: {words}", words=cut(state.said, DETAIL_CHARS)))
     return " ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Any
 
 import msgspec
@@ -315,3 +316,9 @@ JOB_OUTPUT = (
     "\x1b[31merror\x1b[0m: the certificate of staging-2 ends in 3 days\r\n"
     "\r\nThe database has 3 migrations that were not applied.\r\nApply them now? [y/N] "
 ).encode()
+
+
+def cpu(step: int, pace: int) -> float:
+    """Per cent of a processor as a program that builds and waits uses them."""
+    wave = math.sin(step * pace / 9) + 0.6 * math.sin(step * (pace + 1.7) / 4 + pace)
+    return max(2.0, 42 + 34 * wave)

@@ -126,11 +126,12 @@ def update() -> UpdateView:
     )  # fmt: skip
 
 
-def disk() -> DiskReport:
+def disk(*, low: bool = False) -> DiskReport:
+    free = 1_100_000_000 if low else 81_000_000_000
     return DiskReport(
         total_bytes=4_812_000_000,
         spaces=[
-            DiskSpace(path="/home", free=81_000_000_000, total=500_000_000_000, floor=2**31, low=False)
+            DiskSpace(path="/home", free=free, total=500_000_000_000, floor=2**31, low=low)
         ],
         last_clean=CleanRound(
             at=ago(7300), freed_bytes=1_240_000_000, tasks=12, runs=31,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from desktop.windows.main import MainWindow
 
 SCALES = (1, 2)
+WIDE = 960
 LANGUAGES = ("en", "de", "zh_CN", "rtl")
 
 
@@ -127,11 +128,11 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
 
         for step in range(60):
             used = [
-                StatView(kind="task", id=ident, memory=memory, cpu=float((step * pace) % 97))
+                StatView(kind="task", id=ident, memory=memory, cpu=canned.cpu(step, pace))
                 for ident, memory, pace in (
-                    ("b1", 214_000_000, 13),
-                    ("b2", 96_000_000, 3),
-                    ("b3", 1_310_000_000, 29),
+                    ("b1", 214_000_000, 3),
+                    ("b2", 96_000_000, 1),
+                    ("b3", 1_310_000_000, 2),
                 )
             ]
             StatsFeed.of(link).take(StatsFrame(number=step, at="", stats=used))  # type: ignore[arg-type]
@@ -143,6 +144,8 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
         window.open_page("now")
 
     def busy(window: MainWindow, link: object) -> None:
+        if window.width() >= WIDE:
+            window.resize(WIDE, 628)  # ends between two rows
         link.tell(**canned.connected(*canned.busy_rows()))  # type: ignore[attr-defined]
         window.open_page("now")
         now = window.page("now")
@@ -200,7 +203,8 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
             page("health", tell)(window, link)
             disk = window.page("health").findChild(DiskPanel)
             assert isinstance(disk, DiskPanel)
-            disk.show_report(canned_settings.disk())
+            low = any(each.code == "disk_low" for each in link.state.conditions)  # type: ignore[attr-defined]
+            disk.show_report(canned_settings.disk(low=low))
 
         return show
 
@@ -267,8 +271,8 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
             from daemon_core.control.stats_views import StatsFrame, StatView
             from desktop.daemon.stats import StatsFeed
 
-            for step in range(40):
-                used = StatView(kind="task", id="a1", memory=412_000_000, cpu=float(step * 7 % 90))
+            for step in range(60):
+                used = StatView(kind="task", id="a1", memory=412_000_000, cpu=canned.cpu(step, 4))
                 frame = StatsFrame(number=step, at="", stats=[used])
                 StatsFeed.of(link).take(frame)  # type: ignore[arg-type]
             found.tabs.setCurrentIndex(tab)
@@ -305,9 +309,9 @@ def scenes() -> Iterator[tuple[str, Callable[..., None]]]:
                 detail.output.feed.output.feed(stream.get("output", b""))
                 detail.output.view.show_output(detail.output.feed.output, detail.output.view.message)
             found.job._show_question()
-            for step in range(40):
+            for step in range(60):
                 used = StatView(kind="resident", id="mail", memory=214_000_000, processes=3,
-                                cpu=float(step * 7 % 90))  # fmt: skip
+                                cpu=canned.cpu(step, 1))  # fmt: skip
                 frame = StatsFrame(number=step, at="", stats=[used])
                 StatsFeed.of(link).take(frame)  # type: ignore[arg-type]
             if new:
@@ -418,7 +422,12 @@ def settings_scenes() -> Iterator[tuple[str, Callable[..., None]]]:
 
     def refused(window: MainWindow, link: object) -> None:
         page = opened(window, link, "advanced")
-        page.rows["daemon.port"].show_error("Must be 0 or from 1024 to 65535, not 80.")
+        reason = {"given": "80", "first": 19514, "last": 20513}
+        page.rows["daemon.port"]._on_failed(
+            ControlError(
+                "settings_invalid", {"key": "daemon.port", "reason": "port", "reason_params": reason}
+            )
+        )
         row = page.rows["daemon.name"]
         pending = {**page.store.settings}
         import msgspec

@@ -86,7 +86,8 @@ def test_without_a_tray_closing_is_quitting_and_tasks_are_asked_about(home: Ostl
         home.wait(task, "cancelled")
 
         def ended() -> bool:
-            if process.poll() is None:
+            # It may not have heard yet that nothing runs any more, and ask once more.
+            if process.poll() is None and cancel_until_back(display):
                 press(display, "ctrl+w")
             return process.poll() is not None
 

@@ -24,6 +24,7 @@ from desktop.notifications.freedesktop import Freedesktop
 from desktop.notifications.library import LibraryService
 from desktop.notifications.service import Balloon, Button, Chain, Notification, Service, cut
 from tests.desktop.notices import NotificationServer
+from tests.desktop.screen import session_bus
 
 WAIT_MS = 20_000
 
@@ -235,6 +236,30 @@ def test_a_server_that_hangs_holds_up_nothing_and_its_late_answer_is_taken_back(
     qtbot.waitUntil(lambda: ears.heard == [("failed", "second")], timeout=WAIT_MS)
     server.hang(hangs=False)
     qtbot.waitUntil(lambda: server.record.withdrawn == [2], timeout=WAIT_MS)
+
+
+def test_a_bus_that_is_begun_anew_is_found_and_what_waits_is_said_again(
+    qtbot: QtBot, qapp: QApplication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "FIRST_PAUSE_MS", 20)
+    with session_bus(tmp_path) as address:
+        bus = SessionBus(address)
+        service = Freedesktop(bus)
+        ears = Ears(service)
+        server = NotificationServer(address)
+        service.show(asking())
+        qtbot.waitUntil(lambda: len(server.record.shown) == 1, timeout=WAIT_MS)
+        qtbot.waitUntil(lambda: bool(service._idents), timeout=WAIT_MS)
+        server.close()
+    qtbot.waitUntil(lambda: ears.heard == [("gone", "q", False)], timeout=WAIT_MS)
+    with session_bus(tmp_path) as address:
+        server = NotificationServer(address)
+        qtbot.waitUntil(lambda: ("revived",) in ears.heard, timeout=WAIT_MS)
+        service.show(asking())
+        qtbot.waitUntil(lambda: len(server.record.shown) == 1, timeout=WAIT_MS)
+        service.close()
+        bus.close()
+        server.close()
 
 
 @pytest.mark.parametrize("says", [b"HELO\r\n", b"OK 1234\r\nl\x00garbage", b"x" * 9000, b""])

@@ -13,11 +13,13 @@ from desktop.commands import Command
 from desktop.models.state import LinkPhase, Supervision
 from desktop.tray.rules import Click, ordered, place_beside, rules_of
 from desktop.tray.view import tray_view
+from desktop.windows import requests
 from desktop.windows.panel import HEIGHT, WIDTH, Panel
 from tests.desktop import canned
 from tests.desktop.conftest import Desk
 from tests.desktop.hands import click, press
 from tests.desktop.test_tray_view import state
+from tests.desktop.test_window_daemon import WAIT_MS
 
 pytestmark = [
     pytest.mark.qt_log_level_fail("WARNING"),
@@ -158,7 +160,8 @@ def test_a_daemon_that_is_away_is_said_with_one_action(desk: Desk, panel: Panel)
     assert "no room" in panel._trouble.text()
     click(panel.act)
     assert desk.asked == [Command("start_daemon")]
-    assert not panel.new_task.isEnabled()
+    panel.new_task.prompt.setText("Written meanwhile")
+    assert not panel.new_task.button.isEnabled()
 
 
 def test_a_task_needs_words_and_a_daemon(desk: Desk, panel: Panel, monkeypatch: Any) -> None:
@@ -182,3 +185,23 @@ def test_everything_in_it_has_a_name(panel: Panel) -> None:
         and not getattr(found, "text", str)()
     ]
     assert nameless == []
+
+
+def test_an_answer_that_was_not_taken_can_be_given_again(
+    qtbot: QtBot, desk: Desk, panel: Panel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "SETTLED_MS", 50)
+    panel.needing.show_requests(canned.asking_view(canned.permission()))
+    (allow,) = [each for each in panel.needing.findChildren(QPushButton) if each.text() == "Allow once"]
+    click(allow)
+    assert not allow.isEnabled(), "one click is one answer"
+    qtbot.waitUntil(allow.isEnabled, timeout=WAIT_MS)
+
+
+def test_what_was_refused_is_said_in_the_panel(desk: Desk, panel: Panel) -> None:
+    assert not panel._told.isVisible()
+    panel.tell("The task does not allow it in its present state.")
+    assert panel._told.isVisible()
+    panel.close()
+    panel.come_up(here)
+    assert not panel._told.isVisible()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -232,6 +232,30 @@ async def test_a_host_that_restarts_has_the_icon_again_and_the_end_is_in_order(
         assert await asyncio.to_thread(ours.wait, 20) == 0
     assert not home.directories.checked_socket().with_name("desktop.sock").exists()
     assert home.status()["status"] == "running"
+    assert "Traceback" not in said(home)
+
+
+async def test_a_session_that_has_another_bus_has_the_icon_again(
+    home: OstlerHome, display: str, tmp_path: Path
+) -> None:
+    """Qt connects to one bus in a life: so the desktop begins another one."""
+    home.start()
+    with ExitStack() as first:
+        address = first.enter_context(session_bus(tmp_path))
+        host = await make_host(address)
+        with desktop(home, DISPLAY=display, DBUS_SESSION_BUS_ADDRESS=address) as process:
+            await asyncio.wait_for(host.watcher.came.wait(), PATIENCE_S)
+            await host.until_row("Nothing is running")
+            host.bus.disconnect()
+            first.close()
+            with session_bus(tmp_path) as again:
+                host = await make_host(again)
+                try:
+                    await asyncio.wait_for(host.watcher.came.wait(), PATIENCE_S)
+                    await host.until_row("Nothing is running")
+                finally:
+                    host.bus.disconnect()
+                assert process.poll() is None
     assert "Traceback" not in said(home)
 
 

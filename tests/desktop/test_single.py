@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +40,29 @@ def test_a_wish_comes_with_the_right_to_the_focus(qtbot: QtBot, desk: Desk, tmp_
     assert asked.args == ["open\tmay-come-up"]
     assert second.returncode == 0
     first.close()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_socket_that_somebody_removed_is_there_again(
+    qtbot: QtBot, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    monkeypatch.setattr(single_module, "GONE_MS", 10)
+    first = SingleInstance(desk.link.directories)
+    assert first.first()
+    path = desk.link.directories.checked_socket().with_name("desktop.sock")
+    if whole:
+        shutil.rmtree(path.parent)
+    else:
+        path.unlink()
+    qtbot.waitUntil(path.exists, timeout=20_000)
+    with (
+        qtbot.waitSignal(first.asked, timeout=20_000),
+        subprocess.Popen([sys.executable, "-c", SECOND, str(tmp_path / "o")], cwd=PLACE) as second,
+    ):
+        qtbot.waitUntil(lambda: second.poll() is not None, timeout=20_000)
+    assert second.returncode == 0
+    first.close()
+    assert not path.exists()
 
 
 def test_a_wish_that_nobody_takes_was_not_heard(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,19 @@ import pytest
 from PySide6.QtCore import QSettings
 from pytestqt.qtbot import QtBot
 
+from desktop.commands import Command
 from desktop.daemon import link as link_module
 from desktop.daemon import restarts
+from desktop.daemon import supervisor as supervisor_module
 from desktop.daemon.link import Link
 from desktop.daemon.supervisor import Supervisor
 from desktop.leaving import KEPT, Leaving
 from desktop.models.state import LinkPhase, Supervision
+from desktop.theme.mark import Shape
 from desktop.theme.palette import Theme
+from desktop.tray.view import shape_of, tray_view
+from desktop.windows.trouble import action_of
+from desktop.words import status_sentence
 from tests.desktop import canned
 from tests.desktop.conftest import Desk
 from tests.desktop.hands import click
@@ -102,6 +108,65 @@ def test_a_daemon_that_hung_when_it_was_found_is_started_anew_when_it_is_gone(
     until(qtbot, lambda: link.state.supervision is Supervision.WAITING)
     supervisor.let_go()
     link.stop()
+
+
+HANGING = [sys.executable, "-S", "-c", "import time; time.sleep(1000)"]
+
+
+def test_a_daemon_that_does_not_come_up_is_said_to_hang_and_is_ended_when_the_user_wants_that(
+    qtbot: QtBot, home: OstlerHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "STARTS_MS", 200)
+    home.directories.ensure()
+    link = Link(home.directories)
+    supervisor = Supervisor(link, home.directories, HANGING)
+    link.start()
+    until(qtbot, lambda: link.state.link is LinkPhase.ABSENT)
+    supervisor.start()
+    assert link.state.supervision is Supervision.STARTING
+    until(qtbot, lambda: link.state.supervision is Supervision.STUCK)
+    assert status_sentence(link.state) == "Ostler's daemon does not answer"
+    assert shape_of(link.state) is Shape.PROBLEM
+    assert tray_view(link.state).rows[1].command == Command("restart_daemon")
+    assert action_of(link.state) == ("Restart it", Command("restart_daemon"))
+    first = supervisor._child
+    assert first is not None
+    assert first.poll() is None  # not before the user says so
+    supervisor.restart()
+    until(qtbot, lambda: supervisor._child not in (None, first))
+    assert first.returncode == -signal.SIGKILL
+    second = supervisor._child
+    assert second is not None
+    supervisor.let_go()
+    link.stop()
+    second.kill()
+    second.wait()
+
+
+def test_a_daemon_whose_socket_was_removed_is_there_and_cannot_be_reached(
+    qtbot: QtBot, home: OstlerHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "LEAVES_MS", 200)
+    home.start()
+    home.directories.checked_socket().unlink()
+    link = Link(home.directories)
+    taken = [sys.executable, "-S", "-c", "import sys; sys.exit(6)"]
+    supervisor = Supervisor(link, home.directories, taken)
+    link.start()
+    until(qtbot, lambda: link.state.link is LinkPhase.ABSENT)
+    supervisor.start()  # another one finds the lock held
+    until(qtbot, lambda: link.state.supervision is Supervision.STUCK)
+    given = [f"{name}={value}" for name, value in home.environ.items()]
+    supervisor._command = ["/usr/bin/env", *given, sys.executable, "-m", "daemon_core.app"]
+    supervisor.restart()
+    until(qtbot, lambda: link.state.connected)
+    assert link.state.supervision is Supervision.NONE
+    supervisor.let_go()
+    link.stop()
+    child = supervisor._child
+    assert child is not None
+    child.kill()
+    child.wait()
 
 
 def test_last_words_of_a_stream_are_heard(desk: Desk) -> None:

@@ -218,6 +218,78 @@ def test_a_job_that_waits_for_input_is_told(world: World) -> None:
     assert world.screen.shown == {}
 
 
+def ended_job(ident: str = "j", **more: object) -> JobView:
+    given = {"status": "done", "command": "make all", "exit_code": 0, "started_at": canned.ago(700),
+             "ended_at": later(1), **more}  # fmt: skip
+    return JobView(id=ident, **given)  # type: ignore[arg-type]
+
+
+def test_the_end_of_a_persons_job_is_told_once(world: World) -> None:
+    world.tell()
+    running = ended_job(status="running", exit_code=None, ended_at=None)
+    world.tell(jobs={"j": running})
+    assert world.screen.said == []
+    over = ended_job()
+    world.tell(jobs={"j": over})
+    assert [text.partition(" in ")[0] for text in world.screen.texts] == ["make all: Done"]
+    world.tell()
+    world.tell(jobs={"j": over})
+    assert len(world.screen.said) == 1
+    world.restart()
+    world.tell(jobs={"j": over})
+    assert world.screen.said == []  # neither again nor by the next desktop
+    assert [fact.subject for fact in world.teller.messages.facts] == ["job:j"]
+    world.teller.open(world.teller.messages.facts[0])
+    assert world.asked == [Command("open", "jobs", "j")]
+
+
+def test_a_question_of_a_job_makes_way_for_its_end(world: World) -> None:
+    world.tell()
+    asking = ended_job(status="running", ended_at=None, stalled=True, stalled_at=canned.ago(1))
+    world.tell(jobs={"j": asking})
+    world.tell(jobs={"j": ended_job(status="failed", exit_code=3)})
+    assert list(world.screen.shown) == ["job:j"]
+    assert world.screen.said[-1].text.endswith("ended with code 3")
+    assert world.screen.said[-1].text.startswith("Failed after")
+
+
+@pytest.mark.parametrize(
+    ("more", "began_s"),
+    [
+        ({"task_id": "t1"}, 700),  # its agent hears of it
+        ({"conversation": "c1"}, 700),
+        ({"status": "killed"}, 700),  # whoever did that knows
+        ({}, 3),  # over while whoever began it still looks
+    ],
+)
+def test_ends_of_jobs_that_are_no_news(world: World, more: dict[str, str], began_s: float) -> None:
+    world.tell()
+    world.tell(jobs={"j": ended_job(started_at=canned.ago(began_s), **more)})
+    assert world.screen.said == []
+
+
+def test_the_end_of_a_job_that_is_looked_at_or_not_wanted_is_not_told(world: World) -> None:
+    world.tell()
+    jobs = {ident: ended_job(ident) for ident in "jkl"}
+    world.looked_at = "job:j"
+    world.tell(jobs={"j": jobs["j"]})
+    world.looked_at = ""
+    world.set(job=False)
+    world.tell(jobs={"j": jobs["j"], "k": jobs["k"]})
+    assert world.screen.said == []
+    world.set(job=True)
+    world.tell(jobs=jobs)
+    assert list(world.screen.shown) == ["job:l"]
+
+
+def test_jobs_and_tasks_that_ended_unseen_are_one_summary(world: World) -> None:
+    world.tell()
+    world.restart()
+    done = canned.row("a", "A", "completed", ended_at=later(1))
+    world.tell(done, jobs={"j": ended_job(), "k": ended_job("k")})
+    assert [each.ident for each in world.screen.said] == [SUMMARY_ID]
+
+
 def test_trouble_is_told_once_however_often_it_comes_back(qtbot: QtBot, world: World) -> None:
     world.tell()
     trouble = Condition(code="disk_low", params={"path": "/home"})

@@ -17,6 +17,8 @@ from desktop.theme.tokens import (
 SCHEMES = {"light": LIGHT, "dark": DARK, "light contrast": LIGHT_CONTRAST, "dark contrast": DARK_CONTRAST}
 GROUNDS = ("background", "surface", "raised", "hover", "selected")
 TEXTS = ("text", "muted", "accent", "running", "done", "waiting", "failed", "neutral")
+BARS = ("background", "surface", "raised")
+"""What scroll bars lie on."""
 
 
 def least(text: str) -> float:
@@ -30,6 +32,13 @@ def least(text: str) -> float:
 def test_text_on_its_ground(name: str, ground: str, text: str) -> None:
     scheme = SCHEMES[name]
     assert contrast_ratio(getattr(scheme, text), getattr(scheme, ground)) >= least(text)
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("ground", BARS)
+def test_the_handle_of_a_scroll_bar_is_seen(name: str, ground: str) -> None:
+    scheme = SCHEMES[name]
+    assert contrast_ratio(scheme.handle, getattr(scheme, ground)) >= 3.0
 
 
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=list(SCHEMES))

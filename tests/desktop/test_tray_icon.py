@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from PySide6.QtGui import QColor
+from PySide6.QtCore import QCoreApplication, QEvent, QPoint
+from PySide6.QtGui import QColor, QHelpEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
@@ -47,6 +48,15 @@ def test_an_open_menu_is_not_changed_under_the_pointer(qapp: QApplication) -> No
     tray.show(now)
     assert rows() == ["d"]
     tray.hide()
+
+
+def test_a_tooltip_is_a_look(qapp: QApplication) -> None:
+    """Where the icon is a window of ours, Qt hands it the event."""
+    tray = TrayIcon(lambda: view("a"), lambda: QColor("black"))
+    looked: list[None] = []
+    tray.opened.connect(lambda: looked.append(None))
+    QCoreApplication.sendEvent(tray._tray, QHelpEvent(QEvent.Type.ToolTip, QPoint(), QPoint()))
+    assert looked == [None]
 
 
 def test_a_tray_that_comes_late_is_waited_for(qtbot: QtBot) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from daemon_core.control.views import Barrier, Condition, DaemonStatus, RuntimeV
 from desktop.commands import Command
 from desktop.models.state import DesktopState, LinkPhase, Supervision
 from desktop.theme.mark import Shape
-from desktop.tray.view import Asked, Row, tray_view
+from desktop.tray.view import MOST_ROWS, Asked, Row, tray_view
 from tests.desktop import canned
 
 NOW = dt.datetime(2026, 1, 1, 12, 0, 0, tzinfo=dt.UTC)
@@ -96,17 +97,49 @@ def test_a_task_can_be_opened_and_cancelled() -> None:
     ]
 
 
-def test_the_top_level_stays_short() -> None:
-    many = [running(str(number)) for number in range(40)]
-    asking = [running(f"n{number}", needs_input=True) for number in range(9)]
+def top(rows: tuple[Row, ...]) -> list[Row]:
+    return [row for row in rows if row.kind != "separator"]
+
+
+@pytest.mark.parametrize("asking", [0, 1, 9])
+@pytest.mark.parametrize("going", [0, 1, 3, 40])
+def test_the_top_level_stays_short(asking: int, going: int) -> None:
+    tasks = [running(str(number)) for number in range(going)]
+    tasks += [running(f"n{number}", needs_input=True) for number in range(asking)]
     conditions = [Condition(code="signed_out", params={"server": str(n)}) for n in range(5)]
-    everything = state(*many, *asking, conditions=conditions, update=READY)
-    rows = tray_view(everything, now=NOW, messages=3).rows
-    assert len([row for row in rows if row.kind != "separator"]) <= 15
-    more = next(row for row in rows if row.text.endswith("more tasks…"))
-    assert more.text == "46 more tasks…"
-    usual = tray_view(state(*many, *asking), now=NOW).rows
-    assert len([row for row in usual if row.kind != "separator"]) <= 12
+    for troubles, update, messages, held, snoozed in product((False, True), repeat=5):
+        given = state(
+            *tasks,
+            conditions=conditions if troubles else [],
+            update=READY if update else None,
+            barrier=Barrier() if held else None,
+        )
+        until = "2026-01-01T13:00:00Z" if snoozed else ""
+        rows = tray_view(given, now=NOW, messages=3 if messages else 0, snoozed_until=until).rows
+        assert len(top(rows)) <= MOST_ROWS
+        # Whatever comes together: nothing is lost, and what needs somebody is on top.
+        commands = {row.command.name for row in flat(rows) if row.command is not None}
+        assert {"new_task", "open", "show_logs", "snooze", "quit", "resume" if held else "pause"} <= commands
+        assert ("update" in commands) is update
+        shown = [row.text for row in top(rows) if row.text.startswith("Task ")]
+        assert any(text.endswith("needs you") for text in shown) is bool(asking)
+        more = next((row.text for row in top(rows) if row.text.endswith(("more task…", "more tasks…"))), "0")
+        assert len(shown) + int(more.split()[0]) == asking + going
+
+
+def test_with_little_to_say_everything_is_at_the_top() -> None:
+    texts = [row.text for row in top(tray_view(state(running()), now=NOW).rows)]
+    assert texts == [
+        "1 task is running",
+        "Task 1  12:41",
+        "New task…",
+        "No agent is ready",
+        "Pause",
+        "Open Ostler",
+        "Settings…",
+        "Show the log",
+        "Quit…",
+    ]
 
 
 def test_what_a_task_asks_is_answered_in_the_menu() -> None:

@@ -261,3 +261,31 @@ def test_a_refused_job_keeps_what_was_written(qtbot: QtBot, live: LiveDesk) -> N
     assert page.new_job.button.isEnabled()
     jobs: list[JobView] = msgspec.convert(live.home.call("GET", "/v1/jobs"), list[JobView])
     assert jobs == []
+
+
+def test_what_was_dropped_of_an_output_is_said_and_the_beginning_can_be_had(
+    qtbot: QtBot, live: LiveDesk, tmp_path: Path
+) -> None:
+    live.home.call("PUT", "/v1/settings/jobs.output_limit", {"value": "1MiB"})
+    wanted = {"command": "seq -w 1 300000", "directory": str(tmp_path)}
+    ident = live.home.call("POST", "/v1/jobs", wanted)["id"]
+    qtbot.waitUntil(
+        lambda: ident in live.link.state.jobs and live.link.state.jobs[ident].ended_at is not None,
+        timeout=WAIT_MS,
+    )
+    page = live.windows.main.page("jobs")
+    assert isinstance(page, JobsPage)
+    page.choose_job(ident)
+    feed = page.job.output.feed
+    qtbot.waitUntil(lambda: feed.over, timeout=WAIT_MS)
+    while feed.output.start:
+        with qtbot.waitSignal(feed.went, timeout=WAIT_MS):
+            feed.ask_earlier()
+    lines = [text for text in texts(feed.output) if text]
+    assert lines[0] == "000001"
+    assert lines[-1] == "300000"
+    (hole,) = [place for place, text in enumerate(lines) if text.startswith("[…")]
+    assert "longer than is kept" in lines[hole]
+    whole = lines[: hole - 1] + lines[hole + 2 :]  # at its edges lines are cut
+    assert all(text.isdecimal() and len(text) == 6 for text in whole)
+    assert whole == sorted(whole)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from PySide6.QtCore import QPoint, QRect, Qt
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, QPoint, QRect, Qt
 from PySide6.QtGui import QFontMetrics, QGuiApplication, QPalette
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
+    QApplication,
     QComboBox,
     QLineEdit,
     QPlainTextEdit,
     QPushButton,
+    QWidget,
 )
 from pytestqt.qtbot import QtBot
 
 from daemon_core.control.views import ChangeNote, Condition
+from desktop.autostart import XdgAutostart
 from desktop.commands import Command
 from desktop.models.diff import rows_of
 from desktop.models.requests import decode_answer, encode_answer
+from desktop.models.settings import SettingsStore
 from desktop.models.state import LinkPhase, Supervision
 from desktop.text import LANGUAGES, choose_language
 from desktop.theme import tokens
-from desktop.theme.palette import body_font, sized
+from desktop.theme.palette import Theme, body_font, sized
 from desktop.windows.bits import GlyphLabel
 from desktop.windows.changes import ChangesPane
 from desktop.windows.diff_view import DiffView
@@ -34,12 +39,14 @@ from desktop.windows.history import HistoryPage
 from desktop.windows.jobs import JobsPage
 from desktop.windows.main import PAGES, MainWindow
 from desktop.windows.now import NowPage
+from desktop.windows.opening import Windows
 from desktop.windows.panel import Panel
 from desktop.windows.rail import AFTER, BEFORE
 from desktop.windows.rail import NARROW as NARROW_RAIL
 from desktop.windows.requests import RequestRow
+from desktop.windows.settings_sections import SECTIONS
 from desktop.windows.task import CHANGES, TRANSCRIPT, TaskPage
-from tests.desktop import canned
+from tests.desktop import canned, canned_settings
 from tests.desktop.conftest import Desk
 from tests.desktop.hands import click, press
 
@@ -64,6 +71,49 @@ def now_page(window: MainWindow) -> NowPage:
     page = window.page("now")
     assert isinstance(page, NowPage)
     return page
+
+
+class Windowed(QObject):
+    """What comes up as a window of its own."""
+
+    def __init__(self, app: QApplication) -> None:
+        super().__init__(app)
+        self.seen: list[str] = []
+        app.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        if event.type() == QEvent.Type.Show and isinstance(watched, QWidget) and watched.isWindow():
+            self.seen.append(type(watched).__name__)
+        return False
+
+
+def test_nothing_comes_up_for_a_moment_before_it_has_its_place(
+    qapp: QApplication, desk: Desk, theme: Theme, tmp_path: Path
+) -> None:
+    """What is shown before a layout has it is a window for that moment, with a place in the task bar."""
+    store = SettingsStore(desk.link)
+    windows = Windows(desk.link, theme, desk.link.directories, desk.asked.append, store=store)
+    windows.autostart = lambda: XdgAutostart(tmp_path / "autostart", [], [], "ostler", ["true"])
+    store.tell(canned_settings.settings(tmp_path))
+    low = Condition(code="disk_low", params={"path": "/home"}, since=canned.ago(60))
+    desk.link.tell(**canned.connected(*canned.busy_rows(), conditions=(low,)))
+    windowed = Windowed(qapp)
+    try:
+        for page in PAGES:
+            windows.do(Command("open", page.name))
+            QCoreApplication.processEvents()
+        for section in SECTIONS:
+            windows.do(Command("open", "settings", section.name))
+            QCoreApplication.processEvents()
+        windows.do(Command("open_task", "b1"))
+        windows.do(Command("first_run"))
+        QCoreApplication.processEvents()
+        desk.link.tell(link=LinkPhase.HUNG)
+        QCoreApplication.processEvents()
+        assert windowed.seen == ["MainWindow", "FirstRunWindow"]
+    finally:
+        qapp.removeEventFilter(windowed)
+        windows.close()
 
 
 def test_pages_are_made_when_they_are_first_shown(qtbot: QtBot, window: MainWindow) -> None:

@@ -234,7 +234,7 @@ def test_a_mistake_is_said_with_its_line(page: SettingsPage, tmp_path: Path) -> 
     page.open_section("tasks")
     page.store.tell(canned_settings.settings(tmp_path, canned_settings.TEXT + "[daemno]\nslots = 1\n"))
     said = page._mistake.sentence.text()
-    assert said == "config.toml:21: there is no section daemno. Did you mean daemon?"
+    assert said == "config.toml:21: There is no section daemno. Did you mean daemon?"
     assert not page.rows["daemon.slots"].editor.isEnabled()
     assert page._mistake.open.isEnabled()
     page.store.tell(canned_settings.settings(tmp_path))
@@ -266,9 +266,16 @@ def test_a_refusal_stands_beside_its_field(page: SettingsPage) -> None:
     row = page.rows["daemon.port"]
     assert isinstance(row.editor, CountEditor)
     row.editor.spin.setValue(80)
-    params = {"what": "daemon.port must be 0 or from 1024 to 65535, not 80", "key": "daemon.port"}
+    params = {
+        "what": "daemon.port must be 0 or from 1024 to 65535 without 19514 to 20513, not 80",
+        "key": "daemon.port",
+        "reason": "port",
+        "reason_params": {"given": "80", "first": 19514, "last": 20513},
+    }
     row._on_failed(ControlError("settings_invalid", params))
-    assert row.error.text() == "Must be 0 or from 1024 to 65535, not 80."
+    assert row.error.text() == (
+        "It must be 0 or from 1024 to 65535, not 80; 19514 to 20513 belong to another program."
+    )
     assert row.editor.accessibleDescription() == row.error.text()
     assert row.editor.spin.value() == 80, "what was written is there to be mended"
     assert "does not answer" in refusal_words(Unreachable("timeout"))
@@ -512,3 +519,47 @@ def test_a_theme_that_changes_recolours_the_page(desk: Desk, window: MainWindow,
         assert window.grab().toImage().pixelColor(600, 400).lightness() < 80
     finally:
         desk.context.theme.choose("light")
+
+
+MISTAKES = [
+    ("[daemon]\nslots = 0\n", "config.toml:2: daemon.slots: It must be a whole number from 1 to 256, not 0."),
+    ('[silence]\nagent = "soon"\n', 'It must be a time such as 30s, 30m, 1h30m or 2d, not "soon".'),
+    ("[silence]\nagent = 30\n", "silence.agent: It needs a unit: 30s, 30m or 30h."),
+    ('[desktop]\nappearance = "pink"\n', "desktop.appearance: It must be one of "),
+    ("[daemon]\nslts = 1\n", "daemon.slts: There is no such setting. Did you mean daemon.slots?"),
+    ("[agents]\nclaude = 1\n", "It must be a section, written [agents.claude]."),
+    ("[daemon\n", "config.toml:1: This is not valid TOML: "),
+]
+
+
+MISTAKES = [
+    ("[daemon]\nslots = 0\n", "config.toml:2: daemon.slots: It must be a whole number from 1 to 256, not 0."),
+    ('[silence]\nagent = "soon"\n', 'It must be a time such as 30s, 30m, 1h30m or 2d, not "soon".'),
+    ("[silence]\nagent = 30\n", "silence.agent: It needs a unit: 30s, 30m or 30h."),
+    ('[desktop]\nappearance = "pink"\n', "desktop.appearance: It must be one of "),
+    ("[daemon]\nslts = 1\n", "daemon.slts: There is no such setting. Did you mean daemon.slots?"),
+    ("[agents]\nclaude = 1\n", "It must be a section, written [agents.claude]."),
+    ("[daemon\n", "config.toml:1: This is not valid TOML: "),
+]
+
+
+MISTAKES = [
+    ("[daemon]\nslots = 0\n", "config.toml:2: daemon.slots: It must be a whole number from 1 to 256, not 0."),
+    ('[silence]\nagent = "soon"\n', 'It must be a time such as 30s, 30m, 1h30m or 2d, not "soon".'),
+    ("[silence]\nagent = 30\n", "silence.agent: It needs a unit: 30s, 30m or 30h."),
+    ('[desktop]\nappearance = "pink"\n', "desktop.appearance: It must be one of "),
+    ("[daemon]\nslts = 1\n", "daemon.slts: There is no such setting. Did you mean daemon.slots?"),
+    ("[agents]\nclaude = 1\n", "It must be a section, written [agents.claude]."),
+    ("[daemon\n", "config.toml:1: This is not valid TOML: "),
+]
+
+
+MISTAKES = [
+    ("[daemon]\nslots = 0\n", "config.toml:2: daemon.slots: It must be a whole number from 1 to 256, not 0."),
+    ('[silence]\nagent = "soon"\n', 'It must be a time such as 30s, 30m, 1h30m or 2d, not "soon".'),
+    ("[silence]\nagent = 30\n", "silence.agent: It needs a unit: 30s, 30m or 30h."),
+    ('[desktop]\nappearance = "pink"\n', "desktop.appearance: It must be one of "),
+    ("[daemon]\nslts = 1\n", "daemon.slts: There is no such setting. Did you mean daemon.slots?"),
+    ("[agents]\nclaude = 1\n", "It must be a section, written [agents.claude]."),
+    ("[daemon\n", "config.toml:1: This is not valid TOML: "),
+]

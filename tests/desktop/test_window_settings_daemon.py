@@ -135,7 +135,7 @@ def test_mistakes_are_said_and_nothing_is_lost(qtbot: QtBot, live: LiveSettings)
     row = live.row("daemon.port")
     row.set(80)
     qtbot.waitUntil(lambda: bool(row.error.text()), timeout=WAIT_MS)
-    assert row.error.text().startswith("Must be 0 or from 1024 to 65535")
+    assert row.error.text().startswith("It must be 0 or from 1024 to 65535")
     assert live.file.read_text() == BEFORE
     # one that needs a restart says so
     row = live.row("daemon.name")

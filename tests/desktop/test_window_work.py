@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,8 +21,10 @@ from daemon_core.control.stats_views import StatsFrame, StatView
 from daemon_core.control.views import DaemonStatus, SpendView
 from desktop import places
 from desktop.commands import Command
+from desktop.daemon.http import Unreachable
 from desktop.daemon.stats import StatsFeed
-from desktop.models import templates
+from desktop.models import drafts, templates
+from desktop.models.state import LinkPhase
 from desktop.models.templates import Field, Template
 from desktop.theme.palette import Theme
 from desktop.windows.main import MainWindow
@@ -259,6 +262,42 @@ def test_what_is_written_and_chosen_outlives_another_language(
     windows.close()
 
 
+def test_what_is_being_written_outlives_a_crash(
+    qtbot: QtBot, desk: Desk, theme: Theme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafts, "SOON_MS", 0)
+    kept = desk.link.directories.state / "desktop-drafts.json"
+    desk.link.tell(**canned.connected(*canned.busy_rows()))
+
+    def life() -> tuple[NewTaskBox, TaskPage, Windows]:
+        windows = Windows(desk.link, theme, desk.link.directories, desk.asked.append)
+        page = windows.main.page("now")
+        assert isinstance(page, NowPage)
+        windows.do(Command("open_task", "b1"))
+        task = windows.main.page("task")
+        assert isinstance(task, TaskPage)
+        return page.new_task, task, windows
+
+    box, task, crashes = life()
+    box.prompt.setPlainText("Half a thought")
+    task.reply.setPlainText("And then")
+    qtbot.waitUntil(lambda: kept.exists() and b"And then" in kept.read_bytes())
+    assert kept.stat().st_mode & 0o777 == 0o600
+    box, task, windows = life()
+    assert (box.prompt.toPlainText(), task.reply.toPlainText()) == ("Half a thought", "And then")
+    box.prompt.clear()
+    task.reply.clear()
+    for each in (crashes, windows):
+        each.close()
+    assert drafts.Drafts(kept).get("new_task", "") == ""
+    kept.write_text("{half")
+    assert dict(drafts.Drafts(kept)) == {}
+    many = drafts.Drafts()
+    many.update({str(number): "x" for number in range(drafts.MOST + 5)})
+    assert len(many) == drafts.MOST
+    assert "0" not in many
+
+
 def test_other_agents_that_come_and_go_change_no_choice(desk: Desk, box: NewTaskBox) -> None:
     box.agent.setCurrentIndex(box.agent.findData("runtime codex"))
     box._on_agent()
@@ -428,3 +467,30 @@ def test_figures_are_looked_at_only_while_asked(live: LiveDesk, tmp_path: Path) 
     live.home.wait(task, "completed")
     later = live.home.call("GET", f"/v1/stats?after={again['number']}")
     assert later["stats"] == []
+
+
+def test_one_press_is_one_task_whatever_happens_meanwhile(
+    box: NewTaskBox, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(desk.link, "call", lambda *_given, **more: asked.append(more))
+    box.prompt.setPlainText("Do it")
+    asked.clear()  # the models were asked for
+    box.start()
+    desk.link.tell(tasks={"other": canned.row("other", "Another")})
+    assert not box.button.isEnabled()
+    box.start()
+    assert len(asked) == 1
+    asked[0]["failed"](Unreachable("timeout"))
+    assert box.button.isEnabled(), "what was not taken can be tried again"
+
+
+def test_what_is_being_written_goes_on_while_the_daemon_restarts(box: NewTaskBox, desk: Desk) -> None:
+    box.prompt.setPlainText("Half a")
+    box.prompt.setFocus()
+    desk.link.tell(link=LinkPhase.ABSENT)
+    assert box.prompt.hasFocus()
+    assert box.prompt.isEnabled()
+    assert not box.button.isEnabled()
+    desk.link.tell(link=LinkPhase.CONNECTED)
+    assert box.button.isEnabled()
