@@ -189,6 +189,33 @@ def test_binary_and_huge_output_are_kept_and_told_short(home: OstlerHome) -> Non
     assert _memory(home) - before < 30 * 2**20
 
 
+def test_output_beyond_its_limit_loses_its_middle_and_says_so_over_a_death(home: OstlerHome) -> None:
+    home.start()
+    ostler(home, "config", "set", "jobs.output_limit", "1MiB")
+    go = home.root / "go"
+    half = "yes 0123456789abcde | head -c 4000000"
+    ident = run(home, f"{half}; while [ ! -e {go} ]; do sleep 0.02; done; {half}; echo end", "--no-pty")
+    wait_until(lambda: job(home, ident)["output_bytes"] == 4_000_000, "the first half")
+    home.kill()
+    go.touch()  # the rest comes while no daemon lives
+    place = home.directories.jobs / ident
+    wait_until(lambda: (place / "exit.json").exists(), "the end of the command")
+    home.start()
+    found = ended(home, ident)
+    assert (found["status"], found["output_bytes"]) == ("done", 8_000_004)
+    assert sum(each.stat().st_blocks * 512 for each in place.iterdir()) < 1_500_000
+    piece = document(home, "job", "output", ident, "--offset", "3000000", "--limit", "32")
+    gone, back = piece["dropped_from"], piece["dropped_to"]
+    assert 2**18 <= gone < 3_000_000 < back
+    assert piece["offset"] == back
+    assert piece["text"] == ("0123456789abcde\n" * 3)[back % 16 :][:32]
+    out, err = ostler(home, "job", "output", "--all", ident)
+    assert len(out) == gone + 8_000_004 - back
+    assert out.endswith("\nend\n")
+    assert f"bytes {gone} to {back} were dropped" in err
+    assert f"goes on at {back}" in err
+
+
 def _memory(home: OstlerHome) -> int:
     assert home.daemon is not None
     for line in Path(f"/proc/{home.daemon.pid}/status").read_text().splitlines():
@@ -211,6 +238,12 @@ def test_a_job_that_asks_is_answered(home: OstlerHome) -> None:
     ostler(home, "job", "input", reader, "one")
     ostler(home, "job", "input", reader, "--eof")
     assert ended(home, reader)["status"] == "done"
+    # A program that takes each key as it is has to get what the Enter key sends.
+    keys = run(home, "stty raw -echo; echo ready; head -c 3 | od -An -tx1; stty sane")
+    wait_until(lambda: "ready" in output(home, keys), "the program to take keys")
+    ostler(home, "job", "input", keys, "ab")
+    ended(home, keys)
+    assert "61 62 0d" in output(home, keys)
 
 
 # --- inside a task -----------------------------------------------------------------------------------

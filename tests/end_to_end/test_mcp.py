@@ -78,6 +78,7 @@ def test_a_run_is_offered_its_tools(world: OstlerHome) -> None:
         "not json",
         "[]",
         json.dumps({"jsonrpc": "2.0", "id": 5}),
+        "[" * 20_000,
     )
     first = answers[0][1]["result"]
     assert first["protocolVersion"] == "2025-03-26"
@@ -93,6 +94,8 @@ def test_a_run_is_offered_its_tools(world: OstlerHome) -> None:
     assert answers[5][1]["error"]["code"] == -32700
     assert answers[6] == (202, None)
     assert answers[7][1]["error"]["code"] == -32600
+    assert answers[8][0] == 400
+    assert answers[8][1]["error"]["code"] == -32700
 
 
 def test_a_repository_is_checked_out_by_a_tool(world: OstlerHome, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,9 @@ def test_a_run_whose_shim_died_is_lost_its_agent_ended_and_the_next_attempt_resu
     assert done["failure_reason"] == "runtime_recovery"
     assert done["session_id"]
     wait_gone(shim["child_pid"], int(child.read_text()))
+    run_dir = home.run_dir(task)
+    assert not list(run_dir.glob("*.reserve"))
+    assert not Path(shim["socket"]).exists()
     # The hub tries once more, in the same session and directory.
     (again,) = [row[0] for row in home.hub("SELECT id FROM task WHERE parent_task_id = ?", task)]
     home.wait(again, "running")
@@ -239,6 +243,18 @@ def test_a_damaged_journal_loses_neither_run_nor_transcript(home: OstlerHome, tm
     home.wait_delivered(task)
     check_transcript(home, task, "".join(f"{n}\n" for n in range(1, 21)) + "end")
     assert home.agent_starts() == 1
+
+
+def test_lines_that_a_damaged_journal_has_lost_are_not_waited_for(home: OstlerHome) -> None:
+    home.start()
+    task = home.add("echo one", "shell")
+    home.wait(task)
+    home.wait_delivered(task)
+    home.stop()
+    with contextlib.closing(sqlite3.connect(home.directories.journal_file)) as journal, journal:
+        journal.execute("DELETE FROM transcript")
+    home.start()
+    assert [*home.client.lines(f"/v1/tasks/{task}/transcript?follow=1", timeout_s=20)] == []
 
 
 def test_a_damaged_journal_doubles_no_text_of_a_shell_task(home: OstlerHome, tmp_path: Path) -> None:

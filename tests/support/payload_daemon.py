@@ -63,7 +63,7 @@ def main(version: str, variant: str) -> None:
         def not_mine(*_: object) -> None:
             raise SettingsError("this version does not take daemon.slots = 8")
 
-        app._load_settings = not_mine  # type: ignore[assignment]
+        app.load_settings = not_mine  # type: ignore[attr-defined,assignment]
     if variant == "no_journal":
 
         async def refuse(*_: object, **__: object) -> None:
