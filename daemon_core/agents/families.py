@@ -1,43 +1,64 @@
-"""The protocol families that Ostler can drive, by name. A provider's entry names its family."""
+"""The protocol families that Ostler can drive, by name. A provider's entry names its family.
+
+A family's module is loaded when it is asked for first: most machines have two or three kinds of agent, and
+what the others need would stay in the daemon's memory for nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+import importlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Final
 
-from daemon_core.agents.acp import AcpFamily
-from daemon_core.agents.claude import ClaudeFamily
-from daemon_core.agents.codex import CodexFamily
-from daemon_core.agents.copilot import CopilotFamily
-from daemon_core.agents.cursor import CursorFamily
-from daemon_core.agents.dsh import DshFamily
 from daemon_core.agents.family import Family
-from daemon_core.agents.gemini import GeminiFamily
-from daemon_core.agents.openclaw import OpenclawFamily
-from daemon_core.agents.opencode import OpencodeFamily
-from daemon_core.agents.pi import PiFamily
-from daemon_core.agents.qwen import QwenFamily
-from daemon_core.agents.shell import ShellFamily
-from daemon_core.agents.text import TextFamily
+from daemon_core.protocol import first_use
 
-_ALL: tuple[Family, ...] = (
-    AcpFamily(),
-    ClaudeFamily(),
-    CodexFamily(),
-    CopilotFamily(),
-    CursorFamily(),
-    DshFamily(),
-    GeminiFamily(),
-    OpenclawFamily(),
-    OpencodeFamily(),
-    PiFamily(),
-    QwenFamily(),
-    ShellFamily(),
-    TextFamily(),
-)
-_FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _ALL})
+_CLASSES: Final[Mapping[str, str]] = {
+    "acp": "acp.AcpFamily",
+    "claude-stream-json": "claude.ClaudeFamily",
+    "codex-app-server": "codex.CodexFamily",
+    "copilot-json": "copilot.CopilotFamily",
+    "cursor-json": "cursor.CursorFamily",
+    "dsh": "dsh.DshFamily",
+    "gemini-stream-json": "gemini.GeminiFamily",
+    "openclaw-json": "openclaw.OpenclawFamily",
+    "opencode-json": "opencode.OpencodeFamily",
+    "pi-json": "pi.PiFamily",
+    "qwen-stream-json": "qwen.QwenFamily",
+    "plain": "shell.ShellFamily",
+    "plain-text": "text.TextFamily",
+}
+
+
+class _Families(Mapping[str, Family]):
+    def __init__(self) -> None:
+        self._loaded: dict[str, Family] = {}
+        self._loading = threading.Lock()
+
+    def __getitem__(self, name: str) -> Family:
+        if name not in self._loaded:
+            module, _, found = _CLASSES[name].partition(".")
+            with self._loading:
+                made: Family = getattr(importlib.import_module(f"daemon_core.agents.{module}"), found)()
+                first_use.prepare()  # before any thread has one of the structures that came with it
+                self._loaded[name] = made
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in _CLASSES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+_FAMILIES: Final = _Families()
 
 
 def families() -> Mapping[str, Family]:
-    """All families, by their name. Families have no state and can be shared."""
+    """All families, by their name. Families have no state and can be shared. Asking for one may load its
+    module: some milliseconds at its first time."""
     return _FAMILIES

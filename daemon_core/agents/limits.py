@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import zoneinfo
 from typing import Any, Final
 
 from daemon_core.agents.events import Limit
@@ -201,6 +200,8 @@ def _zone(name: str | None) -> dt.tzinfo | None:
         return None
     if name.upper() in ("UTC", "GMT", "Z"):
         return dt.UTC
+    import zoneinfo  # 1 MiB for what few daemons ever hear
+
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
