@@ -409,6 +409,9 @@ class Daemon:
             hub.on_expired = facade.clearing_up.conversation_gone
             if hub.damage is not None:
                 facade.set_condition("hub_damaged", path=str(hub.damage.set_aside))
+            if hub.begun and await journal.has_tasks_of(HUB_NAME):
+                log.error("%s was lost, and the local tasks with it", self.directories.hub_file)
+                facade.set_condition("hub_lost", path=str(self.directories.hub_file))
         return journal, hub
 
     def _build_engine(

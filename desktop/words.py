@@ -135,6 +135,7 @@ _CONDITIONS: Final[Mapping[str, str]] = {
     "resident_invalid": mark("A resident cannot be used: {what}"),
     "journal_damaged": mark("The record of tasks was damaged and set aside as {path}"),
     "hub_damaged": mark("The local tasks were damaged and set aside as {path}"),
+    "hub_lost": mark("The local tasks are gone: {path} was missing or empty"),
     "servers_damaged": mark("The list of servers was damaged and set aside as {path}"),
     "result_not_wanted": mark("A server had ended a task that still ran here; its result is kept"),
     "waiting_slot": mark("Waits until another task has ended"),

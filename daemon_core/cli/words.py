@@ -739,6 +739,10 @@ _CONDITIONS: Final[dict[str, tuple[Callable[[Mapping[str, Any]], str], str]]] = 
         lambda p: f"The local tasks were damaged; they were set aside as {p.get('path', 'a copy')}",
         "",
     ),
+    "hub_lost": (
+        lambda p: f"The local tasks are gone: {p.get('path', 'their file')} was missing or empty",
+        "If there is a copy of the file: `ostler daemon stop`, put it back, start again",
+    ),
     "waiting_turn": (lambda p: "An earlier task of this conversation goes on", ""),
     "waiting_slot": (lambda p: "All slots are in use", ""),
     "waiting_model": (

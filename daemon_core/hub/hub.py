@@ -156,6 +156,11 @@ class Hub:
         """What happened to a damaged database since the start, or None."""
         return self.store.damage
 
+    @property
+    def begun(self) -> bool:
+        """Whether there was nothing in the database's place: a first start, or a file that was lost."""
+        return self.store.begun
+
     # --- timers ---------------------------------------------------------------------------------------
 
     @property

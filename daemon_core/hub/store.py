@@ -103,6 +103,8 @@ class Store:
         """``publish`` is called on the event loop with each committed transaction that has news."""
         self.path = path
         self.damage: DamageReport | None = None
+        self.begun = False
+        """Whether there was no file, or an empty one, when it was opened."""
         self._clock = clock
         self._publish = publish
         self._loop = asyncio.get_running_loop()
@@ -208,6 +210,10 @@ class Store:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.begun = os.stat(self.path).st_size == 0
+        except FileNotFoundError:
+            self.begun = True
         try:
             self._db = _connect(self.path)
         except sqlite3.DatabaseError as error:

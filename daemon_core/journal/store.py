@@ -273,6 +273,11 @@ class Journal:
         """Keys of all tasks in the journal."""
         return await self._transaction(lambda db: {row[0] for row in db.execute("SELECT key FROM tasks")})
 
+    async def has_tasks_of(self, connection: str) -> bool:
+        """Whether there is any task of this connection."""
+        query = "SELECT EXISTS (SELECT 1 FROM tasks WHERE connection = ?)"
+        return bool(await self._transaction(lambda db: db.execute(query, (connection,)).fetchone()[0]))
+
     async def delete_task(self, key: str) -> None:
         """Forget a task with its runs, transcript and reports."""
         await self._transaction(lambda db: db.execute("DELETE FROM tasks WHERE key = ?", (key,)))

@@ -47,7 +47,7 @@ from daemon_core.tasks.ahead import Ahead
 from daemon_core.tasks.delivery import Delivery
 from daemon_core.tasks.failpoints import reach
 from daemon_core.tasks.launch import OverError, PrepareError
-from daemon_core.tasks.owned import beside, keep_going
+from daemon_core.tasks.owned import beside, cancel_and_wait, keep_going
 from daemon_core.tasks.preparing import TaskFiles
 from daemon_core.tasks.requests import RequestBook
 from daemon_core.tasks.run import More, Progress, RunDriver, RunEnd, StopReason, end_run
@@ -293,6 +293,9 @@ class TaskLife:
         ):
             await asyncio.wait({doing, over}, return_when=asyncio.FIRST_COMPLETED)
             if not doing.done():
+                await cancel_and_wait(doing)
+                if not doing.cancelled() and isinstance(doing.exception(), OverError):
+                    await doing  # it has noticed the end itself: its word, and no failure of it
                 raise OverError
             await doing
 

@@ -51,6 +51,7 @@ TROUBLES: Final = frozenset(
         "port_in_use",
         "journal_damaged",
         "hub_damaged",
+        "hub_lost",
         "servers_damaged",
         "crash_loop",
         "prices_invalid",

@@ -327,6 +327,18 @@ def test_a_stale_socket_file_does_not_matter(home: OstlerHome) -> None:
     assert home.status()["status"] == "running"
 
 
+def test_local_tasks_that_are_gone_are_said_to_be(home: OstlerHome) -> None:
+    home.start()
+    home.wait_delivered(home.wait(home.add("echo kept", "shell"))["id"])
+    home.stop()
+    home.directories.hub_file.write_bytes(b"")
+    home.start()
+    assert "hub_lost" in {condition["code"] for condition in home.status()["conditions"]}
+    home.stop()
+    home.start()  # what is new since is whole
+    assert "hub_lost" not in {condition["code"] for condition in home.status()["conditions"]}
+
+
 def test_a_journal_damaged_under_a_living_daemon_is_mended_by_a_new_start(
     home: OstlerHome, tmp_path: Path
 ) -> None:

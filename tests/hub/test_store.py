@@ -307,3 +307,16 @@ async def test_a_copy_of_the_files_is_a_database(world: World, tmp_path: Path) -
     rows = await other.read(lambda tx: tx.all("SELECT id FROM task"))
     assert [row["id"] for row in rows] == [task.id]
     await other.close()
+
+
+async def test_a_file_that_was_lost_is_told_from_one_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    for begun in (True, False):
+        hub = await Hub.open(path, daemon_id=DAEMON_ID)
+        assert hub.begun is begun
+        await hub.close()
+    path.write_bytes(b"")
+    path.with_name("hub.db-wal").unlink(missing_ok=True)
+    hub = await Hub.open(path, daemon_id=DAEMON_ID)
+    assert hub.begun
+    await hub.close()
