@@ -23,7 +23,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +68,7 @@ from daemon_core.runtimes.discovery import FoundAgent
 from daemon_core.runtimes.heartbeat import Heartbeat
 from daemon_core.runtimes.registration import Identity, Registration
 from daemon_core.servers import HUB_NAME, Servers
+from daemon_core.settings import crashes
 from daemon_core.settings import identity as identity_file
 from daemon_core.settings import lock as locking
 from daemon_core.settings.directories import Directories, make_private, resolve, settle_home
@@ -572,7 +573,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
         return say(f"{error}. `ostler daemon status` shows what it does.", EXIT_CONFLICT)
     except OSError as error:
         return say(said_of(error), EXIT_FAILED)
-    with lock:
+    with lock, ExitStack() as crashes_kept:
         try:
             # After an update was taken back the file may have settings of the newer version; without a
             # daemon nobody could be told.
@@ -584,6 +585,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
 
             settings = load_settings(directories, environ, left_out)
             set_up_logging(directories, settings, foreground=options.foreground)
+            crashes_kept.enter_context(crashes.kept(directories.crash_file, "the daemon"))
         except SettingsError as error:
             broken_at_once(directories, given, str(error))
             # What was on trial is started again as the version before: whoever supervises is to see to it.

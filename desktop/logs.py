@@ -9,8 +9,6 @@ over into the log.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
-import faulthandler
 import logging
 import os
 import sys
@@ -23,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import QtMsgType, qInstallMessageHandler
 
+from daemon_core.settings import crashes
 from daemon_core.settings.directories import Directories
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ log = logging.getLogger("ostler.desktop")
 
 LIMIT_BYTES: Final = 512 * 1024
 """Of one file; there are two of them at most."""
-CRASH_BYTES: Final = 16 * 1024
-"""So much of a crash is taken over."""
 FORM: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 _QT_LEVELS: Final = {
@@ -120,44 +117,22 @@ def kept(directories: Directories) -> Iterator[None]:
         yield
         return
     root.addHandler(handler)
-    crash = _crash_file(path.with_name("desktop-crash.log"))
     hooks = sys.excepthook, sys.unraisablehook
     sys.excepthook, sys.unraisablehook = _on_error, _on_unraisable
     qInstallMessageHandler(_on_qt)
     try:
-        yield
+        with crashes.kept(directories.desktop_crash_file, "the desktop"):
+            yield
     finally:
         qInstallMessageHandler(None)
         sys.excepthook, sys.unraisablehook = hooks
-        if crash is not None:
-            faulthandler.disable()
-            crash.close()
         root.removeHandler(handler)
         handler.close()
 
 
-def _opened(path: Path, flags: int = os.O_APPEND) -> IO[str]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flags | getattr(os, "O_CLOEXEC", 0), 0o600)
+def _opened(path: Path) -> IO[str]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
     return open(descriptor, "w", encoding="utf-8", errors="backslashreplace")
-
-
-def _crash_file(path: Path) -> IO[str] | None:
-    """Where the interpreter writes when the process is about to be killed by a fault of its own. What is
-    there already tells of the life before this one."""
-    try:
-        try:
-            said = path.read_bytes()[:CRASH_BYTES].decode("utf-8", "replace").strip()
-            at = dt.datetime.fromtimestamp(path.stat().st_mtime).astimezone()
-        except FileNotFoundError:
-            said, at = "", dt.datetime.now().astimezone()
-        if said:
-            log.critical("the desktop before this one crashed at %s\n%s", f"{at:%Y-%m-%d %H:%M:%S}", said)
-        file = _opened(path, os.O_TRUNC)
-    except OSError as error:
-        log.warning("crashes will leave no trace: %s", error)
-        return None
-    faulthandler.enable(file)
-    return file
 
 
 def _on_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

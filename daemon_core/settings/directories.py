@@ -103,8 +103,18 @@ class Directories:
 
     @property
     def desktop_log_file(self) -> Path:
-        """The desktop's own; what it died of is in ``desktop-crash.log`` beside it until its next start."""
+        """The desktop's own."""
         return self.log_dir / "desktop.log"
+
+    @property
+    def crash_file(self) -> Path:
+        """What the daemon died of without another word, until its next start."""
+        return self.log_dir / "daemon-crash.log"
+
+    @property
+    def desktop_crash_file(self) -> Path:
+        """The same of the desktop."""
+        return self.log_dir / "desktop-crash.log"
 
     @property
     def start_error_file(self) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -337,6 +338,19 @@ def test_local_tasks_that_are_gone_are_said_to_be(home: OstlerHome) -> None:
     home.stop()
     home.start()  # what is new since is whole
     assert "hub_lost" not in {condition["code"] for condition in home.status()["conditions"]}
+
+
+def test_a_fault_that_takes_the_daemon_leaves_a_trace(home: OstlerHome) -> None:
+    home.start()
+    assert home.daemon is not None
+    home.daemon.send_signal(signal.SIGSEGV)
+    home.wait_dead()
+    crash = home.directories.crash_file
+    assert "Segmentation fault" in crash.read_text()
+    assert crash.stat().st_mode & 0o077 == 0
+    home.start()
+    assert "the daemon before this one crashed" in home.directories.log_file.read_text()
+    assert crash.read_text() == ""
 
 
 def test_a_journal_damaged_under_a_living_daemon_is_mended_by_a_new_start(

@@ -303,9 +303,11 @@ def _listed(top: Path, depth: int) -> Iterator[Path]:
 
 
 def _log(session: Session) -> str:
+    """With what the daemon died of, if it has not been started since."""
     from daemon_core.control.logtail import tail
 
-    lines = tail(session.directories.log_file, LOG_LINES)
+    directories = session.directories
+    lines = [*tail(directories.log_file, LOG_LINES), *tail(directories.crash_file, LOG_LINES)]
     return "".join(line.decode("utf-8", "replace") + "\n" for line in lines)
 
 
@@ -313,9 +315,9 @@ def _desktop_log(session: Session) -> str:
     """With what it died of, if it has not been started since."""
     from daemon_core.control.logtail import tail
 
-    path = session.directories.desktop_log_file
+    directories = session.directories
     lines: list[bytes] = []
-    for each in (path, path.with_name("desktop-crash.log")):
+    for each in (directories.desktop_log_file, directories.desktop_crash_file):
         lines += tail(each, DESKTOP_LINES)
     return "".join(line.decode("utf-8", "replace") + "\n" for line in lines)
 
