@@ -38,12 +38,15 @@ def imported_apart() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test threw away is gone before the next one begins, and it is this thread that takes it away:
-    servers of the tests have threads, and Qt's objects must not be destroyed there."""
+def collected_here(request: pytest.FixtureRequest) -> None:
+    """Servers of the tests have threads, and Qt's objects must not be destroyed there."""
     if request.module.__name__.rpartition(".")[2] != "test_threads":  # which is about just that
         gc.disable()
-    yield
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    """What a test threw away is gone before the next one begins, and it is this thread that takes it away.
+    Not in a fixture: pytest holds what others gave until all of them have ended."""
     if QCoreApplication.instance() is not None:
         QCoreApplication.sendPostedEvents(None, int(QEvent.Type.DeferredDelete.value))
     gc.collect()
