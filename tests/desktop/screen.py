@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ def desktop(
     home: OstlerHome, *, background: bool = True, **environ: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The real program over a home; ended in order at the end."""
-    wanted = {**home.environ, "QT_QPA_PLATFORM": "xcb", **environ}
+    wanted = {**home.environ, "QT_QPA_PLATFORM": "xcb", "PYTHONFAULTHANDLER": "1", **environ}
     kept = home.directories.state / "desktop.ini"
     if kept.parent.is_dir() and not kept.exists():
         kept.write_text("[first_run]\ndone=true\n")  # nobody is shown around
@@ -78,6 +79,9 @@ def desktop(
         )
     try:
         yield process
+    except BaseException:
+        print(_last_words(home, process))  # noqa: T201 - the test has failed: why?
+        raise
     finally:
         if process.poll() is None:
             process.terminate()
@@ -87,6 +91,18 @@ def desktop(
             process.kill()
             process.wait()
             raise
+
+
+def _last_words(home: OstlerHome, process: subprocess.Popen[bytes]) -> str:
+    """What a desktop was at, from whoever did not get what was wanted of it."""
+    ended = process.poll()
+    if ended is None:
+        process.send_signal(signal.SIGABRT)  # its threads are written down before it ends
+        process.wait(20)
+    logs = home.directories.log_dir
+    files = [home.root / "desktop.out", *sorted(logs.glob("desktop*"))] if logs.is_dir() else []
+    texts = [f"--- {path.name}\n{path.read_text(errors='replace')[-6000:]}" for path in files]
+    return "\n".join([f"the desktop's exit status was {ended}", *texts])
 
 
 def said(home: OstlerHome) -> str:
