@@ -21,8 +21,9 @@ def pytest_runtest_logstart(nodeid: str) -> None:
     if _windows and not nodeid.startswith("tests/desktop/"):
         _windows.clear()
         core = sys.modules.get("PySide6.QtCore")
-        if core is not None and core.QCoreApplication.instance() is not None:
-            core.QCoreApplication.sendPostedEvents(None, int(core.QEvent.Type.DeferredDelete.value))
+        if core is None or core.QCoreApplication.instance() is None:
+            return
+        core.QCoreApplication.sendPostedEvents(None, int(core.QEvent.Type.DeferredDelete.value))
         gc.collect()
         gc.freeze()  # what somebody holds still stays for good
 

@@ -20,7 +20,8 @@ def x_server(size: str = "1280x800x24") -> Iterator[str]:
     """A screen; gives its name for ``DISPLAY``. Xvfb chooses the number, so tests do not meet."""
     reading, writing = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp"],
+        # Without -noreset it begins anew when its last client has gone, and refuses those who come meanwhile.
+        ["Xvfb", "-displayfd", str(writing), "-screen", "0", size, "-nolisten", "tcp", "-noreset"],
         pass_fds=[writing],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
