@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from daemon_core.agents.ends import exit_text, signal_of
+from daemon_core.agents.ends import without_result
 from daemon_core.agents.events import Outcome
 from daemon_core.agents.limits import limit_of
 from daemon_core.agents.lines import cut_output
@@ -204,15 +204,10 @@ def _status_in(text: str) -> int:
 def _without_end(exit_code: int | None, signal: int | None, stderr_tail: str) -> End:
     """The agent has gone without saying how its turn ended."""
     said = stderr_tail.strip()[-2000:]
-    error = f"the agent gave no result: {exit_text(exit_code, signal)}"
-    if said:
-        error += f": {said}"
-    if signal_of(exit_code, signal) is not None or exit_code is None:
-        return End(error=error, reason=failures.AGENT_PROCESS)
-    told = failures.classify(said)
-    if exit_code == 0:
-        return End(error=error, reason=failures.AGENT_EMPTY if told == failures.AGENT_UNKNOWN else told)
-    return End(error=error, reason=failures.AGENT_PROCESS if told == failures.AGENT_UNKNOWN else told)
+    error, reason = without_result(exit_code, signal, said)
+    if reason == failures.AGENT_EMPTY and (told := failures.classify(said)) != failures.AGENT_UNKNOWN:
+        reason = told
+    return End(error=error, reason=reason)
 
 
 def _is_gone(method: str, error: RpcError, text: str, reason: str) -> bool:

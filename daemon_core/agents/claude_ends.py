@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from daemon_core.agents.claude_state import Result, State
-from daemon_core.agents.ends import exit_text, signal_of
+from daemon_core.agents.ends import exit_text, without_result
 from daemon_core.agents.events import Outcome
 from daemon_core.agents.limits import limit_of
 from daemon_core.agents.statuses import reason_of_status
@@ -34,7 +34,7 @@ def verdict(state: State, exit_code: int | None, signal: int | None, stderr_tail
         error = result.error
         reason = _reason_of(result)
     else:
-        error, reason = _without_result(exit_code, signal, stderr_tail)
+        error, reason = without_result(exit_code, signal, stderr_tail.strip()[-2000:])
     if state.interrupted:
         reason = failures.CANCELLED
     refused = _resume_refused(state, error, stderr_tail)
@@ -73,20 +73,6 @@ def _reason_of(result: Result) -> str:
     if said == failures.AGENT_UNKNOWN and result.terminal.startswith("aborted_"):
         return failures.AGENT_PROCESS
     return said
-
-
-def _without_result(exit_code: int | None, signal: int | None, stderr_tail: str) -> tuple[str, str]:
-    """Error and reason where the program has not told how it ended."""
-    said = stderr_tail.strip()[-2000:]
-    error = f"the agent gave no result: {exit_text(exit_code, signal)}"
-    if said:
-        error += f": {said}"
-    if exit_code == 0 and not signal:
-        return error, failures.AGENT_EMPTY
-    if signal_of(exit_code, signal) is not None or exit_code is None:
-        return error, failures.AGENT_PROCESS
-    reason = failures.classify(said)
-    return error, failures.AGENT_PROCESS if reason == failures.AGENT_UNKNOWN else reason
 
 
 def _resume_refused(state: State, error: str, stderr_tail: str) -> bool:

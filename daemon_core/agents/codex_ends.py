@@ -10,7 +10,6 @@ from typing import Any, Final
 import msgspec
 
 from daemon_core.agents.codex_items import count, ident, text_of
-from daemon_core.agents.ends import exit_text, signal_of
 from daemon_core.agents.events import Limit
 from daemon_core.agents.limits import limit_of
 from daemon_core.agents.lines import cut_output
@@ -115,18 +114,9 @@ def session_gone(message: str) -> bool:
     return any(phrase in lowered for phrase in _SESSION_GONE)
 
 
-def without_result(exit_code: int | None, signal: int | None, stderr_tail: str) -> tuple[str, str]:
-    """Error and reason where the program has not told how its turn ended."""
-    said = _COLOURS.sub("", stderr_tail).strip()[-STDERR_CHARS:]
-    error = f"the agent gave no result: {exit_text(exit_code, signal)}"
-    if said:
-        error += f": {said}"
-    if exit_code == 0 and not signal:
-        return error, failures.AGENT_EMPTY
-    if signal_of(exit_code, signal) is not None or exit_code is None:
-        return error, failures.AGENT_PROCESS
-    reason = failures.classify(said)
-    return error, failures.AGENT_PROCESS if reason == failures.AGENT_UNKNOWN else reason
+def last_words(stderr_tail: str) -> str:
+    """What the program wrote to standard error last, without colours."""
+    return _COLOURS.sub("", stderr_tail).strip()[-STDERR_CHARS:]
 
 
 def used_up(limits: Any) -> int:

@@ -10,7 +10,7 @@ from daemon_core.agents import codex_ends
 from daemon_core.agents.codex_asking import Asked
 from daemon_core.agents.codex_ends import TurnError
 from daemon_core.agents.codex_items import count
-from daemon_core.agents.ends import exit_text
+from daemon_core.agents.ends import exit_text, without_result
 from daemon_core.agents.events import Outcome
 from daemon_core.agents.lines import cut_output
 from daemon_core.agents.rpc import RpcState
@@ -159,7 +159,7 @@ def verdict(state: State, done: bool, exit_code: int | None, signal: int | None,
         reason = codex_ends.reason_of(result.error)
         limit = codex_ends.limit_of_error(result.error, state.resets_at)
     else:
-        error, reason = codex_ends.without_result(exit_code, signal, stderr_tail)
+        error, reason = without_result(exit_code, signal, codex_ends.last_words(stderr_tail))
         if state.told_error:
             error = f"{error}; before that: {state.told_error}"
     if state.interrupted:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal as signals
+from collections.abc import Callable, Mapping
+
+from daemon_core.protocol import failures
 
 _SHELL_SIGNAL_BASE = 128
 """Programs that end themselves after a signal exit with this plus its number."""
@@ -32,3 +35,31 @@ def exit_text(exit_code: int | None, signal: int | None) -> str:
     if exit_code is None:
         return "ended, and its exit status is not known"
     return f"exit status {exit_code}"
+
+
+def without_result(
+    exit_code: int | None,
+    signal: int | None,
+    said: str,
+    *,
+    reason_of: Callable[[str], str] = failures.classify,
+    exit_reasons: Mapping[int, str] | None = None,
+) -> tuple[str, str]:
+    """Error and reason where a program has not told how it ended.
+
+    Args:
+        said: its last words, which become part of the error.
+        reason_of: what they tell, for where the way it ended tells nothing.
+        exit_reasons: the program's own exit codes.
+    """
+    error = f"the agent gave no result: {exit_text(exit_code, signal)}"
+    if said:
+        error += f": {said}"
+    if exit_code == 0 and not signal:
+        return error, failures.AGENT_EMPTY
+    if exit_code is not None and exit_reasons and exit_code in exit_reasons:
+        return error, exit_reasons[exit_code]
+    if signal_of(exit_code, signal) is not None or exit_code is None:
+        return error, failures.AGENT_PROCESS
+    reason = reason_of(said)
+    return error, failures.AGENT_PROCESS if reason == failures.AGENT_UNKNOWN else reason

@@ -14,10 +14,15 @@ from typing import Final
 from daemon_core.agents.family import Family
 from daemon_core.protocol import first_use
 
+CODEX: Final = "codex-app-server"
+TIERED: Final = frozenset({CODEX})
+"""Whose programs can ask their model's server for a service tier."""
+
+_ROOM: Final = "daemon_core.agents."
 _CLASSES: Final[Mapping[str, str]] = {
     "acp": "acp.AcpFamily",
     "claude-stream-json": "claude.ClaudeFamily",
-    "codex-app-server": "codex.CodexFamily",
+    CODEX: "codex.CodexFamily",
     "copilot-json": "copilot.CopilotFamily",
     "cursor-json": "cursor.CursorFamily",
     "dsh": "dsh.DshFamily",
@@ -40,8 +45,8 @@ class _Families(Mapping[str, Family]):
         if name not in self._loaded:
             module, _, found = _CLASSES[name].partition(".")
             with self._loading:
-                made: Family = getattr(importlib.import_module(f"daemon_core.agents.{module}"), found)()
-                first_use.prepare()  # before any thread has one of the structures that came with it
+                made: Family = getattr(importlib.import_module(f"{_ROOM}{module}"), found)()
+                first_use.prepare(_ROOM)  # before any thread has one of the structures that came with it
                 self._loaded[name] = made
         return self._loaded[name]
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
 
-from daemon_core.agents.ends import exit_text, signal_of
+from daemon_core.agents.ends import exit_text, signal_of, without_result
 from daemon_core.agents.events import Outcome
 from daemon_core.agents.limits import limit_of
 from daemon_core.agents.statuses import reason_of_status
@@ -126,19 +127,10 @@ def _without_end(
 ) -> tuple[str, str]:
     """Error and reason where the program has not told how it ended."""
     told = "\n".join(text for text in (said.error, stderr[-_TAIL_CHARS:]) if text)
-    error = f"the agent gave no result: {exit_text(exit_code, signal)}"
-    if told:
-        error += f": {told}"
-    if said.reason:
-        return error, said.reason
-    if exit_code == 0 and not signal:
-        return error, failures.AGENT_EMPTY
-    if exit_code is not None and exit_code in exit_reasons:
-        return error, exit_reasons[exit_code]
-    if signal_of(exit_code, signal) is not None or exit_code is None:
-        return error, failures.AGENT_PROCESS
-    reason = reason_of(said.status, told)
-    return error, failures.AGENT_PROCESS if reason == failures.AGENT_UNKNOWN else reason
+    error, reason = without_result(
+        exit_code, signal, told, reason_of=partial(reason_of, said.status), exit_reasons=exit_reasons
+    )
+    return error, said.reason or reason
 
 
 def _resume_refused(said: Said, error: str, stderr: str) -> bool:

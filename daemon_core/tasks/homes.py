@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from daemon_core.agents.codex import FAMILY_NAME as CODEX
+from daemon_core.agents.families import CODEX
 from daemon_core.protocol import failures
 from daemon_core.tasks import later
 from daemon_core.tasks.launch import PrepareError

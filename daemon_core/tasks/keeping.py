@@ -69,22 +69,14 @@ def closes_at(life: TaskLife, follow_up: FollowUp) -> dt.datetime | None:
 
 def is_closed(life: TaskLife, follow_up: FollowUp) -> bool:
     """Whether the server is not to be waited on any more."""
-    until = closes_at(life, follow_up)
-    return until is not None and dt.datetime.now(dt.UTC) >= until
+    left_s = _open_s(life, follow_up)
+    return left_s is not None and left_s <= 0
 
 
 async def goes_on(life: TaskLife, result: Result) -> bool:
     """Wait for a reason to go on, and record the further run that does; False if the task is over now."""
-    follow_up = life.engine.follow_up
-    if (
-        follow_up is None
-        or life.connection.timing.loopback
-        or result.outcome != "completed"
-        or not result.session
-        or life.over.is_set()
-        or is_closed(life, follow_up)
-        or not await follow_up.expects_more(life)
-    ):
+    follow_up = _follow_up(life, result)
+    if follow_up is None or is_closed(life, follow_up) or not await follow_up.expects_more(life):
         return False
     file = ClaimFile(life.run_dir)
     claim = life.claim or await asyncio.to_thread(file.read_further)
@@ -111,22 +103,21 @@ async def goes_on(life: TaskLife, result: Result) -> bool:
 async def parting(life: TaskLife, result: Result) -> Result:
     """The result of a task that is over now: with that something of it goes on, where its server would not
     have waited for that. It follows from what is, so a death in between changes nothing."""
-    follow_up = life.engine.follow_up
-    if (
-        follow_up is None
-        or life.connection.timing.loopback
-        or result.outcome != "completed"
-        or not result.session
-        or life.over.is_set()
-        or not is_closed(life, follow_up)
-        or not await follow_up.expects_more(life)
-    ):
+    follow_up = _follow_up(life, result)
+    if follow_up is None or not is_closed(life, follow_up) or not await follow_up.expects_more(life):
         return result
     limit = format_duration(follow_up.keep_open_for_s())
     log.warning("task %s is not kept open for longer than %s", life.record.task_id, limit)
     await spawning.warn(life, (SAID.format(limit=limit),))
     output = "\n\n".join(part for part in (result.output, f"({SAID.format(limit=limit)})") if part.strip())
     return msgspec.structs.replace(result, output=output)
+
+
+def _follow_up(life: TaskLife, result: Result) -> FollowUp | None:
+    """What knows of a task's background work, for one that could go on with that in a further run."""
+    if life.connection.timing.loopback or result.outcome != "completed" or not result.session:
+        return None
+    return None if life.over.is_set() else life.engine.follow_up
 
 
 async def _make_room(life: TaskLife) -> None:
@@ -162,9 +153,14 @@ def _left_s(life: TaskLife, follow_up: FollowUp) -> float | None:
     if shown != life.kept_until:
         life.kept_until = shown
         life.engine.changed(life)
-    if until is None:
-        return None
-    return min(LOOK_S, max(0.0, (until - dt.datetime.now(dt.UTC)).total_seconds()))
+    left_s = _open_s(life, follow_up)
+    return None if left_s is None else min(LOOK_S, max(0.0, left_s))
+
+
+def _open_s(life: TaskLife, follow_up: FollowUp) -> float | None:
+    """How long the task may be kept open yet, negative when that is over; None: without end."""
+    until = closes_at(life, follow_up)
+    return None if until is None else (until - dt.datetime.now(dt.UTC)).total_seconds()
 
 
 async def _take_place(life: TaskLife, follow_up: FollowUp, result: Result, claim: Task) -> bool:
@@ -191,9 +187,7 @@ async def _take_place(life: TaskLife, follow_up: FollowUp, result: Result, claim
 
 async def _take_slot_in_time(life: TaskLife, follow_up: FollowUp, places: list[Slot]) -> None:
     """Raises ``TimeoutError`` when the server is not to be waited on any more."""
-    until = closes_at(life, follow_up)
-    left_s = (until - dt.datetime.now(dt.UTC)).total_seconds() if until is not None else None
-    async with asyncio.timeout(left_s):
+    async with asyncio.timeout(_open_s(life, follow_up)):
         await _take_slot(life, places)
 
 

@@ -11,11 +11,11 @@ import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from daemon_core.agents.codex import FAMILY_NAME as CODEX
+from daemon_core.agents.families import TIERED
 from daemon_core.agents.family import Drive, Family, LaunchPlan, LaunchRequest
 from daemon_core.jobs.notices import Notice
 from daemon_core.processes.errors import SpawnError
@@ -25,9 +25,6 @@ from daemon_core.runtimes.models import Choice
 from daemon_core.tasks import prompts
 from daemon_core.tasks.telling import prompt_with
 from daemon_core.workdirs.environments import Layout, Prepared
-
-TIERED_FAMILIES: Final = frozenset({CODEX})
-"""Families whose programs can ask their model's server for a service tier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +149,7 @@ def managed_servers(agent: Agent) -> dict[str, object] | None:
 
 def not_passed_on(request: LaunchRequest, family: str) -> tuple[str, ...]:
     """What was asked for and is known to nobody here, in words."""
-    if not request.service_tier or family in TIERED_FAMILIES:
+    if not request.service_tier or family in TIERED:
         return ()
     return (f"The service tier {request.service_tier!r} is not passed on: {request.provider} takes none.",)
 

@@ -11,6 +11,7 @@ from daemon_core.agents.families import families
 
 LOADED = """
 import sys
+import daemon_core.app
 from daemon_core.agents.families import families
 known = families()
 assert "codex-app-server" in known and "nonsense" not in known and len(list(known)) == len(known)
